@@ -1,0 +1,238 @@
+"""What the stages hand to each other: fingerprinted folders of Parquet tables and weights.
+
+An artifact is the folder `<store>/<stage>/<fingerprint>/`. The fingerprint is a hash of everything that decides
+its content, and `manifest.json` is written last and atomically: **a folder without a manifest does not exist**. A
+stage whose manifest is there is never run again, which is how pipelines resume and how runs share work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import posixpath
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from amn_ray.errors import RequestError
+
+MANIFEST = "manifest.json"
+PACKAGES = ("amn-ray", "ray", "torch", "torchvision", "pydensecrf2", "numpy", "pyarrow", "mlflow")
+
+
+def fingerprint(*parts: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of the parts' canonical JSON; dataclasses count as dicts."""
+    text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where artifacts live: a directory, or any URL that pyarrow opens (`s3://bucket/prefix`)."""
+
+    fs: pa.fs.FileSystem
+    root: str
+
+    @classmethod
+    def open(cls, url: str) -> Store:
+        """Open and probe a store.
+
+        Raises:
+            RequestError: the store cannot be created or written to.
+        """
+        try:
+            fs, root = (
+                pa.fs.FileSystem.from_uri(url)
+                if "://" in url
+                else (pa.fs.LocalFileSystem(), str(Path(url).expanduser().resolve()))
+            )
+            store = cls(fs, root)
+            fs.create_dir(root, recursive=True)
+            store._probe()
+        except (OSError, pa.ArrowException) as error:
+            raise RequestError(
+                f"store={url}: cannot be written ({_first_line(error)}); give a directory or URL that you may write to"
+            ) from error
+        return store
+
+    def _probe(self) -> None:
+        # os.access lies for root and for network mounts; only a write tells.
+        probe = posixpath.join(self.root, f".probe-{time.time_ns()}")
+        with self.fs.open_output_stream(probe) as stream:
+            stream.write(b"")
+        self.fs.delete_file(probe)
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, pa.fs.LocalFileSystem)
+
+    def artifact(self, stage: str, version: int, config: Any, inputs: Mapping[str, Artifact]) -> Artifact:
+        """The artifact that `stage` makes of `config` and `inputs`, whether it exists yet or not."""
+        sources = {name: item.fingerprint for name, item in inputs.items()}
+        digest = fingerprint(stage, version, config, sources)
+        return Artifact(self.fs, posixpath.join(self.root, stage, digest), stage, digest)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One fingerprinted folder of the store; small and picklable, so that it can travel to workers."""
+
+    fs: pa.fs.FileSystem = field(compare=False)
+    path: str
+    stage: str
+    fingerprint: str
+
+    def at(self, name: str) -> str:
+        return posixpath.join(self.path, name)
+
+    def exists(self, name: str) -> bool:
+        return self.fs.get_file_info(self.at(name)).type != pa.fs.FileType.NotFound
+
+    @property
+    def complete(self) -> bool:
+        return self.exists(MANIFEST)
+
+    def manifest(self) -> dict[str, Any]:
+        return json.loads(self.read(MANIFEST))
+
+    def read(self, name: str) -> bytes:
+        with self.fs.open_input_stream(self.at(name)) as stream:
+            return stream.read()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file so that readers see all of it or nothing.
+
+        On a local disk that is write-then-rename; an object store's single put is atomic by itself.
+        """
+        target = self.at(name)
+        self.fs.create_dir(posixpath.dirname(target), recursive=True)
+        local = isinstance(self.fs, pa.fs.LocalFileSystem)
+        path = f"{target}.{time.time_ns()}.partial" if local else target
+        with self.fs.open_output_stream(path) as stream:
+            stream.write(content)
+        if local:
+            self.fs.move(path, target)
+
+    def remove(self, name: str = "") -> None:
+        """Delete a sub-folder (or the whole artifact) if it is there."""
+        path = self.at(name) if name else self.path
+        if self.fs.get_file_info(path).type == pa.fs.FileType.Directory:
+            self.fs.delete_dir(path)
+
+    def commit(
+        self, *, config: Any, inputs: Mapping[str, Artifact], seconds: float, result: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write the manifest, which makes the artifact exist; `result` is what the stage returned."""
+        manifest = {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "config": _plain(config),
+            "inputs": {name: item.fingerprint for name, item in inputs.items()},
+            "seconds": round(seconds, 2),
+            "versions": {name: version(name) for name in PACKAGES},
+            "git_commit": git_commit(),
+            **result,
+        }
+        self.write(MANIFEST, json.dumps(manifest, indent=2).encode())
+        return manifest
+
+    def table(self, name: str) -> Table:
+        """One of the artifact's tables, opened (and its index read) once per process."""
+        return _open_table(self, name)
+
+
+@lru_cache(maxsize=16)
+def _open_table(artifact: Artifact, name: str) -> Table:
+    return Table(artifact.fs, artifact.at(name))
+
+
+class Table:
+    """A folder of Parquet shards with one row per image, looked up by `image_id`.
+
+    Stages join their inputs by looking rows up: shards hold neighbouring images in every table, so the rows that one
+    batch needs lie in one or two row groups, and no shuffle moves any data.
+    """
+
+    def __init__(self, fs: pa.fs.FileSystem, path: str) -> None:
+        self.fs = fs
+        self.path = path
+        self._row_group = lru_cache(maxsize=4)(self._read_row_group)
+
+    @property
+    def files(self) -> list[str]:
+        selector = pa.fs.FileSelector(self.path, allow_not_found=True)
+        return sorted(item.path for item in self.fs.get_file_info(selector) if item.path.endswith(".parquet"))
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int, int]]:
+        """image_id -> (file, row group, row in the group)."""
+        places: dict[str, tuple[str, int, int]] = {}
+        for path in self.files:
+            with pq.ParquetFile(path, filesystem=self.fs) as shard:
+                for group in range(shard.num_row_groups):
+                    ids = shard.read_row_group(group, columns=["image_id"]).column(0).to_pylist()
+                    places.update((image_id, (path, group, row)) for row, image_id in enumerate(ids))
+        return places
+
+    def ids(self) -> list[str]:
+        """All image ids, sorted."""
+        return sorted(self._places)
+
+    def column(self, name: str) -> dict[str, Any]:
+        """One (small) column of the whole table by image id."""
+        rows = self.read([name])
+        return dict(zip(rows.column("image_id").to_pylist(), rows.column(name).to_pylist(), strict=True))
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Whole columns, with `image_id`, ordered by it."""
+        shards = [
+            pq.read_table(path, columns=["image_id", *columns], filesystem=self.fs, partitioning=None)
+            for path in self.files
+        ]
+        return pa.concat_tables(shards).sort_by("image_id")
+
+    def take(self, ids: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of `ids`, in their order, as dicts of `columns`.
+
+        Raises:
+            KeyError: an id is not in the table.
+        """
+        names = tuple(columns)
+        rows = []
+        for image_id in ids:
+            path, group, row = self._places[image_id]
+            table = self._row_group(path, group, names)
+            rows.append({name: table.column(name)[row].as_py() for name in names})
+        return rows
+
+    def _read_row_group(self, path: str, group: int, columns: tuple[str, ...]) -> pa.Table:
+        with pq.ParquetFile(path, filesystem=self.fs) as shard:
+            return shard.read_row_group(group, columns=list(columns))
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """The commit of the source tree, or "unknown" outside of one."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

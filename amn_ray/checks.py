@@ -1,0 +1,39 @@
+"""Range checks of the configuration dataclasses: one sentence each, that begins with the key.
+
+`config.load` puts the path of the group in front (`cam.` or `crf.amn.`), so that users read what they typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def check_positive(config: object, *names: str) -> None:
+    """Refuse values that are not greater than 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not value > 0:
+            raise ValueError(f"{name}={value}: must be greater than 0")
+
+
+def check_fraction(config: object, *names: str) -> None:
+    """Refuse values outside [0, 1]."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}={value}: must be in [0, 1]")
+
+
+def check_choice(config: object, name: str, choices: Sequence[str]) -> None:
+    """Refuse a value, or an element of a list, that is not one of `choices`."""
+    value = getattr(config, name)
+    for item in value if isinstance(value, list) else [value]:
+        if item not in choices:
+            raise ValueError(f"{name}={value}: {item!r} must be one of {', '.join(choices)}")
+
+
+def check_scales(config: object) -> None:
+    """Refuse an empty list of scales, or one that is not positive."""
+    scales = getattr(config, "scales")  # noqa: B009
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"scales={scales}: must be a list of factors greater than 0")

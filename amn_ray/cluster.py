@@ -1,0 +1,132 @@
+"""The Ray cluster that a job runs on, and how its CPUs and GPUs are dealt out.
+
+Two CPUs (half of a very small cluster) are kept for the light tasks that read, decode and write beside the models: a
+model actor that holds every CPU starves the tasks that feed it. A local Ray therefore gets two logical CPUs more
+than the machine has cores.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import ray
+from ray.data import DataContext, ExecutionOptions
+
+from amn_ray.errors import RequestError
+
+LIGHT_CPUS = 2
+LIGHT_TASK: dict[str, Any] = {"num_cpus": 0.25}
+"""Resources of a task that only reads or writes a shard."""
+
+
+@dataclass(kw_only=True)
+class ClusterConfig:
+    """Changes how fast a result comes, never which one; null means: from what the cluster has."""
+
+    cpus: int | None = None
+    """Cores that a local Ray uses; null = all. Ignored when RAY_ADDRESS names a cluster."""
+    object_store_gb: float = 1.0
+    """Shared memory of a local Ray, for data between tasks."""
+    train_workers: int | None = None
+    """Data-parallel training workers; null = one per GPU, or one."""
+    map_actors: int | None = None
+    """Actors that hold a network and make maps; null = one per GPU, or one per two cores."""
+    cpu_actors: int | None = None
+    """Actors that run dense CRF and count pixels; null = one per core."""
+
+    def __post_init__(self) -> None:
+        for name in ("cpus", "train_workers", "map_actors", "cpu_actors"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1, or null")
+        if self.object_store_gb < 0.1:
+            raise ValueError(f"object_store_gb={self.object_store_gb}: must be at least 0.1")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each of `count` workers or actors of one kind gets."""
+
+    count: int
+    cpus: float
+    gpus: float = 0
+
+    @property
+    def threads(self) -> int:
+        """Threads for PyTorch in each."""
+        return max(1, int(self.cpus))
+
+
+class Cluster:
+    """A connection to Ray, made when the first stage needs it (a fully cached pipeline never does)."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self.config = config
+
+    def connect(self) -> None:
+        """Join the cluster of RAY_ADDRESS, or start a local Ray.
+
+        Raises:
+            RequestError: RAY_ADDRESS names a cluster that does not answer.
+        """
+        if ray.is_initialized():
+            return
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        common: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
+        if "RAY_ADDRESS" in os.environ:
+            try:
+                ray.init(**common)
+            except ConnectionError as error:
+                raise RequestError(
+                    f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there; start one with "
+                    "`ray start --head`, or unset RAY_ADDRESS to run locally"
+                ) from error
+        else:
+            cores = self.config.cpus or psutil.cpu_count(logical=True) or 1
+            ray.init(
+                address="local",
+                num_cpus=cores + LIGHT_CPUS,
+                object_store_memory=int(self.config.object_store_gb * 2**30),
+                include_dashboard=False,
+                **common,
+            )
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        DataContext.get_current().enable_progress_bars = False
+        DataContext.get_current().execution_options = ExecutionOptions()
+
+    @property
+    def _cpus(self) -> float:
+        """CPUs for models and CRF."""
+        total = ray.cluster_resources().get("CPU", 1)
+        return max(total - LIGHT_CPUS, total / 2)
+
+    @property
+    def _gpus(self) -> int:
+        return int(ray.cluster_resources().get("GPU", 0))
+
+    def train_share(self) -> Share:
+        """Resources of the training workers."""
+        self.connect()
+        if self._gpus:
+            return Share(self.config.train_workers or self._gpus, cpus=1, gpus=1)
+        count = self.config.train_workers or 1
+        return Share(count, cpus=self._cpus / count)
+
+    def map_share(self) -> Share:
+        """Resources of the actors that make maps."""
+        self.connect()
+        if self._gpus:
+            return Share(self.config.map_actors or self._gpus, cpus=1, gpus=1)
+        count = self.config.map_actors or max(1, int(self._cpus // 2))
+        return Share(count, cpus=self._cpus / count)
+
+    def cpu_share(self) -> Share:
+        """Resources of the actors that run on CPUs alone: CRF and scores."""
+        self.connect()
+        count = self.config.cpu_actors or max(1, int(self._cpus))
+        return Share(count, cpus=min(1.0, self._cpus / count))

@@ -1,0 +1,119 @@
+"""The typed configuration of a pipeline, and how Hydra's YAML becomes it.
+
+Every key is a field of a dataclass that stands beside the code it configures; an unknown key, a wrong type or a value
+out of range is refused before anything starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from amn_ray.checks import check_choice
+from amn_ray.cluster import ClusterConfig
+from amn_ray.data.folder import FolderConfig
+from amn_ray.data.shapes import ShapesConfig
+from amn_ray.data.source import DatasetConfig
+from amn_ray.data.voc import VocConfig
+from amn_ray.errors import RequestError
+from amn_ray.nn.resnet import BackboneConfig
+from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.stages.cam.config import CamConfig
+from amn_ray.stages.crf.config import CrfConfig
+
+STEPS = ("images", "cam", "seed", "amn", "amn_seed")
+"""What the pipeline makes, in this order."""
+
+
+@dataclass(kw_only=True)
+class SeedConfigs:
+    """The CRF after CAM (method 3) and the one after AMN (method 6)."""
+
+    cam: CrfConfig = field(default_factory=CrfConfig)
+    amn: CrfConfig = field(default_factory=lambda: CrfConfig(conf_fg=0.45, conf_bg=0.15))
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Where MLflow records."""
+
+    uri: str | None = None
+    """null keeps a SQLite file and the artifacts in the store; else the URI of a tracking server."""
+    experiment: str = "amn-ray"
+
+
+@dataclass(kw_only=True)
+class PipelineConfig:
+    """Everything that `jobs/pipeline.py` can be told."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    store: str = "outputs"
+    """Directory or URL of all artifacts."""
+    until: str = "amn_seed"
+    """The last step: images, cam, seed, amn or amn_seed."""
+    seed: int = 0
+    """Of everything random in training."""
+    precision: str = "bf16"
+    """fp32, or bf16 for autocast, in all networks."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    cam: CamConfig = field(default_factory=CamConfig)
+    crf: SeedConfigs = field(default_factory=SeedConfigs)
+    amn: AmnConfig = field(default_factory=AmnConfig)
+
+    def __post_init__(self) -> None:
+        check_choice(self, "until", STEPS)
+        # One backbone for all stages. (YAML cannot say `cam.backbone: ${backbone}`: OmegaConf merges no
+        # interpolation into a typed node.)
+        for name, stage in (("cam", self.cam), ("amn", self.amn)):
+            if stage.backbone not in (BackboneConfig(), self.backbone):
+                raise ValueError(f"{name}.backbone: is the same in all stages; set backbone.* instead")
+            stage.backbone = self.backbone
+
+
+def register() -> None:
+    """Make the dataclasses known to Hydra, as the schemas that conf/ names."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=PipelineConfig)
+    for name, node in (("shapes", ShapesConfig), ("voc", VocConfig), ("folder", FolderConfig)):
+        store.store(group="schema/dataset", name=name, node=node)
+
+
+def load(composed: DictConfig) -> PipelineConfig:
+    """The composed YAML as checked dataclasses.
+
+    Raises:
+        RequestError: a value is out of its range; the sentence begins with the full key.
+    """
+    _check(composed, ())
+    return OmegaConf.to_object(composed)  # type: ignore[return-value]
+
+
+def _check(node: Any, path: tuple[str, ...]) -> None:
+    """Build each dataclass on its own, the innermost first, so that an error can be told with its full key."""
+    if not isinstance(node, DictConfig):
+        return
+    for name in node:
+        if not OmegaConf.is_interpolation(node, name):
+            _check(node[name], (*path, str(name)))
+    try:
+        OmegaConf.to_object(node)
+    except ValueError as error:
+        raise RequestError(".".join((*path, str(error)))) from error
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dataclasses as one level of dotted keys, for MLflow."""
+    result: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            result |= flat(value, f"{prefix}{item.name}.")
+        else:
+            result[f"{prefix}{item.name}"] = value
+    return result

@@ -1,0 +1,65 @@
+"""Encoded images and masks <-> arrays. Legend: H W = pixels of the image, C = 3 (RGB)."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from amn_ray.data.source import IGNORE
+
+
+def decode_image(encoded: bytes) -> np.ndarray:
+    """An encoded image of any PIL mode (grey, palette, CMYK, RGBA, …) -> RGB uint8 (H, W, 3).
+
+    Raises:
+        OSError: not an image, or cut short (PIL's own sentence).
+    """
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.array(image.convert("RGB"))
+
+
+def decode_mask(encoded: bytes) -> np.ndarray:
+    """A mask PNG (palette or grey, 8 bit) -> label values uint8 (H, W); palette colours are not looked at.
+
+    Raises:
+        ValueError: the file is a colour image, whose pixels are not labels.
+        OSError: not an image, or cut short.
+    """
+    with Image.open(io.BytesIO(encoded)) as image:
+        if image.mode not in ("P", "L", "1"):
+            raise ValueError(f"mask has image mode {image.mode}, expected labels in a palette or 8-bit grey PNG")
+        return np.array(image if image.mode != "1" else image.convert("L"))
+
+
+def encode_mask(mask_HW: np.ndarray) -> bytes:
+    """Label values uint8 (H, W) -> a grey PNG of the same values, small and fast rather than smallest."""
+    stream = io.BytesIO()
+    Image.fromarray(mask_HW).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def encode_png(image_HWC: np.ndarray) -> bytes:
+    """RGB uint8 (H, W, 3) -> PNG."""
+    stream = io.BytesIO()
+    Image.fromarray(image_HWC).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def check_mask(mask_HW: np.ndarray, *, size: tuple[int, int], num_classes: int) -> None:
+    """Refuse a ground-truth mask that does not belong to its image or to the class list.
+
+    Raises:
+        ValueError: another size than the image's, or a value outside 0…N and 255.
+    """
+    if mask_HW.shape != size:
+        raise ValueError(
+            f"mask is {mask_HW.shape[1]}x{mask_HW.shape[0]} but its image {size[1]}x{size[0]} (width x height)"
+        )
+    values = np.unique(mask_HW)
+    wrong = values[(values > num_classes) & (values != IGNORE)]
+    if wrong.size:
+        raise ValueError(
+            f"mask has the value {wrong[0]}, expected 0…{num_classes} or {IGNORE}: the class list does not match"
+        )

@@ -1,0 +1,128 @@
+"""What every source of labelled images offers: records that are cheap to list, and their pixels on demand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from amn_ray.errors import RequestError
+
+IGNORE = 255
+"""The label of undefined pixels, in ground truth, seeds and pseudo-masks alike (paper: 255, "undefined")."""
+
+
+@dataclass(kw_only=True)
+class DatasetConfig:
+    """What all sources share; each source adds its own keys beside its code."""
+
+    name: str = "?"
+    """The data set's name in reports and MLflow."""
+    classes: list[str] | None = None
+    """Foreground class names in the order of their labels 1…N; null takes the source's own list."""
+    allow_unlabelled: bool = False
+    """Whether images may carry no label at all (K = 0): no map, an all-background seed."""
+    max_bad_fraction: float = 0.0
+    """The share of unreadable images that is skipped and listed in the manifest; 0 stops at the first."""
+    rows_per_shard: int = 64
+    """Images in a Parquet shard of every table: the unit of parallel work, and what a crash can cost."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_fraction < 1:
+            raise ValueError(f"max_bad_fraction={self.max_bad_fraction}: must be in [0, 1)")
+        if self.rows_per_shard < 1:
+            raise ValueError(f"rows_per_shard={self.rows_per_shard}: must be at least 1")
+        if self.classes is not None:
+            doubles = [name for name, count in Counter(self.classes).items() if count > 1]
+            if doubles or not 1 <= len(self.classes) < IGNORE:
+                raise ValueError(f"classes={self.classes}: must be 1 to 254 different names")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image as its source lists it; the pixels are read later, on a worker."""
+
+    image_id: str
+    labels: tuple[int, ...]
+    """Labels 1…N of the classes in the image, sorted; empty if it has none (K = 0)."""
+    image: str
+    """Where the encoded image is (a path; empty for drawn images)."""
+    mask: str | None = None
+    """Where its ground truth is; None where the image is not evaluated."""
+
+
+@dataclass
+class Listing:
+    """The records of one split, and what was noticed while listing them."""
+
+    records: list[Record]
+    unknown_classes: Counter[str] = field(default_factory=Counter)
+    """Objects of classes that are not in the class list, by name: ignored, but not silently."""
+
+
+class Source(Protocol):
+    """A data set. Listing is cheap and checks names; loading decodes and checks pixels."""
+
+    classes: list[str]
+
+    def list(self, split: str) -> Listing:
+        """The records of `train` or `val`, ordered.
+
+        Raises:
+            RequestError: a file, list or label is missing or wrong.
+        """
+        ...
+
+    def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
+        """The encoded image and its ground truth uint8 (H, W), or None where there is none.
+
+        Raises:
+            ValueError: the mask does not fit the class list.
+            OSError: a file is unreadable.
+        """
+        ...
+
+
+def checked(records: Iterable[Record], *, where: str, config: DatasetConfig) -> list[Record]:
+    """The records, if they form a usable split.
+
+    Raises:
+        RequestError: no image at all, an id twice, an image without label that may not have none, a missing file.
+    """
+    result = list(records)
+    if not result:
+        raise RequestError(f"{where}: lists no image, expected at least one; check the list or choose another split")
+    doubles = [name for name, count in Counter(record.image_id for record in result).items() if count > 1]
+    if doubles:
+        raise RequestError(f"{where}: image id {doubles[0]!r} occurs more than once; image ids must be unique")
+    for record in result:
+        if record.image and not Path(record.image).is_file():
+            raise RequestError(f"{where}: image {record.image} does not exist; remove its line or add the file")
+        if record.mask and not Path(record.mask).is_file():
+            raise RequestError(f"{where}: mask {record.mask} does not exist; remove it from the split or add the file")
+        if not record.labels and not config.allow_unlabelled:
+            raise RequestError(
+                f"{where}: image {record.image_id!r} has no label of dataset.classes; label it, remove it, or set "
+                "dataset.allow_unlabelled=true to train on it as background"
+            )
+    return result
+
+
+def existing(path: Path, what: str, remedy: str) -> Path:
+    """`path`, if it is there.
+
+    Raises:
+        RequestError: it is not; `what` says what it should be and `remedy` what to do.
+    """
+    if not path.exists():
+        raise RequestError(f"{path}: not found, expected {what}; {remedy}")
+    return path
+
+
+def label_of(classes: Sequence[str]) -> dict[str, int]:
+    """Class name -> label 1…N."""
+    return {name: label for label, name in enumerate(classes, start=1)}

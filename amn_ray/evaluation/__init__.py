@@ -1,0 +1,1 @@
+"""Numbers only: counts of pixels, and what follows from them. NumPy alone."""

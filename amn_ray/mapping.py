@@ -1,0 +1,125 @@
+"""Table in, table out, on Ray Data: what all inference stages have in common.
+
+Reading, decoding, the network or CRF, and writing overlap in one streaming execution. Finished shards are recorded by
+Ray Data's own row checkpoints, so that a run that died goes on where it was, without losing or repeating a row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.data.checkpoint import CheckpointConfig
+
+from amn_ray.artifacts import Artifact, Table
+from amn_ray.cluster import LIGHT_TASK, Cluster, Share
+from amn_ray.errors import RequestError, RunError
+
+PROGRESS = "progress"
+BATCH = 16
+"""Rows per call of a mapper."""
+
+
+def map_table(
+    cluster: Cluster,
+    source: tuple[Artifact, str],
+    columns: Sequence[str],
+    mapper: type,
+    settings: Mapping[str, Any],
+    output: tuple[Artifact, str],
+    *,
+    share: Share,
+) -> float:
+    """Map `mapper(**settings)` over the rows of one table, into another one.
+
+    Args:
+        cluster: where it runs.
+        source: (artifact, table) to read.
+        columns: those of its columns that `mapper` needs, besides `image_id`.
+        mapper: a class; its instances turn a pyarrow.Table batch into one with the same `image_id`s.
+        settings: the arguments of its constructor.
+        output: (artifact, table) to write; rows that are in it already are not made again.
+        share: how many actors, and what each gets.
+
+    Returns:
+        Rows per second of this run, from the first to the last row (0 if nothing was left to do).
+
+    Raises:
+        RequestError: what the mapper raised, if it was the user's mistake.
+        RunError: rows are missing or double at the end.
+    """
+    cluster.connect()
+    table_in, table_out = _table(source), _table(output)
+    expected = table_in.ids()
+    before = len(table_out.ids()) if table_out.files else 0
+    started = time.monotonic()
+    with _row_checkpoints(output[0]), user_errors():
+        (
+            ray.data.read_parquet(
+                table_in.files, filesystem=table_in.fs, columns=["image_id", *columns], ray_remote_args=LIGHT_TASK
+            )
+            .map_batches(
+                mapper,
+                fn_constructor_kwargs=dict(settings),
+                batch_size=BATCH,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=share.count),
+                num_cpus=share.cpus,
+                num_gpus=share.gpus or None,
+            )
+            .write_parquet(
+                table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=LIGHT_TASK
+            )
+        )
+    seconds = time.monotonic() - started
+    found = _table(output).read([]).column("image_id").to_pylist()
+    if found != expected:
+        raise RunError(
+            f"{table_out.path}: holds {len(found)} rows ({len(set(found))} different), expected {len(expected)}; "
+            "delete this folder and run again"
+        )
+    output[0].remove(PROGRESS)
+    return (len(found) - before) / seconds
+
+
+def _table(place: tuple[Artifact, str]) -> Table:
+    artifact, name = place
+    return Table(artifact.fs, artifact.at(name))
+
+
+@contextmanager
+def _row_checkpoints(output: Artifact) -> Iterator[None]:
+    context = DataContext.get_current()
+    context.checkpoint_config = CheckpointConfig(
+        id_column="image_id",
+        checkpoint_path=output.at(PROGRESS),
+        override_filesystem=output.fs,
+        delete_checkpoint_on_success=False,  # only once the rows have been counted
+    )
+    try:
+        yield
+    finally:
+        context.checkpoint_config = None
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Bring a RequestError or RunError that was raised on a worker back as itself."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            inner = getattr(cause, "cause", None)
+            if isinstance(inner, (RequestError, RunError)):
+                raise inner from None
+            if isinstance(cause, (RequestError, RunError)):
+                raise type(cause)(*cause.args) from None
+            cause = cause.__cause__ or inner
+        raise
+

@@ -1,0 +1,48 @@
+"""Maps as they are stored (float16, stride 4), and back at full size.
+
+Legend: K = classes of one image, H W = its pixels, h w = ⌈H/4⌉ ⌈W/4⌉, the stored grid.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+STORED_STRIDE = 4
+SCHEMA = pa.schema(
+    {
+        "image_id": pa.string(),
+        "keys": pa.list_(pa.int16()),
+        "maps": pa.binary(),  # float16, little-endian, [K, h, w]
+        "h": pa.int32(),
+        "w": pa.int32(),
+    }
+)
+"""One row of a maps table. `keys` are labels 1…N; the background is not among them."""
+
+
+def stored_size(height: int, width: int) -> tuple[int, int]:
+    """(H, W) -> (h, w) = ((H−1)//4+1, (W−1)//4+1)."""
+    return (height - 1) // STORED_STRIDE + 1, (width - 1) // STORED_STRIDE + 1
+
+
+def to_row(image_id: str, keys: list[int], maps_Khw: np.ndarray) -> dict[str, object]:
+    """A row of SCHEMA of float maps (K, h, w)."""
+    _, h, w = maps_Khw.shape
+    return {"image_id": image_id, "keys": keys, "maps": maps_Khw.astype("<f2").tobytes(), "h": h, "w": w}
+
+
+def from_row(row: dict) -> np.ndarray:
+    """The maps of a row, float32 (K, h, w)."""
+    shape = (len(row["keys"]), row["h"], row["w"])
+    return np.frombuffer(row["maps"], "<f2").reshape(shape).astype(np.float32)
+
+
+def full_size(maps_Khw: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear upsampling to the image: float32 (K, h, w) -> (K, H, W)."""
+    if maps_Khw.shape[0] == 0:
+        return np.zeros((0, height, width), np.float32)
+    maps = torch.from_numpy(maps_Khw)[None]
+    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)[0].numpy()

@@ -1,0 +1,103 @@
+"""The backbone of CAM and AMN: torchvision's ResNet with output stride 16.
+
+Legend: B = images, H W = pixels, h w = feature grid, ceil(H/16) × ceil(W/16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+STRIDE = 16
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+
+@dataclass(kw_only=True)
+class BackboneConfig:
+    """Which network, from which weights."""
+
+    name: str = "resnet50"
+    """resnet18, resnet34, resnet50 or resnet101."""
+    weights: str | None = "imagenet"
+    """`imagenet` (torchvision's V1), a .pth or .safetensors file of a torchvision ResNet, or null for random ones."""
+    batchnorm: str = "running"
+    """`running` uses the stored statistics in training too (the method's); `batch` is for training from scratch."""
+
+    def __post_init__(self) -> None:
+        if self.name not in BACKBONES:
+            raise ValueError(f"name={self.name}: must be one of {', '.join(BACKBONES)}")
+        if self.batchnorm not in ("running", "batch"):
+            raise ValueError(f"batchnorm={self.batchnorm}: must be running or batch")
+
+
+def normalise(rgba_BHWC: Tensor) -> Tensor:
+    """uint8 RGB or RGBA (B, H, W, 3|4) -> float32 (B, 3, H, W), ImageNet-normalised, 0 where alpha is 0 (padding)."""
+    mean = torch.tensor(MEAN, device=rgba_BHWC.device) * 255
+    std = torch.tensor(STD, device=rgba_BHWC.device) * 255
+    image_BHWC = (rgba_BHWC[..., :3].float() - mean) / std
+    if rgba_BHWC.shape[-1] == 4:
+        image_BHWC = image_BHWC * (rgba_BHWC[..., 3:] > 0)
+    return image_BHWC.permute(0, 3, 1, 2)  # NCHW in name, channels-last in memory: what the convolutions want
+
+
+class ResNet(nn.Module):
+    """Features of the four residual layers; layer4 has stride 1 and no dilation (method, Backbone).
+
+    conv1 and bn1 do not train, unless they start from random weights. With `batchnorm="running"` every BatchNorm always normalises by its running statistics,
+    while its affine parameters train.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        net = getattr(torchvision.models, config.name)(weights=None)
+        block = net.layer4[0]
+        # The stride sits in the 3×3 convolution: conv1 of a basic block, conv2 of a bottleneck.
+        for conv in (block.conv1, block.conv2, block.downsample[0]):
+            conv.stride = (1, 1)
+        self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        expansion = 4 if hasattr(block, "conv3") else 1
+        self.widths = {name: width * expansion for name, width in zip(LAYERS, (64, 128, 256, 512), strict=True)}
+        self.running_statistics = config.batchnorm == "running"
+        if config.weights is not None:
+            self.stem.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> ResNet:
+        """Like nn.Module.train, but BatchNorm keeps its running statistics where the method says so."""
+        super().train(mode)
+        if self.running_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def load_torchvision(self, state: Mapping[str, Tensor]) -> None:
+        """Load a torchvision ResNet state dict; its classifier `fc` is left out. Strict about all else."""
+        stem = {"conv1": "stem.0", "bn1": "stem.1"}
+        renamed = {}
+        for key, value in state.items():
+            first, _, rest = key.partition(".")
+            if first != "fc":
+                renamed[f"{stem.get(first, first)}.{rest}"] = value.float() if value.is_floating_point() else value
+        self.load_state_dict(renamed, strict=True)
+
+    def forward(self, image_BCHW: Tensor, after: Callable[[str, Tensor], Tensor] | None = None) -> Tensor:
+        """(B, 3, H, W) -> (B, width of layer4, h, w).
+
+        Args:
+            image_BCHW: normalised images.
+            after: called with each layer's name and output; what it returns goes on to the next layer.
+        """
+        feature = self.stem(image_BCHW)
+        for name in LAYERS:
+            feature = getattr(self, name)(feature)
+            if after is not None:
+                feature = after(name, feature)
+        return feature

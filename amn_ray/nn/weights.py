@@ -1,0 +1,77 @@
+"""Weights on disk: safetensors, and torchvision state dicts from elsewhere (never unpickling code)."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import safetensors.torch
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from amn_ray.nn.resnet import BackboneConfig, ResNet
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def backbone_state(config: BackboneConfig) -> dict[str, Tensor]:
+    """The state dict that `config.weights` names, checked against `config.name`.
+
+    Raises:
+        ValueError: the file is missing, is no state dict, or belongs to another architecture (one sentence).
+    """
+    where = f"backbone.weights={config.weights}"
+    if config.weights == "imagenet":
+        weights = getattr(torchvision.models, f"{config.name.replace('resnet', 'ResNet')}_Weights").IMAGENET1K_V1
+        try:
+            state = weights.get_state_dict(progress=False)
+        except OSError as error:
+            raise ValueError(
+                f"{where}: torchvision's {weights} could not be downloaded ({error}); give a local .pth or "
+                ".safetensors file, or null to train from scratch"
+            ) from error
+    else:
+        state = _read(Path(str(config.weights)), where)
+    try:
+        ResNet(config).load_torchvision(state)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:160]
+        raise ValueError(f"{where}: does not fit backbone.name={config.name} ({detail}…)") from error
+    return dict(state)
+
+
+def _read(path: Path, where: str) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{where}: not found, expected a .pth or .safetensors file of a torchvision ResNet")
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"{where}: cannot be read as weights; expected a .pth or .safetensors state dict") from error
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{where}: is not a state dict (parameter name -> tensor); save model.state_dict()")
+    return state
+
+
+def to_bytes(module: nn.Module, description: Mapping[str, object]) -> tuple[bytes, bytes]:
+    """A module as (safetensors, JSON description)."""
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    return safetensors.torch.save(state), json.dumps(description, indent=2).encode()
+
+
+def load_module(module: M, content: bytes) -> M:
+    """A module with the weights of a safetensors file, in eval mode and channels-last memory."""
+    module.load_state_dict(safetensors.torch.load(content))
+    return module.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def pick_device() -> torch.device:
+    """The GPU that this process was given, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

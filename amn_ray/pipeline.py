@@ -1,0 +1,175 @@
+"""The recipe on one page: the only module that knows the order of the stages.
+
+    images ─ cam ─ seed (CRF) ─ amn ─ amn_seed (CRF)
+
+Every step is an artifact of the store; one that is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from amn_ray.artifacts import Artifact, Store, fingerprint, git_commit
+from amn_ray.cluster import Cluster
+from amn_ray.config import PipelineConfig, flat
+from amn_ray.data.folder import Folder, FolderConfig
+from amn_ray.data.shapes import Shapes, ShapesConfig
+from amn_ray.data.source import DatasetConfig, Source
+from amn_ray.data.voc import Voc, VocConfig
+from amn_ray.reporting import console, results
+from amn_ray.stages.amn import stage as amn
+from amn_ray.stages.backbone import stage as backbone
+from amn_ray.stages.cam import stage as cam
+from amn_ray.stages.crf import stage as crf
+from amn_ray.stages.images import stage as images
+from amn_ray.stages.images.config import SplitRequest
+from amn_ray.stages.score import stage as score
+from amn_ray.stages.score.config import ScoreConfig
+from amn_ray.tracking import EpochCallback, TrackedRun, Tracker
+
+SOURCES: Mapping[type, type] = {ShapesConfig: Shapes, VocConfig: Voc, FolderConfig: Folder}
+
+
+def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Maker) -> Iterator[str]:
+    """The method: yields the name of each step when it is done."""
+    table = make("images", images, splits["train"], {})
+    for split in splits.keys() - {"train"}:
+        make(f"images_{split}", images, splits[split], {})
+    yield "images"
+    base: dict[str, Artifact] = {"images": table}
+    start = {} if config.backbone.weights is None else {"backbone": make("backbone", backbone, config.backbone, {})}
+
+    cams = make("cam", cam, config.cam, base | start)
+    make.score("cam", base | {"maps": cams}, ScoreConfig(threshold=config.cam.threshold))
+    yield "cam"
+    seeds = make("seed", crf, config.crf.cam, base | {"maps": cams})
+    make.score("seed", base | {"masks": seeds})
+    yield "seed"
+    amns = make("amn", amn, config.amn, base | start | {"seeds": seeds})
+    make.score("amn", base | {"maps": amns}, ScoreConfig(threshold=config.amn.threshold))
+    yield "amn"
+    amn_seeds = make("amn_seed", crf, config.crf.amn, base | {"maps": amns})
+    make.score("amn_seed", base | {"masks": amn_seeds})
+    yield "amn_seed"
+
+
+def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
+    """Run until `config.until`; returns the summary {step: {metric: value}}, which is also written to the store.
+
+    Raises:
+        RequestError: the request cannot be met (checked, as far as it can be, before anything is computed).
+        RunError: a stage failed.
+    """
+    source = open_source(config.dataset)
+    splits = {"train": SplitRequest.of(source, config.dataset, "train")}
+    val = SplitRequest.of(source, config.dataset, "val")
+    if val.listing.records:
+        splits["val"] = val
+    store = Store.open(config.store)
+    identity = fingerprint(dataclasses.replace(config, store=""), [split.identity() for split in splits.values()])
+    folder = Path(store.root) / "runs" / identity
+    folder.mkdir(parents=True, exist_ok=True)
+
+    tracker = Tracker(config.tracking, store)
+    tags = {"dataset": config.dataset.name, "git_commit": git_commit()}
+    with tracker.run(f"pipeline {config.dataset.name}", identity, tags) as parent:
+        parent.params(flat(config))
+        make = Maker(store, Cluster(config.cluster), tracker, parent, tags)
+        for step in steps(config, splits, make):
+            if step == config.until:
+                break
+        figures = results.draw(make.artifacts, make.manifests, folder / "figures")
+        summary = folder / "summary.json"
+        summary.write_text(json.dumps(make.summary, indent=2))
+        for path in [*figures, summary]:
+            parent.artifact(path)
+        parent.metrics({f"{step}/{name}": value for step, metrics in make.summary.items() for name, value in metrics.items()})
+    console.summary_table(make.summary)
+    console.where_to_look(summary, folder / "figures")
+    return make.summary
+
+
+def open_source(config: DatasetConfig) -> Source:
+    """The source that reads this kind of data set.
+
+    Raises:
+        RequestError: its root or class list is wrong.
+    """
+    return SOURCES[type(config)](config)
+
+
+class Maker:
+    """Makes an artifact unless it exists, and records both cases in the same way."""
+
+    def __init__(
+        self, store: Store, cluster: Cluster, tracker: Tracker, parent: TrackedRun, tags: Mapping[str, str]
+    ) -> None:
+        self.store = store
+        self.cluster = cluster
+        self.tracker = tracker
+        self.parent = parent
+        self.tags = tags
+        self.artifacts: dict[str, Artifact] = {}
+        self.manifests: dict[str, dict[str, Any]] = {}
+        self.summary: dict[str, dict[str, float]] = {}
+
+    def __call__(self, step: str, stage: ModuleType, config: Any, inputs: Mapping[str, Artifact]) -> Artifact:
+        """Run `stage` for `step`, in an MLflow child run."""
+        identity = stage.identity(config) if hasattr(stage, "identity") else config
+        output = self.store.artifact(stage.NAME, stage.VERSION, identity, inputs)
+        with self.tracker.run(step, output.fingerprint, {**self.tags, "stage": stage.NAME}, self.parent) as child:
+            manifest = self._make(step, stage, config, identity, inputs, output, child)
+            metrics = {**manifest["metrics"], "seconds": manifest["seconds"]}
+            child.metrics({f"{step}/{name}": value for name, value in metrics.items()})
+            points = [(int(point["step"]), point["loss"]) for point in manifest.get("history", ())]
+            if points:
+                child.curve(f"{step}/loss_curve", points)
+        self.artifacts[step], self.manifests[step] = output, manifest
+        self.summary[step] = metrics
+        return output
+
+    def score(self, step: str, inputs: Mapping[str, Artifact], config: ScoreConfig | None = None) -> None:
+        """Score what `step` made; the metrics join its own."""
+        output = self.store.artifact(score.NAME, score.VERSION, config, inputs)
+        made = self.artifacts[step]
+        with self.tracker.run(step, made.fingerprint, self.tags, self.parent) as child:
+            manifest = self._make(f"{step} score", score, config, config, inputs, output, child)
+            child.metrics({f"{step}/{name}": value for name, value in manifest["metrics"].items()})
+            if "curve" in manifest:
+                curve = manifest["curve"]
+                # MLflow's steps are integers: τ in thousandths.
+                points = [(round(1000 * tau), miou) for tau, miou in zip(curve["tau"], curve["miou"], strict=True)]
+                child.curve(f"{step}/miou_by_tau", points)
+        self.artifacts[f"{step}_score"], self.manifests[f"{step}_score"] = output, manifest
+        self.summary[step] = manifest["metrics"] | self.summary[step]
+        if "miou" in manifest["metrics"]:
+            console.say(step, results.one_line(manifest["metrics"]))
+
+    def _make(
+        self,
+        step: str,
+        stage: ModuleType,
+        config: Any,
+        identity: Any,
+        inputs: Mapping[str, Artifact],
+        output: Artifact,
+        child: TrackedRun,
+    ) -> dict[str, Any]:
+        reused = output.complete
+        child.tags({"reused": str(reused).lower()})
+        if reused:
+            console.say(step, f"is there already ({output.stage}/{output.fingerprint})")
+            return output.manifest()
+        console.say(step, f"→ {output.stage}/{output.fingerprint}")
+        started = time.monotonic()
+        extra = {"callbacks": [EpochCallback(self.tracker.uri, child.run_id, step)]} if stage in (cam, amn) else {}
+        result = stage.run(config, inputs, output, self.cluster, **extra)
+        return output.commit(config=identity, inputs=inputs, seconds=time.monotonic() - started, result=result)
+
+

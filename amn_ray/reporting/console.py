@@ -1,0 +1,50 @@
+"""What a person at the terminal reads: a line per step, and a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def say(step: str, text: str) -> None:
+    """One line of progress."""
+    console.print(f"{step:>9}  {text}", markup=False)
+
+
+COLUMNS: Sequence[tuple[str, str, float, str]] = (
+    ("mIoU", "miou", 100, "{:.1f}"),
+    ("best mIoU", "best_miou", 100, "{:.1f}"),
+    ("best τ", "best_tau", 1, "{:.2f}"),
+    ("τ within 2 points", "tau_width", 1, "{:.2f}"),
+    ("loss", "loss", 1, "{:.4f}"),
+    ("images/s", "images_per_second", 1, "{:.1f}"),
+    ("seconds", "seconds", 1, "{:.0f}"),
+)
+
+
+def summary_table(summary: Mapping[str, Mapping[str, float]]) -> None:
+    """The last thing a pipeline prints: steps by metrics; mIoU in percent."""
+    table = Table(title="Pseudo-masks against ground truth")
+    table.add_column("step")
+    for title, *_ in COLUMNS:
+        table.add_column(title, justify="right")
+    for step, metrics in summary.items():
+        if metrics:
+            table.add_row(step, *(_cell(metrics.get(key), scale, form) for _, key, scale, form in COLUMNS))
+    console.print(table)
+
+
+def _cell(value: float | None, scale: float, form: str) -> str:
+    return "–" if value is None else form.format(value * scale)
+
+
+def where_to_look(summary: Path, figures: Path) -> None:
+    """Paths of the results."""
+    say("summary", str(summary))
+    say("figures", str(figures))
+    say("runs", "make mlflow")

@@ -1,0 +1,49 @@
+"""Making AMN's maps on Ray Data (method 5; released code: step/make_amn_cam.py)."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import torch
+
+from amn_ray.artifacts import Artifact
+from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.nn.maps import SCHEMA, to_row
+from amn_ray.nn.multiscale import same_size_groups
+from amn_ray.nn.weights import load_module, pick_device
+from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.stages.amn.model import AmnNet, amn_maps
+from amn_ray.training.loop import MODEL
+
+COLUMNS = ("image", "labels")
+
+
+class MakeAmn:
+    """Loads the network once, maps batches of the image table (joined with the CAM seeds) to the maps table."""
+
+    def __init__(self, config: AmnConfig, num_classes: int, weights: Artifact, seeds: Artifact, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.config = config
+        self.num_classes = num_classes
+        self.seeds = seeds.table("masks")
+        self.device = pick_device()
+        self.model = load_module(AmnNet(config, num_classes), weights.read(MODEL)).to(self.device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`image_id`, `image`, `labels` -> rows of nn.maps.SCHEMA."""
+        rows = batch.to_pylist()
+        images = [decode_image(row["image"]) for row in rows]
+        seeds = [decode_mask(row["mask"]) for row in self.seeds.take([row["image_id"] for row in rows], ["mask"])]
+        maps: dict[int, dict] = {}
+        for group in same_size_groups(images):
+            made = amn_maps(
+                self.model,
+                [images[i] for i in group],
+                [rows[i]["labels"] for i in group],
+                [seeds[i] for i in group],
+                num_classes=self.num_classes,
+                config=self.config,
+                device=self.device,
+            )
+            for i, maps_Khw in zip(group, made, strict=True):
+                maps[i] = to_row(rows[i]["image_id"], rows[i]["labels"], maps_Khw)
+        return pa.Table.from_pylist([maps[i] for i in range(len(rows))], schema=SCHEMA)

@@ -1,0 +1,142 @@
+"""The activation manipulation network, its loss, and the mathematics of its maps.
+
+Legend: B = images, H W = pixels, h w = a feature grid (stride 16 in training, the stored stride 4 in maps), N =
+classes without background, C = N+1 channels (0 = background), K = classes of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from amn_ray.data.source import IGNORE
+from amn_ray.data.transforms import multi_hot, resize_label
+from amn_ray.nn.aspp import Aspp
+from amn_ray.nn.maps import stored_size
+from amn_ray.nn.multiscale import scales_with_flips
+from amn_ray.nn.reduction import global_mean
+from amn_ray.nn.resnet import ResNet
+from amn_ray.stages.amn.config import AmnConfig
+
+
+class AmnNet(nn.Module):
+    """M = σ(g(f(x) · h(y))) without the final softmax σ (paper eq. 2; released code: net/resnet50_amn.py)."""
+
+    def __init__(self, config: AmnConfig, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = ResNet(config.backbone)
+        self.conditioning = nn.ModuleDict(
+            {layer: nn.Linear(num_classes, self.backbone.widths[layer]) for layer in config.lc}
+        )
+        self.head = nn.Sequential(nn.Dropout(config.dropout), Aspp(self.backbone.widths["layer4"], num_classes + 1))
+
+    def forward(self, image_BCHW: Tensor, labels_BN: Tensor) -> Tensor:
+        """(B, 3, H, W) and multi-hot float (B, N) -> logits (B, N+1, h, w)."""
+
+        def condition(name: str, feature: Tensor) -> Tensor:
+            if name not in self.conditioning:
+                return feature
+            return feature * self.conditioning[name](labels_BN)[:, :, None, None]
+
+        return self.head(self.backbone(image_BCHW, condition))
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of g and h."""
+        return [*self.head.parameters(), *self.conditioning.parameters()]
+
+
+def pcl_loss(logits_BChw: Tensor, seed_Bhw: Tensor, smoothing: float) -> Tensor:
+    """The per-pixel classification loss: balanced cross-entropy with label smoothing (paper 4.2; method 4).
+
+    ½ (mean over background pixels + mean over foreground pixels); pixels of 255 take no part; a half without any
+    pixel is 0. The means are over the pixels of all workers.
+
+    Args:
+        logits_BChw: (B, N+1, h, w), float32.
+        seed_Bhw: integer labels 0…N or 255.
+        smoothing: ε; the target is 1−ε on the seed's class and ε/N on each of the others.
+
+    Returns:
+        A scalar.
+    """
+    num_others = logits_BChw.shape[1] - 1
+    log_p = F.log_softmax(logits_BChw, dim=1)
+    defined = seed_Bhw != IGNORE
+    seed = torch.where(defined, seed_Bhw, 0).long()
+    own = log_p.gather(1, seed[:, None])[:, 0]
+    loss_Bhw = -(1 - smoothing) * own - smoothing / num_others * (log_p.sum(1) - own)
+    halves = [
+        global_mean((loss_Bhw * half).sum(), half.sum()) for half in (defined & (seed == 0), defined & (seed > 0))
+    ]
+    return (halves[0] + halves[1]) / 2
+
+
+def modulate(maps_Khw: np.ndarray, seed_hw: np.ndarray) -> np.ndarray:
+    """Seed modulation (method 5): min–max normalised values where the CAM seed is not background.
+
+    Args:
+        maps_Khw: probabilities float32.
+        seed_hw: the CAM's refined seed at the maps' size (0…N, 255).
+
+    Returns:
+        float32 (K, h, w): where `seed_hw` is 0 the probability itself; elsewhere (foreground or 255) each class's
+        probability, scaled so that its smallest value in the image becomes 0 and its largest 1.
+    """
+    low = maps_Khw.min(axis=(1, 2), keepdims=True)
+    high = maps_Khw.max(axis=(1, 2), keepdims=True)
+    normalised = (maps_Khw - low) / (high - low + 1e-5)
+    return np.where(seed_hw == 0, maps_Khw, normalised)
+
+
+def amn_maps(
+    model: AmnNet,
+    images: Sequence[np.ndarray],
+    keys: Sequence[Sequence[int]],
+    seeds: Sequence[np.ndarray],
+    *,
+    num_classes: int,
+    config: AmnConfig,
+    device: torch.device,
+) -> list[np.ndarray]:
+    """AMN's activation maps of images of one size, for the classes that each of them holds (method 5).
+
+    Per scale the mean of the logits of the image and of its mirror image; resized to stride 4; mean over scales;
+    softmax; seed modulation.
+
+    Args:
+        model: in eval mode, on `device`.
+        images: B uint8 RGB arrays (H, W, 3) of one size.
+        keys: for each, the labels 1…N that it holds.
+        seeds: for each, the CAM's refined seed uint8 (H, W).
+        num_classes: N.
+        config: its scales, precision and softmax_subset are used.
+        device: where `model` is.
+
+    Returns:
+        For each image float32 (K, ⌈H/4⌉, ⌈W/4⌉) in [0, 1]; the background channel is dropped.
+    """
+    size = stored_size(*images[0].shape[:2])
+    labels_BN = torch.from_numpy(np.stack([multi_hot(labels, num_classes) for labels in keys])).to(device)
+    labels_pair = torch.cat([labels_BN, labels_BN])
+    total = torch.zeros(len(images), num_classes + 1, *size, device=device)
+    for both_BChw in scales_with_flips(
+        lambda pair: model(pair, labels_pair), images, config.scales, device=device, precision=config.precision
+    ):
+        total += F.interpolate(both_BChw / 2, size, mode="bilinear", align_corners=False)
+    logits_BChw = (total / len(config.scales)).cpu()
+    results = []
+    for logits_Chw, labels, seed_HW in zip(logits_BChw, keys, seeds, strict=True):
+        chosen = list(labels)
+        if not chosen:
+            results.append(np.zeros((0, *size), np.float32))
+            continue
+        if config.softmax_subset:
+            probability = logits_Chw[[0, *chosen]].softmax(0)[1:]
+        else:
+            probability = logits_Chw.softmax(0)[chosen]
+        results.append(modulate(probability.numpy(), resize_label(seed_HW, *size)))
+    return results

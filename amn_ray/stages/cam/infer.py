@@ -1,0 +1,45 @@
+"""Making CAMs on Ray Data (method 2; released code: step/make_cam.py)."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import torch
+
+from amn_ray.artifacts import Artifact
+from amn_ray.data.images import decode_image
+from amn_ray.nn.maps import SCHEMA, to_row
+from amn_ray.nn.multiscale import same_size_groups
+from amn_ray.nn.weights import load_module, pick_device
+from amn_ray.stages.cam.config import CamConfig
+from amn_ray.stages.cam.model import CamNet, cam_maps
+from amn_ray.training.loop import MODEL
+
+COLUMNS = ("image", "labels")
+
+
+class MakeCam:
+    """Loads the classifier once, maps batches of the image table to the maps table."""
+
+    def __init__(self, config: CamConfig, num_classes: int, weights: Artifact, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.config = config
+        self.device = pick_device()
+        self.model = load_module(CamNet(config, num_classes), weights.read(MODEL)).to(self.device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`image_id`, `image`, `labels` -> rows of nn.maps.SCHEMA."""
+        rows = batch.to_pylist()
+        images = [decode_image(row["image"]) for row in rows]
+        maps: dict[int, dict] = {}
+        for group in same_size_groups(images):
+            made = cam_maps(
+                self.model,
+                [images[i] for i in group],
+                [rows[i]["labels"] for i in group],
+                scales=self.config.scales,
+                precision=self.config.precision,
+                device=self.device,
+            )
+            for i, maps_Khw in zip(group, made, strict=True):
+                maps[i] = to_row(rows[i]["image_id"], rows[i]["labels"], maps_Khw)
+        return pa.Table.from_pylist([maps[i] for i in range(len(rows))], schema=SCHEMA)

@@ -1,0 +1,1 @@
+"""CRF: maps → refined seeds, by dense CRF at two thresholds (method 3 and 6)."""

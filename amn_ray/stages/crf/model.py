@@ -1,0 +1,70 @@
+"""Dense CRF on hard labels, twice, on one lattice.
+
+Legend: H W = pixels, K = classes of the image; local labels are 0 = background, 1…K = its classes in the maps' order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydensecrf.densecrf import DenseCRF2D
+from pydensecrf.utils import unary_from_labels
+
+from amn_ray.data.source import IGNORE
+from amn_ray.stages.crf.config import CrfConfig
+
+
+def hard_labels(maps_KHW: np.ndarray, threshold: float) -> np.ndarray:
+    """Argmax of the maps behind a constant background map: local labels int32 (H, W)."""
+    background = np.full((1, *maps_KHW.shape[1:]), threshold, maps_KHW.dtype)
+    return np.concatenate([background, maps_KHW]).argmax(0).astype(np.int32)
+
+
+class LabelCrf:
+    """The dense CRF of one image. Its lattices depend on the image only and are built once, for any number of runs."""
+
+    def __init__(self, image_HWC: np.ndarray, num_labels: int, config: CrfConfig) -> None:
+        self.config = config
+        self.num_labels = num_labels
+        self.height, self.width = image_HWC.shape[:2]
+        self.crf = DenseCRF2D(self.width, self.height, num_labels)
+        self.crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
+        self.crf.addPairwiseBilateral(
+            sxy=config.bilateral_sxy,
+            srgb=config.bilateral_srgb,
+            rgbim=np.array(image_HWC, order="C"),  # pydensecrf wants a writable, contiguous array
+            compat=config.bilateral_compat,
+        )
+
+    def refine(self, labels_HW: np.ndarray) -> np.ndarray:
+        """Hard local labels int32 (H, W) -> refined ones uint8 (H, W)."""
+        unary = unary_from_labels(labels_HW, self.num_labels, gt_prob=self.config.gt_prob, zero_unsure=False)
+        self.crf.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
+        energy = np.array(self.crf.inference(self.config.iterations))
+        return energy.argmax(0).reshape(self.height, self.width).astype(np.uint8)
+
+
+def refined_seed(
+    image_HWC: np.ndarray, maps_KHW: np.ndarray, keys: Sequence[int], config: CrfConfig
+) -> np.ndarray:
+    """The refined seed of an image (method 3, after Ahn et al.).
+
+    Args:
+        image_HWC: uint8 RGB.
+        maps_KHW: float32 maps of the classes `keys`, at the image's size.
+        keys: K labels 1…N.
+        config: thresholds and kernels.
+
+    Returns:
+        uint8 (H, W): a label of `keys` where the run at conf_fg says so; 0 where both runs say background; else 255.
+    """
+    if not keys:
+        return np.zeros(image_HWC.shape[:2], np.uint8)
+    crf = LabelCrf(image_HWC, len(keys) + 1, config)
+    sure_foreground = crf.refine(hard_labels(maps_KHW, config.conf_fg))
+    any_foreground = crf.refine(hard_labels(maps_KHW, config.conf_bg))
+    labels = np.array([0, *keys], np.uint8)
+    seed_HW = labels[sure_foreground]
+    seed_HW[(sure_foreground == 0) & (any_foreground > 0)] = IGNORE
+    return seed_HW

@@ -1,0 +1,1 @@
+"""Source → image table: every image checked once, before anything is trained."""

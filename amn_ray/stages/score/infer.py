@@ -1,0 +1,87 @@
+"""Counting pixels of one batch of images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from amn_ray.artifacts import Artifact
+from amn_ray.data.images import decode_mask
+from amn_ray.evaluation.confusion import confusion_matrix
+from amn_ray.evaluation.thresholds import ImageCounts, best_threshold, count_image
+from amn_ray.nn.maps import from_row, full_size
+
+SCHEMA = pa.schema(
+    {
+        "image_id": pa.string(),
+        "truth": pa.list_(pa.int16()),
+        "predicted": pa.list_(pa.int16()),
+        "counts": pa.binary(),  # int32 [len(truth), len(predicted), bins]
+        "best_tau": pa.float64(),
+        "best_miou": pa.float64(),
+    }
+)
+"""One row of a scores table; all but `image_id` is null for images without ground truth."""
+COLUMNS = ("mask",)
+
+
+class ScoreMaps:
+    """Ground truth (joined with maps) -> counts by truth, class and threshold bin."""
+
+    def __init__(self, maps: Artifact, grid: np.ndarray) -> None:
+        self.maps = maps.table("maps")
+        self.grid = grid
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`image_id`, `mask` -> rows of SCHEMA."""
+        return pa.Table.from_pylist([self._score(row) for row in batch.to_pylist()], schema=SCHEMA)
+
+    def _score(self, row: dict) -> dict[str, object]:
+        if row["mask"] is None:
+            return {"image_id": row["image_id"]}
+        truth_HW = decode_mask(row["mask"])
+        stored = self.maps.take([row["image_id"]], ["keys", "maps", "h", "w"])[0]
+        maps_KHW = full_size(from_row(stored), *truth_HW.shape)
+        image = count_image(maps_KHW, stored["keys"], truth_HW, self.grid)
+        tau, miou = best_threshold(image, self.grid)
+        return _row(row["image_id"], image) | {"best_tau": tau, "best_miou": miou}
+
+
+class ScoreMasks:
+    """Ground truth (joined with masks) -> counts by truth and prediction."""
+
+    def __init__(self, masks: Artifact, num_classes: int) -> None:
+        self.masks = masks.table("masks")
+        self.num_classes = num_classes
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`image_id`, `mask` -> rows of SCHEMA with a single bin and without a best threshold."""
+        return pa.Table.from_pylist([self._score(row) for row in batch.to_pylist()], schema=SCHEMA)
+
+    def _score(self, row: dict) -> dict[str, object]:
+        if row["mask"] is None:
+            return {"image_id": row["image_id"]}
+        prediction = decode_mask(self.masks.take([row["image_id"]], ["mask"])[0]["mask"])
+        confusion = confusion_matrix(decode_mask(row["mask"]), prediction, self.num_classes)
+        truth, predicted = np.flatnonzero(confusion.any(1)), np.flatnonzero(confusion.any(0))
+        counts = confusion[np.ix_(truth, predicted)][..., None].astype(np.int32)
+        return _row(row["image_id"], ImageCounts(truth.astype(np.int16), predicted.astype(np.int16), counts))
+
+
+def _row(image_id: str, image: ImageCounts) -> dict[str, object]:
+    return {
+        "image_id": image_id,
+        "truth": image.truth.tolist(),
+        "predicted": image.predicted.tolist(),
+        "counts": image.counts.tobytes(),
+    }
+
+
+def counts_of(row: dict) -> ImageCounts:
+    """The counts of a row of SCHEMA."""
+    shape = (len(row["truth"]), len(row["predicted"]), -1)
+    return ImageCounts(
+        np.array(row["truth"], np.int16),
+        np.array(row["predicted"], np.int16),
+        np.frombuffer(row["counts"], np.int32).reshape(shape),
+    )

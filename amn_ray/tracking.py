@@ -1,0 +1,143 @@
+"""MLflow: one parent run per pipeline, one child per step. The only module that talks to MLflow.
+
+The same command continues its own run (found by the fingerprint of its configuration), whether it ended or died.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks GitPython, which complains where git is missing
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from ray.train import UserCallback
+
+from amn_ray.artifacts import Store
+from amn_ray.config import TrackingConfig
+from amn_ray.errors import RequestError
+
+FINGERPRINT = "fingerprint"
+MAX_BATCH = 1000
+"""Metrics per request, MLflow's own limit."""
+
+
+def default_uri(store: Store) -> str:
+    """The SQLite file in the store.
+
+    Raises:
+        RequestError: the store is not a local directory.
+    """
+    if not store.is_local:
+        raise RequestError(
+            "tracking.uri is null, which keeps MLflow's database in the store, but the store is not a local directory; "
+            "start `mlflow server` and set tracking.uri=http://host:port"
+        )
+    return f"sqlite:///{store.root}/mlflow.db"
+
+
+class Tracker:
+    """The runs of one pipeline."""
+
+    def __init__(self, config: TrackingConfig, store: Store) -> None:
+        self.uri = config.uri or default_uri(store)
+        self.client = MlflowClient(self.uri)
+        experiment = self.client.get_experiment_by_name(config.experiment)
+        if experiment is not None:
+            self.experiment_id = experiment.experiment_id
+        else:
+            location = None if config.uri else f"file://{store.root}/mlartifacts"
+            self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
+
+    @contextmanager
+    def run(
+        self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None = None
+    ) -> Iterator[TrackedRun]:
+        """Create or continue a run; it ends FINISHED, FAILED or (on an interrupt) KILLED."""
+        parent_id = parent.run_id if parent else None
+        found = self._find(name, fingerprint, parent_id)
+        if found is None:
+            all_tags = {**tags, FINGERPRINT: fingerprint, MLFLOW_RUN_NAME: name}
+            if parent_id:
+                all_tags[MLFLOW_PARENT_RUN_ID] = parent_id
+            found = self.client.create_run(self.experiment_id, tags=all_tags)
+        else:
+            self.client.update_run(found.info.run_id, status="RUNNING")
+        run = TrackedRun(self.client, found.info.run_id)
+        status = "FAILED"
+        try:
+            yield run
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            self.client.set_terminated(run.run_id, status)
+
+    def _find(self, name: str, fingerprint: str, parent_id: str | None) -> Run | None:
+        terms = [f"tags.{FINGERPRINT} = '{fingerprint}'", f"tags.`{MLFLOW_RUN_NAME}` = '{name}'"]
+        if parent_id:
+            terms.append(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'")
+        found = self.client.search_runs([self.experiment_id], " and ".join(terms), ViewType.ACTIVE_ONLY, max_results=1)
+        return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """One MLflow run."""
+
+    client: MlflowClient
+    run_id: str
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Parameters; logging the same ones again is fine."""
+        params = [Param(key, str(value)[:6000]) for key, value in values.items()]
+        self.client.log_batch(self.run_id, params=params)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Metrics without steps."""
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, 0) for key, value in values.items()])
+
+    def curve(self, key: str, points: Sequence[tuple[int, float]]) -> None:
+        """A metric over integer steps; points that are there already are not logged again."""
+        known = {metric.step for metric in self.client.get_metric_history(self.run_id, key)}
+        now = int(time.time() * 1000)
+        fresh = [Metric(key, value, now, step) for step, value in points if step not in known]
+        for start in range(0, len(fresh), MAX_BATCH):
+            self.client.log_batch(self.run_id, metrics=fresh[start : start + MAX_BATCH])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Tags, replacing older values."""
+        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in values.items()])
+
+    def artifact(self, path: Path) -> None:
+        """A file."""
+        self.client.log_artifact(self.run_id, str(path))
+
+
+class EpochCallback(UserCallback):
+    """Called in Ray Train's controller after every epoch: a line for the reader, points for MLflow's loss curve."""
+
+    def __init__(self, uri: str, run_id: str, step: str) -> None:
+        self.uri = uri
+        self.run_id = run_id
+        self.step = step
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """See ray.train.UserCallback; one dict of metrics per worker."""
+        report = metrics[0]
+        print(
+            f"{self.step:>9}  epoch {report['epoch']}/{report['epochs']}  loss {report['loss']:.4f}  "
+            f"{report['images_per_second']:.1f} images/s",
+            flush=True,
+        )
+        points = [(int(point["step"]), point["loss"]) for point in report["points"]]
+        TrackedRun(MlflowClient(self.uri), self.run_id).curve(f"{self.step}/loss_curve", points)

@@ -1,0 +1,63 @@
+"""The stream of training examples, made by Ray Data in exactly the order that (seed, epoch) prescribes.
+
+Each global batch is a run of consecutive positions in an epoch's permutation. Blocks hold one worker's share of a
+batch and are dealt to the workers in turn, so any number of workers sees the same global batches, and a restart goes
+on with the next epoch's permutation as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import ray.data
+
+from amn_ray.artifacts import Artifact
+from amn_ray.data.transforms import epoch_order, generator
+
+Example = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """What is read for an image, and how one training example is made of it."""
+
+    sources: Sequence[tuple[Artifact, str, Sequence[str]]]
+    """(artifact, table, columns) that are joined on `image_id`; the first one lists the images."""
+    example: Callable[[dict, np.random.Generator], Example]
+    """(row, generator) -> arrays of fixed shapes: decoding and augmentation, a pure function."""
+    seed: int
+    epochs: int
+    batch_size: int
+    """Of all workers together; the last incomplete batch of an epoch is dropped."""
+
+    @property
+    def ids(self) -> list[str]:
+        artifact, table, _ = self.sources[0]
+        return artifact.table(table).ids()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.ids) // self.batch_size
+
+    def dataset(self, start_epoch: int, num_workers: int) -> ray.data.Dataset:
+        """All examples from `start_epoch` to the last epoch, in order, one block per worker and step."""
+        steps = (self.epochs - start_epoch) * self.steps_per_epoch
+        first = start_epoch * self.steps_per_epoch * self.batch_size
+        positions = ray.data.range(steps * self.batch_size, override_num_blocks=max(1, steps * num_workers))
+        return positions.map_batches(self._load, fn_kwargs={"first": first}, batch_size=None, num_cpus=1)
+
+    def _load(self, batch: dict[str, np.ndarray], first: int) -> Example:
+        ids = self.ids
+        rows_per_epoch = self.steps_per_epoch * self.batch_size
+        examples = []
+        for position in batch["id"] + first:
+            epoch, offset = divmod(int(position), rows_per_epoch)
+            image_id = ids[epoch_order(len(ids), self.seed, epoch)[offset]]
+            row: dict = {}
+            for artifact, table, columns in self.sources:
+                row |= artifact.table(table).take([image_id], columns)[0]
+            example = self.example(row, generator(self.seed, epoch, image_id))
+            examples.append(example | {"epoch": np.int64(epoch)})
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

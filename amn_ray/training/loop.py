@@ -1,0 +1,175 @@
+"""The inside of a training worker: everything but the algorithm, which the stages' train.py show on a page."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from amn_ray.artifacts import Artifact
+from amn_ray.cluster import Share
+from amn_ray.errors import RunError
+from amn_ray.nn import weights
+from amn_ray.training.feed import Feed
+
+MODEL = "model.safetensors"
+HISTORY = "history.json"
+BACKBONE = "backbone.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a driver tells its workers."""
+
+    config: Any
+    """The stage's own configuration; the loop reads its `precision`."""
+    num_classes: int
+    """N, without the background."""
+    output: Artifact
+    backbone: Artifact | None
+    """Where the initial weights are; None starts from random ones."""
+    feed: Feed
+    share: Share
+    """How many workers there are, and what each gets."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.feed.steps_per_epoch
+
+    @property
+    def num_steps(self) -> int:
+        return self.feed.epochs * self.feed.steps_per_epoch
+
+
+class Loop:
+    """Batches in, gradient steps out; at each epoch's end a report and a checkpoint, at the end the weights."""
+
+    def __init__(
+        self,
+        job: Job,
+        build: Callable[[], nn.Module],
+        optimise: Callable[[Any], tuple[Optimizer, LRScheduler | None]],
+    ) -> None:
+        torch.set_num_threads(job.share.threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        context = ray.train.get_context()
+        self.job = job
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+
+        torch.manual_seed(job.feed.seed)
+        self.plain_model = build().to(memory_format=torch.channels_last)
+        self.optimizer, self.schedule = optimise(self.plain_model)
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self._resume()
+        self.model = ray.train.torch.prepare_model(self.plain_model)
+        self._losses: list[Tensor] = []
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """This worker's share of every remaining batch; does the epochs' ends on the way."""
+        shard = ray.train.get_dataset_shard("train")
+        stream = iter(shard.iter_torch_batches(batch_size=self.job.feed.batch_size // self.world_size, prefetch_batches=2))
+        while self.epoch < self.job.feed.epochs:
+            started = time.monotonic()
+            # Dropout must not depend on what ran before a restart.
+            torch.manual_seed((self.job.feed.seed * 100_003 + self.epoch) * 1009 + self.rank)
+            self.model.train()
+            for _ in range(self.job.steps_per_epoch):
+                batch = next(stream)
+                while int(batch["epoch"][0]) < self.epoch:  # the feed restarted from an older checkpoint than ours
+                    batch = next(stream)
+                yield batch
+            self._end_epoch(time.monotonic() - started)
+        if self.rank == 0:
+            model, description = weights.to_bytes(self.plain_model, {"num_classes": self.job.num_classes})
+            self.job.output.write("model.json", description)
+            self.job.output.write(HISTORY, json.dumps(self.history).encode())
+            self.job.output.write(MODEL, model)
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision to run the network in."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.config.precision == "bf16")
+
+    def step(self, loss: Tensor) -> None:
+        """One optimizer step on this worker's loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        self._losses.append(loss.detach())
+
+    def _end_epoch(self, seconds: float) -> None:
+        losses = torch.stack(self._losses).float()
+        self._losses = []
+        if dist.is_initialized() and self.world_size > 1:
+            dist.all_reduce(losses)
+            losses /= self.world_size
+        values = losses.tolist()
+        steps = self.job.steps_per_epoch
+        for offset, value in enumerate(values):
+            if not math.isfinite(value):
+                raise RunError(
+                    f"{self.job.output.stage}: the loss became {value} at step {self.epoch * steps + offset} "
+                    f"(epoch {self.epoch}); lower the learning rate, or use precision=fp32"
+                )
+        speed = steps * self.job.feed.batch_size / seconds
+        every = max(1, steps // 20)
+        self.history += [
+            {"step": self.epoch * steps + offset + 1, "loss": sum(part) / len(part)}
+            for offset in range(0, steps, every)
+            if (part := values[offset : offset + every])
+        ]
+        self.epoch += 1
+        metrics = {
+            "epoch": self.epoch,
+            "epochs": self.job.feed.epochs,
+            "loss": sum(values) / len(values),
+            "images_per_second": speed,
+            "points": self.history[-math.ceil(steps / every) :],
+        }
+        if self.rank == 0:
+            with tempfile.TemporaryDirectory() as folder:
+                self._save(Path(folder))
+                ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        else:
+            ray.train.report(metrics)
+
+    def _save(self, folder: Path) -> None:
+        state: dict[str, Any] = {"model": self.plain_model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.schedule is not None:
+            state["schedule"] = self.schedule.state_dict()
+        torch.save(state, folder / "state.pt")
+        (folder / "progress.json").write_text(json.dumps({"epoch": self.epoch, "history": self.history}))
+
+    def _resume(self) -> None:
+        """Own checkpoint > initial weights of the backbone > random weights."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
+                progress = json.loads((Path(folder) / "progress.json").read_text())
+            self.plain_model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.schedule is not None:
+                self.schedule.load_state_dict(state["schedule"])
+            self.epoch, self.history = progress["epoch"], progress["history"]
+        elif self.job.backbone is not None:
+            state = safetensors.torch.load(self.job.backbone.read(BACKBONE))
+            self.plain_model.backbone.load_torchvision(state)

@@ -1,0 +1,18 @@
+"""Run the whole pipeline: `python jobs/pipeline.py dataset=voc12 dataset.root=… recipe=quick until=amn`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from amn_ray import cli
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="pipeline")
+def main(composed: DictConfig) -> None:
+    """Compose, check, run."""
+    from amn_ray import config, pipeline
+
+    pipeline.run(config.load(composed))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,19 @@
+"""Build the sharded image tables of a data set: `python jobs/prepare.py dataset=voc12 dataset.root=…`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from amn_ray import cli
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="pipeline")
+def main(composed: DictConfig) -> None:
+    """Compose, check, run the first step only."""
+    from amn_ray import config, pipeline
+
+    composed.until = "images"
+    pipeline.run(config.load(composed))
+
+
+if __name__ == "__main__":
+    cli.run(main)
