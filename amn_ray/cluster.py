@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import ray
-from ray.data import DataContext, ExecutionOptions
+from ray.data import DataContext
 
 from amn_ray.errors import RequestError
 
@@ -77,7 +77,9 @@ class Cluster:
             return
         os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        common: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # else an epoch's report takes up to 2 s
+        common: dict[str, Any] = {"logging_level": logging.WARNING, "logging_config": ray.LoggingConfig(log_level="WARNING")}
         if "RAY_ADDRESS" in os.environ:
             try:
                 ray.init(**common)
@@ -92,12 +94,11 @@ class Cluster:
                 address="local",
                 num_cpus=cores + LIGHT_CPUS,
                 object_store_memory=int(self.config.object_store_gb * 2**30),
-                include_dashboard=False,
                 **common,
             )
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
-        DataContext.get_current().enable_progress_bars = False
-        DataContext.get_current().execution_options = ExecutionOptions()
+        # Ray 2.60's new reader lists files in a task that starts six processes: 8 s per execution on two cores, where
+        # the old one takes 0.3 s (both measured on a table of two shards).
+        DataContext.get_current().use_datasource_v2 = False
 
     @property
     def _cpus(self) -> float:

@@ -20,7 +20,7 @@ from amn_ray.data.shapes import ShapesConfig
 from amn_ray.data.source import DatasetConfig
 from amn_ray.data.voc import VocConfig
 from amn_ray.errors import RequestError
-from amn_ray.nn.resnet import BackboneConfig
+from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.crf.config import CrfConfig

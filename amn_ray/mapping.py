@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ def map_table(
     settings: Mapping[str, Any],
     output: tuple[Artifact, str],
     *,
-    share: Share,
+    share: Share | None,
 ) -> float:
     """Map `mapper(**settings)` over the rows of one table, into another one.
 
@@ -44,7 +45,7 @@ def map_table(
         mapper: a class; its instances turn a pyarrow.Table batch into one with the same `image_id`s.
         settings: the arguments of its constructor.
         output: (artifact, table) to write; rows that are in it already are not made again.
-        share: how many actors, and what each gets.
+        share: how many actors, and what each gets; None runs tasks, for mappers that are made in no time.
 
     Returns:
         Rows per second of this run, from the first to the last row (0 if nothing was left to do).
@@ -59,23 +60,27 @@ def map_table(
     before = len(table_out.ids()) if table_out.files else 0
     started = time.monotonic()
     with _row_checkpoints(output[0]), user_errors():
-        (
-            ray.data.read_parquet(
-                table_in.files, filesystem=table_in.fs, columns=["image_id", *columns], ray_remote_args=LIGHT_TASK
-            )
-            .map_batches(
+        rows = ray.data.read_parquet(
+            table_in.files,
+            filesystem=table_in.fs,
+            columns=["image_id", *columns],
+            override_num_blocks=len(table_in.files),
+            ray_remote_args=LIGHT_TASK,
+        )
+        if share is None:
+            made = rows.map_batches(partial(_map, mapper, dict(settings)), batch_size=BATCH, batch_format="pyarrow")
+        else:
+            made = rows.map_batches(
                 mapper,
                 fn_constructor_kwargs=dict(settings),
                 batch_size=BATCH,
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=share.count),
+                # Not more actors than shards: each costs seconds to start.
+                compute=ActorPoolStrategy(size=min(share.count, len(table_in.files))),
                 num_cpus=share.cpus,
                 num_gpus=share.gpus or None,
             )
-            .write_parquet(
-                table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=LIGHT_TASK
-            )
-        )
+        made.write_parquet(table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=LIGHT_TASK)
     seconds = time.monotonic() - started
     found = _table(output).read([]).column("image_id").to_pylist()
     if found != expected:
@@ -85,6 +90,10 @@ def map_table(
         )
     output[0].remove(PROGRESS)
     return (len(found) - before) / seconds
+
+
+def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:
+    return mapper(**settings)(batch)
 
 
 def _table(place: tuple[Artifact, str]) -> Table:

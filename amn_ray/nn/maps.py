@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import torch
-import torch.nn.functional as F  # noqa: N812
+from PIL import Image
 
 STORED_STRIDE = 4
 SCHEMA = pa.schema(
@@ -41,8 +40,11 @@ def from_row(row: dict) -> np.ndarray:
 
 
 def full_size(maps_Khw: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear upsampling to the image: float32 (K, h, w) -> (K, H, W)."""
-    if maps_Khw.shape[0] == 0:
-        return np.zeros((0, height, width), np.float32)
-    maps = torch.from_numpy(maps_Khw)[None]
-    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)[0].numpy()
+    """Bilinear upsampling to the image: float32 (K, h, w) -> (K, H, W).
+
+    Pillow's, which enlarges exactly like `F.interpolate(mode="bilinear", align_corners=False)`, but needs no PyTorch.
+    """
+    full = np.empty((len(maps_Khw), height, width), np.float32)
+    for target, map_hw in zip(full, maps_Khw, strict=True):
+        target[:] = Image.fromarray(map_hw).resize((width, height), Image.Resampling.BILINEAR)
+    return full

@@ -6,35 +6,15 @@ Legend: B = images, H W = pixels, h w = feature grid, ceil(H/16) × ceil(W/16).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from amn_ray.nn.config import LAYERS, BackboneConfig
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-STRIDE = 16
-LAYERS = ("layer1", "layer2", "layer3", "layer4")
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
-
-
-@dataclass(kw_only=True)
-class BackboneConfig:
-    """Which network, from which weights."""
-
-    name: str = "resnet50"
-    """resnet18, resnet34, resnet50 or resnet101."""
-    weights: str | None = "imagenet"
-    """`imagenet` (torchvision's V1), a .pth or .safetensors file of a torchvision ResNet, or null for random ones."""
-    batchnorm: str = "running"
-    """`running` uses the stored statistics in training too (the method's); `batch` is for training from scratch."""
-
-    def __post_init__(self) -> None:
-        if self.name not in BACKBONES:
-            raise ValueError(f"name={self.name}: must be one of {', '.join(BACKBONES)}")
-        if self.batchnorm not in ("running", "batch"):
-            raise ValueError(f"batchnorm={self.batchnorm}: must be running or batch")
 
 
 def normalise(rgba_BHWC: Tensor) -> Tensor:

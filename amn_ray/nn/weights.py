@@ -14,7 +14,8 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from amn_ray.nn.resnet import BackboneConfig, ResNet
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.nn.resnet import ResNet
 
 M = TypeVar("M", bound=nn.Module)
 

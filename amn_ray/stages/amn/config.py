@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from amn_ray.checks import check_choice, check_fraction, check_positive, check_scales
-from amn_ray.nn.resnet import LAYERS, BackboneConfig
+from amn_ray.nn.config import LAYERS, BackboneConfig
 
 
 @dataclass(kw_only=True)

@@ -9,13 +9,8 @@ from ray.train import UserCallback
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
-from amn_ray.mapping import map_table
 from amn_ray.stages.amn.config import AmnConfig
-from amn_ray.stages.amn.infer import COLUMNS, MakeAmn
-from amn_ray.stages.amn.train import AmnExample, train_worker
-from amn_ray.training.driver import fit
-from amn_ray.training.feed import Feed
-from amn_ray.training.loop import Job
+from amn_ray.stages.amn.example import AmnExample
 
 NAME = "amn"
 VERSION = 1
@@ -33,6 +28,14 @@ def run(
 
     Inputs: `images`, `seeds` (the CAM's), and `backbone` where training does not start from random weights.
     """
+    # Imported here: a pipeline that finds everything in the store never needs PyTorch.
+    from amn_ray.mapping import map_table
+    from amn_ray.stages.amn.infer import COLUMNS, MakeAmn
+    from amn_ray.stages.amn.train import train_worker
+    from amn_ray.training.driver import fit
+    from amn_ray.training.feed import Feed
+    from amn_ray.training.loop import Job
+
     images, seeds = inputs["images"], inputs["seeds"]
     num_classes = len(images.manifest()["classes"])
     feed = Feed(

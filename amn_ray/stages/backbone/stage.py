@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
 from amn_ray.errors import RequestError
-from amn_ray.nn.resnet import BackboneConfig
-from amn_ray.nn.weights import backbone_state
+from amn_ray.nn.config import BackboneConfig
 
 NAME = "backbone"
 VERSION = 1
@@ -41,6 +38,10 @@ def run(
     Raises:
         RequestError: the file is no state dict, or one of another architecture.
     """
+    import safetensors.torch  # here: see stages/cam/stage.py
+
+    from amn_ray.nn.weights import backbone_state
+
     try:
         state = backbone_state(config)
     except ValueError as error:

@@ -9,13 +9,8 @@ from ray.train import UserCallback
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
-from amn_ray.mapping import map_table
 from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.infer import COLUMNS, MakeCam
-from amn_ray.stages.cam.train import CamExample, train_worker
-from amn_ray.training.driver import fit
-from amn_ray.training.feed import Feed
-from amn_ray.training.loop import Job
+from amn_ray.stages.cam.example import CamExample
 
 NAME = "cam"
 VERSION = 1
@@ -33,6 +28,14 @@ def run(
 
     Inputs: `images`, and `backbone` where training does not start from random weights.
     """
+    # Imported here: a pipeline that finds everything in the store never needs PyTorch.
+    from amn_ray.mapping import map_table
+    from amn_ray.stages.cam.infer import COLUMNS, MakeCam
+    from amn_ray.stages.cam.train import train_worker
+    from amn_ray.training.driver import fit
+    from amn_ray.training.feed import Feed
+    from amn_ray.training.loop import Job
+
     images = inputs["images"]
     num_classes = len(images.manifest()["classes"])
     feed = Feed(

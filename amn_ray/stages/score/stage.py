@@ -35,7 +35,7 @@ def run(
         if config is not None
         else (ScoreMasks, {"masks": inputs["masks"], "num_classes": len(classes)})
     )
-    map_table(cluster, (images, "rows"), COLUMNS, mapper, settings, (output, TABLE), share=cluster.cpu_share())
+    map_table(cluster, (images, "rows"), COLUMNS, mapper, settings, (output, TABLE), share=None)
     rows = images.manifest()["rows"]
     if config is not None and grid is not None:
         return {"rows": rows} | _of_maps(output, config, grid, classes)
