@@ -102,7 +102,7 @@ def draw_scene(
         left, right = place / len(labels), (place + 1) / len(labels)
         _creature(rng, image, mask, label, heads[label - 1], size, left, right)
     light = rng.uniform(0.82, 1.15)
-    noise_HWC = rng.normal(0, 3, (size, size, 3))
+    noise_HWC = rng.normal(0, 2, (size, size, 3))
     image_HWC = np.asarray(image.filter(ImageFilter.GaussianBlur(0.6)), np.float64) * light + noise_HWC
     return np.clip(image_HWC, 0, 255).astype(np.uint8), np.array(mask)
 
@@ -154,8 +154,8 @@ def _creature(
     for leg in (-0.3, -0.12, 0.12, 0.3):
         thick = max(2.0, 0.09 * width)
         pen.rectangle([x + leg * width - thick / 2, y, x + leg * width + thick / 2, y + 0.75 * height], fill=255)
-    fur_HWC = np.array(FUR, np.float64) + rng.normal(0, 10, (size, size, 1)) + rng.normal(0, 6, 3)
-    stripes_HW = 14 * np.sin(np.arange(size) / rng.uniform(1.2, 2.2) + rng.uniform(0, 6))
+    fur_HWC = np.array(FUR, np.float64) + rng.normal(0, 4, (size, size, 1)) + rng.normal(0, 6, 3)
+    stripes_HW = 5 * np.sin(np.arange(size) / rng.uniform(1.2, 2.2) + rng.uniform(0, 6))
     fur = Image.fromarray(np.clip(fur_HWC + stripes_HW[None, :, None], 0, 255).astype(np.uint8))
     image.paste(fur, mask=body)
     mask.paste(label, mask=body)

@@ -1,0 +1,98 @@
+"""Shared fixtures: tiny data sets on disk, jobs in this process, and one local Ray for all tests that need it."""
+
+from __future__ import annotations
+
+import io
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from amn_ray.cluster import Cluster, ClusterConfig
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A real local Ray, shared by the session."""
+    import ray
+
+    result = Cluster(ClusterConfig(cpus=2, object_store_gb=0.3))
+    result.connect()
+    yield result
+    ray.shutdown()
+
+
+@pytest.fixture()
+def job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """`job("pipeline", "cam.epochs=3")` -> (exit code, standard error), run in this process."""
+
+    def run(name: str, *overrides: str) -> tuple[int, str]:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *overrides])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        try:
+            runpy.run_path(str(ROOT / "jobs" / f"{name}.py"), run_name="__main__")
+        except SystemExit as stop:
+            return int(stop.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return run
+
+
+def encode(array: np.ndarray, file_format: str = "PNG", mode: str | None = None) -> bytes:
+    """An array as an image file."""
+    stream = io.BytesIO()
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(stream, file_format)
+    return stream.getvalue()
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A random RGB image."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture()
+def voc(tmp_path: Path) -> Path:
+    """A VOC folder with three images: a (cat), b (cat, dog), c (person); all in train_aug, a and b in train."""
+    root = tmp_path / "voc"
+    for folder in ("JPEGImages", "Annotations", "SegmentationClassAug", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for seed, (name, objects, value) in enumerate([("a", ["cat"], 8), ("b", ["cat", "dog"], 12), ("c", ["person"], 15)]):
+        (root / f"JPEGImages/{name}.jpg").write_bytes(encode(noise(24, 32, seed), "JPEG"))
+        tags = "".join(f"<object><name>{label}</name></object>" for label in objects)
+        (root / f"Annotations/{name}.xml").write_text(f"<annotation>{tags}</annotation>")
+        mask = np.zeros((24, 32), np.uint8)
+        mask[4:20, 6:20], mask[0, 0] = value, 255
+        (root / f"SegmentationClassAug/{name}.png").write_bytes(encode(mask))
+    lists = {"train_aug": "abc", "train": "ab", "val": "c"}
+    for name, ids in lists.items():
+        (root / f"ImageSets/Segmentation/{name}.txt").write_text("\n".join(ids) + "\n")
+    return root
+
+
+@pytest.fixture()
+def folder(tmp_path: Path) -> Path:
+    """A plain folder with four images of classes nut and bolt; three have masks."""
+    root = tmp_path / "parts"
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    lines = ["image,labels,split"]
+    for seed, (name, labels, split) in enumerate(
+        [("p.png", "nut", "train"), ("q.png", "bolt;nut", "train"), ("r.jpg", "bolt", "train"), ("s.png", "nut", "val")]
+    ):
+        (root / "images" / name).write_bytes(encode(noise(20, 28, seed), "JPEG" if name.endswith("jpg") else "PNG"))
+        lines.append(f"{name},{labels},{split}")
+        if name != "r.jpg":
+            mask = np.zeros((20, 28), np.uint8)
+            mask[5:15, 5:15] = 2 if labels.startswith("nut") else 1
+            (root / "masks" / f"{Path(name).stem}.png").write_bytes(encode(mask))
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    return root

@@ -1,0 +1,188 @@
+"""Every mistake of the issue's list: one clear sentence, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from amn_ray.cluster import Cluster
+from tests.conftest import encode, noise
+
+Job = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture()
+def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
+    """Run a job that must end with code 2 and one sentence; returns the sentence."""
+
+    def run(*overrides: str, name: str = "pipeline") -> str:
+        code, err = job(name, f"store={tmp_path}/store", *overrides)
+        assert code == 2, err
+        sentence = [line for line in err.splitlines() if line.startswith("error:")]
+        assert len(sentence) == 1
+        assert "Traceback" not in err
+        assert not list(tmp_path.glob("store/*/*/manifest.json")) or "backbone" in sentence[0]
+        return sentence[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("cam.epoch=3", ["cam.epoch", "did you mean cam.epochs"]),
+        ("nonsense=1", ["nonsense"]),
+        ("cam.epochs=many", ["cam.epochs", "many"]),
+        ("cam.epochs=0", ["cam.epochs=0", "greater than 0"]),
+        ("cam.threshold=1.5", ["cam.threshold=1.5", "[0, 1]"]),
+        ("amn.threshold=-0.1", ["amn.threshold=-0.1", "[0, 1]"]),
+        ("crf.cam.conf_fg=2", ["crf.cam.conf_fg=2", "[0, 1]"]),
+        ("crf.amn.conf_bg=0.9", ["crf.amn.conf_bg=0.9", "conf_fg"]),
+        ("amn.lc=[layer5]", ["amn.lc", "layer5", "layer4"]),
+        ("until=deeplap", ["until=deeplap", "amn"]),
+        ("backbone.name=vgg16", ["backbone.name=vgg16", "resnet50"]),
+        ("cam.scales=[]", ["cam.scales"]),
+        ("precision=fp8", ["precision=fp8", "bf16"]),
+        ("dataset=cityscapes", ["dataset/cityscapes", "voc12"]),
+        ("dataset=voc12", ["dataset.root", "not set"]),
+        ("dataset.max_bad_fraction=1.0", ["dataset.max_bad_fraction"]),
+        ("cluster.cpus=0", ["cluster.cpus=0"]),
+    ],
+)
+def test_a_wrong_configuration_is_refused_at_start(refused: Callable[..., str], override: str, words: list[str]) -> None:
+    sentence = refused(override)
+    for word in words:
+        assert word in sentence
+
+
+def test_a_missing_root_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert str(tmp_path / "nowhere") in refused("dataset=voc12", f"dataset.root={tmp_path}/nowhere")
+
+
+def test_a_list_that_names_an_image_that_is_not_there_is_refused(refused: Callable[..., str], voc: Path) -> None:
+    (voc / "JPEGImages/b.jpg").unlink()
+    sentence = refused("dataset=voc12", f"dataset.root={voc}")
+    assert "b.jpg" in sentence
+    assert "does not exist" in sentence
+
+
+def test_an_empty_split_is_refused(refused: Callable[..., str], voc: Path) -> None:
+    (voc / "ImageSets/Segmentation/train_aug.txt").write_text("\n")
+    (voc / "ImageSets/Segmentation/train.txt").write_text("\n")
+    assert "no image" in refused("dataset=voc12", f"dataset.root={voc}")
+
+
+def test_a_missing_list_is_refused(refused: Callable[..., str], voc: Path) -> None:
+    assert "nolist.txt" in refused("dataset=voc12", f"dataset.root={voc}", "dataset.train_list=nolist")
+
+
+def test_a_duplicate_image_id_is_refused(refused: Callable[..., str], voc: Path) -> None:
+    (voc / "ImageSets/Segmentation/train_aug.txt").write_text("a\nb\nc\nb\n")
+    sentence = refused("dataset=voc12", f"dataset.root={voc}")
+    assert "'b'" in sentence
+    assert "more than once" in sentence
+
+
+def test_xml_without_objects_is_refused_unless_allowed(refused: Callable[..., str], voc: Path) -> None:
+    (voc / "Annotations/b.xml").write_text("<annotation></annotation>")
+    assert "dataset.allow_unlabelled=true" in refused("dataset=voc12", f"dataset.root={voc}")
+
+
+def test_broken_xml_is_refused(refused: Callable[..., str], voc: Path) -> None:
+    (voc / "Annotations/b.xml").write_text("<annotation><object>")
+    assert "b.xml" in refused("dataset=voc12", f"dataset.root={voc}")
+
+
+def test_a_class_that_is_not_a_voc_class_is_refused(refused: Callable[..., str], voc: Path) -> None:
+    assert "'unicorn'" in refused("dataset=voc12", f"dataset.root={voc}", "dataset.classes=[cat,unicorn]")
+
+
+def test_a_label_that_is_not_in_the_class_list_is_refused(refused: Callable[..., str], folder: Path) -> None:
+    sentence = refused("dataset=folder", f"dataset.root={folder}", "dataset.classes=[nut,screw]")
+    assert "'bolt'" in sentence
+
+
+def test_an_image_without_any_label_is_refused(refused: Callable[..., str], folder: Path) -> None:
+    text = (folder / "labels.csv").read_text().replace("q.png,bolt;nut", "q.png,")
+    (folder / "labels.csv").write_text(text)
+    assert "'q' has no label" in refused("dataset=folder", f"dataset.root={folder}")
+
+
+def test_a_table_without_labels_column_is_refused(refused: Callable[..., str], folder: Path) -> None:
+    (folder / "labels.csv").write_text("image,class\np.png,nut\n")
+    assert "no column 'labels'" in refused("dataset=folder", f"dataset.root={folder}")
+
+
+def test_a_store_that_cannot_be_written_is_refused(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    code, err = job("pipeline", f"store={tmp_path}/file/store")
+    assert code == 2
+    assert f"store={tmp_path}/file/store" in err
+
+
+class TestPixels:
+    """What only shows when the pixels are read: found by the images stage, before any training."""
+
+    @pytest.fixture(autouse=True)
+    def _ray(self, cluster: Cluster) -> None:
+        pass
+
+    def test_a_truncated_jpeg_is_refused(self, refused: Callable[..., str], voc: Path) -> None:
+        path = voc / "JPEGImages/b.jpg"
+        path.write_bytes(path.read_bytes()[:400])
+        sentence = refused("dataset=voc12", f"dataset.root={voc}", name="prepare")
+        assert "b.jpg" in sentence
+        assert "truncated" in sentence
+
+    def test_a_mask_of_another_size_is_refused(self, refused: Callable[..., str], voc: Path) -> None:
+        (voc / "SegmentationClassAug/b.png").write_bytes(encode(np.zeros((24, 31), np.uint8)))
+        assert "31x24 but its image 32x24" in refused("dataset=voc12", f"dataset.root={voc}", name="prepare")
+
+    def test_a_mask_value_outside_the_classes_is_refused(self, refused: Callable[..., str], voc: Path) -> None:
+        (voc / "SegmentationClassAug/b.png").write_bytes(encode(np.full((24, 32), 77, np.uint8)))
+        assert "77" in refused("dataset=voc12", f"dataset.root={voc}", name="prepare")
+
+    def test_a_class_list_that_does_not_match_the_masks_is_refused(
+        self, refused: Callable[..., str], folder: Path
+    ) -> None:
+        (folder / "labels.csv").write_text("image,labels\np.png,nut\n")
+        sentence = refused("dataset=folder", f"dataset.root={folder}", "dataset.classes=[nut]", name="prepare")
+        assert "class list does not match" in sentence
+
+    def test_bad_images_are_skipped_and_listed_up_to_the_allowed_share(
+        self, job: Job, refused: Callable[..., str], folder: Path, tmp_path: Path
+    ) -> None:
+        (folder / "images/q.png").write_bytes(b"not an image")
+        assert "1 of 3" in refused("dataset=folder", f"dataset.root={folder}", "dataset.max_bad_fraction=0.2", name="prepare")
+        code, err = job(
+            "prepare", f"store={tmp_path}/s", "dataset=folder", f"dataset.root={folder}", "dataset.max_bad_fraction=0.5"
+        )
+        assert code == 0, err
+        manifests = [path.read_text() for path in tmp_path.glob("s/images/*/manifest.json")]
+        assert sum("q.png" in text for text in manifests) == 1
+
+    def test_weights_that_do_not_fit_are_refused(
+        self, refused: Callable[..., str], folder: Path, tmp_path: Path
+    ) -> None:
+        torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "part.pth")
+        torch.save([1, 2, 3], tmp_path / "list.pth")
+        (tmp_path / "noise.pth").write_bytes(b"these are not weights")
+        (tmp_path / "noise.safetensors").write_bytes(b"these are not weights")
+        base = ["dataset=folder", f"dataset.root={folder}", "until=cam", "backbone.name=resnet18"]
+        assert "does not fit backbone.name=resnet18" in refused(*base, f"backbone.weights={tmp_path}/part.pth")
+        assert "is not a state dict" in refused(*base, f"backbone.weights={tmp_path}/list.pth")
+        assert "cannot be read" in refused(*base, f"backbone.weights={tmp_path}/noise.pth")
+        assert "cannot be read" in refused(*base, f"backbone.weights={tmp_path}/noise.safetensors")
+        assert "not found" in refused(*base, f"backbone.weights={tmp_path}/none.pth")
+
+
+def test_grey_cmyk_palette_and_rgba_images_are_fine(job: Job, cluster: Cluster, folder: Path, tmp_path: Path) -> None:
+    for name, file_format, mode in [("p.png", "PNG", "L"), ("q.png", "PNG", "RGBA"), ("s.png", "PNG", "P")]:
+        (folder / "images" / name).write_bytes(encode(noise(20, 28), file_format, mode))
+    (folder / "images/r.jpg").write_bytes(encode(noise(20, 28), "JPEG", "CMYK"))
+    code, err = job("prepare", f"store={tmp_path}/s", "dataset=folder", f"dataset.root={folder}")
+    assert code == 0, err
