@@ -14,6 +14,7 @@ import posixpath
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -176,6 +177,14 @@ class Table:
     def files(self) -> list[str]:
         selector = pa.fs.FileSelector(self.path, allow_not_found=True)
         return sorted(item.path for item in self.fs.get_file_info(selector) if item.path.endswith(".parquet"))
+
+    def count(self) -> int:
+        """Rows of the shards that are whole at this moment (a shard in the making is left out)."""
+        rows = 0
+        for path in self.files:
+            with suppress(pa.ArrowInvalid, OSError), pq.ParquetFile(path, filesystem=self.fs) as shard:
+                rows += shard.metadata.num_rows
+        return rows
 
     @cached_property
     def _places(self) -> dict[str, tuple[str, int, int]]:

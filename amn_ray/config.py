@@ -91,7 +91,7 @@ def load(composed: DictConfig) -> PipelineConfig:
         RequestError: a value is out of its range; the sentence begins with the full key.
     """
     _check(composed, ())
-    return OmegaConf.to_object(composed)  # type: ignore[return-value]
+    return OmegaConf.to_object(composed)
 
 
 def _check(node: Any, path: tuple[str, ...]) -> None:

@@ -6,6 +6,8 @@ Ray Data's own row checkpoints, so that a run that died goes on where it was, wi
 
 from __future__ import annotations
 
+import posixpath
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +20,9 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.data.checkpoint import CheckpointConfig
 
 from amn_ray.artifacts import Artifact, Table
-from amn_ray.cluster import LIGHT_TASK, Cluster, Share
+from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, Share
 from amn_ray.errors import RequestError, RunError
+from amn_ray.reporting.console import say
 
 PROGRESS = "progress"
 BATCH = 16
@@ -57,15 +60,15 @@ def map_table(
     cluster.connect()
     table_in, table_out = _table(source), _table(output)
     expected = table_in.ids()
-    before = len(table_out.ids()) if table_out.files else 0
+    before = table_out.count()
     started = time.monotonic()
-    with _row_checkpoints(output[0]), user_errors():
+    with _row_checkpoints(output[0]), _told_progress(table_out, len(expected), before), user_errors():
         rows = ray.data.read_parquet(
             table_in.files,
             filesystem=table_in.fs,
             columns=["image_id", *columns],
             override_num_blocks=len(table_in.files),
-            ray_remote_args=LIGHT_TASK,
+            num_cpus=LIGHT_TASK_CPUS,
         )
         if share is None:
             made = rows.map_batches(partial(_map, mapper, dict(settings)), batch_size=BATCH, batch_format="pyarrow")
@@ -80,7 +83,9 @@ def map_table(
                 num_cpus=share.cpus,
                 num_gpus=share.gpus or None,
             )
-        made.write_parquet(table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=LIGHT_TASK)
+        made.write_parquet(
+            table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args={"num_cpus": LIGHT_TASK_CPUS}
+        )
     seconds = time.monotonic() - started
     found = _table(output).read([]).column("image_id").to_pylist()
     if found != expected:
@@ -99,6 +104,30 @@ def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:
 def _table(place: tuple[Artifact, str]) -> Table:
     artifact, name = place
     return Table(artifact.fs, artifact.at(name))
+
+
+@contextmanager
+def _told_progress(table: Table, total: int, before: int) -> Iterator[None]:
+    """Say every half minute how many rows are written, and how long the rest will take."""
+    ended = threading.Event()
+    started = time.monotonic()
+
+    def tell() -> None:
+        while not ended.wait(30):
+            done = table.count()
+            if before < done < total:
+                speed = (done - before) / (time.monotonic() - started)
+                minutes = (total - done) / speed / 60
+                stage = posixpath.basename(posixpath.dirname(posixpath.dirname(table.path)))
+                say(stage, f"{done}/{total} images, {speed:.1f} images/s, about {minutes:.0f} min left")
+
+    watcher = threading.Thread(target=tell, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager
@@ -122,13 +151,19 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            inner = getattr(cause, "cause", None)
-            if isinstance(inner, (RequestError, RunError)):
-                raise inner from None
+        for cause in _causes(error):
             if isinstance(cause, (RequestError, RunError)):
                 raise type(cause)(*cause.args) from None
-            cause = cause.__cause__ or inner
         raise
 
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it was raised from; Ray keeps some in an attribute of its own."""
+    pending, seen = [error], set()
+    while pending:
+        current = pending.pop()
+        if id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            links = (current.__cause__, current.__context__, getattr(current, "cause", None))
+            pending += [link for link in links if isinstance(link, BaseException)]

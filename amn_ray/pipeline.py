@@ -89,7 +89,9 @@ def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
         summary.write_text(json.dumps(make.summary, indent=2))
         for path in [*figures, summary]:
             parent.artifact(path)
-        parent.metrics({f"{step}/{name}": value for step, metrics in make.summary.items() for name, value in metrics.items()})
+        parent.metrics(
+            {f"{step}/{name}": value for step, metrics in make.summary.items() for name, value in metrics.items()}
+        )
     console.summary_table(make.summary)
     console.where_to_look(summary, folder / "figures")
     return make.summary
@@ -171,5 +173,3 @@ class Maker:
         extra = {"callbacks": [EpochCallback(self.tracker.uri, child.run_id, step)]} if stage in (cam, amn) else {}
         result = stage.run(config, inputs, output, self.cluster, **extra)
         return output.commit(config=identity, inputs=inputs, seconds=time.monotonic() - started, result=result)
-
-

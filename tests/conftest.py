@@ -29,7 +29,7 @@ def cluster() -> Iterator[Cluster]:
     ray.shutdown()
 
 
-@pytest.fixture()
+@pytest.fixture
 def job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
     """`job("pipeline", "cam.epochs=3")` -> (exit code, standard error), run in this process."""
 
@@ -59,13 +59,15 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.fixture()
+@pytest.fixture
 def voc(tmp_path: Path) -> Path:
     """A VOC folder with three images: a (cat), b (cat, dog), c (person); all in train_aug, a and b in train."""
     root = tmp_path / "voc"
     for folder in ("JPEGImages", "Annotations", "SegmentationClassAug", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
-    for seed, (name, objects, value) in enumerate([("a", ["cat"], 8), ("b", ["cat", "dog"], 12), ("c", ["person"], 15)]):
+    for seed, (name, objects, value) in enumerate(
+        [("a", ["cat"], 8), ("b", ["cat", "dog"], 12), ("c", ["person"], 15)]
+    ):
         (root / f"JPEGImages/{name}.jpg").write_bytes(encode(noise(24, 32, seed), "JPEG"))
         tags = "".join(f"<object><name>{label}</name></object>" for label in objects)
         (root / f"Annotations/{name}.xml").write_text(f"<annotation>{tags}</annotation>")
@@ -78,7 +80,7 @@ def voc(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A plain folder with four images of classes nut and bolt; three have masks."""
     root = tmp_path / "parts"

@@ -15,7 +15,7 @@ from tests.conftest import encode, noise
 Job = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture()
+@pytest.fixture
 def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
     """Run a job that must end with code 2 and one sentence; returns the sentence."""
 
@@ -53,7 +53,9 @@ def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
         ("cluster.cpus=0", ["cluster.cpus=0"]),
     ],
 )
-def test_a_wrong_configuration_is_refused_at_start(refused: Callable[..., str], override: str, words: list[str]) -> None:
+def test_a_wrong_configuration_is_refused_at_start(
+    refused: Callable[..., str], override: str, words: list[str]
+) -> None:
     sentence = refused(override)
     for word in words:
         assert word in sentence
@@ -157,7 +159,9 @@ class TestPixels:
         self, job: Job, refused: Callable[..., str], folder: Path, tmp_path: Path
     ) -> None:
         (folder / "images/q.png").write_bytes(b"not an image")
-        assert "1 of 3" in refused("dataset=folder", f"dataset.root={folder}", "dataset.max_bad_fraction=0.2", name="prepare")
+        assert "1 of 3" in refused(
+            "dataset=folder", f"dataset.root={folder}", "dataset.max_bad_fraction=0.2", name="prepare"
+        )
         code, err = job(
             "prepare", f"store={tmp_path}/s", "dataset=folder", f"dataset.root={folder}", "dataset.max_bad_fraction=0.5"
         )

@@ -45,7 +45,7 @@ class Folder:
         if not self.classes:
             raise RequestError(f"{self._table}: names no class at all; fill the column `labels`")
 
-    def list(self, split: str) -> Listing:
+    def listing(self, split: str) -> Listing:
         """See Source; an image with a file in masks/ is evaluated."""
         label = label_of(self.classes)
         records = []

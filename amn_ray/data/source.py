@@ -69,7 +69,7 @@ class Source(Protocol):
 
     classes: list[str]
 
-    def list(self, split: str) -> Listing:
+    def listing(self, split: str) -> Listing:
         """The records of `train` or `val`, ordered.
 
         Raises:

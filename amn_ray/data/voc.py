@@ -55,7 +55,7 @@ class Voc:
         for official, name in enumerate(CLASSES, start=1):
             self._from_official[official] = self._label.get(name, IGNORE)
 
-    def list(self, split: str) -> Listing:
+    def listing(self, split: str) -> Listing:
         """The records of `train` (masks for `evaluate_list` only) or `val`; see Source."""
         names = self._names(self.config.train_list if split == "train" else self.config.val_list)
         evaluated = set(self._names(self.config.evaluate_list)) if split == "train" else set(names)

@@ -15,9 +15,11 @@ class Aspp(nn.Module):
         self.branches = nn.ModuleList(
             nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate) for rate in RATES
         )
-        for branch in self.branches:
-            nn.init.normal_(branch.weight, 0, 0.01)
-            nn.init.zeros_(branch.bias)
+        for name, parameter in self.branches.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, 0, 0.01)
+            else:
+                nn.init.zeros_(parameter)
 
     def forward(self, feature_BChw: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, out_channels, h, w)."""

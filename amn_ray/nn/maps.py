@@ -46,5 +46,5 @@ def full_size(maps_Khw: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     full = np.empty((len(maps_Khw), height, width), np.float32)
     for target, map_hw in zip(full, maps_Khw, strict=True):
-        target[:] = Image.fromarray(map_hw).resize((width, height), Image.Resampling.BILINEAR)
+        target[:] = np.asarray(Image.fromarray(map_hw).resize((width, height), Image.Resampling.BILINEAR))
     return full

@@ -17,7 +17,6 @@ from torch import Tensor
 from amn_ray.data.transforms import resize_image
 from amn_ray.nn.resnet import normalise
 
-
 PIXELS_PER_PASS = 2**20
 """Images of one size go through the network together up to this many pixels at scale 1: five of 500×375."""
 

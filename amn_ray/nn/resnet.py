@@ -30,8 +30,8 @@ def normalise(rgba_BHWC: Tensor) -> Tensor:
 class ResNet(nn.Module):
     """Features of the four residual layers; layer4 has stride 1 and no dilation (method, Backbone).
 
-    conv1 and bn1 do not train, unless they start from random weights. With `batchnorm="running"` every BatchNorm always normalises by its running statistics,
-    while its affine parameters train.
+    conv1 and bn1 do not train, unless they start from random weights. With `batchnorm="running"` every BatchNorm
+    always normalises by its running statistics, while its affine parameters train.
     """
 
     def __init__(self, config: BackboneConfig) -> None:

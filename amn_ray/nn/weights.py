@@ -70,7 +70,7 @@ def to_bytes(module: nn.Module, description: Mapping[str, object]) -> tuple[byte
 def load_module(module: M, content: bytes) -> M:
     """A module with the weights of a safetensors file, in eval mode and channels-last memory."""
     module.load_state_dict(safetensors.torch.load(content))
-    return module.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return module.to(memory_format=torch.channels_last).eval()
 
 
 def pick_device() -> torch.device:

@@ -17,7 +17,6 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 
-
 def voc_palette() -> np.ndarray:
     """VOC's colour map uint8 (256, 3): the bits of a label, spread over the channels; 255 is off-white."""
     palette = np.zeros((256, 3), np.uint8)
@@ -38,7 +37,7 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def threshold_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Path:
-    """mIoU against τ, one line per kind of map (paper Figure 6)."""
+    """MIoU against τ, one line per kind of map (paper Figure 6)."""
     figure, axes = plt.subplots(figsize=(6, 4))
     for name, curve in curves.items():
         tau, miou = np.array(curve["tau"]), 100 * np.array(curve["miou"])

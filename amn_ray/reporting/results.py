@@ -68,7 +68,9 @@ def _examples(artifacts: Mapping[str, Artifact], scores: Mapping[str, dict[str, 
     return [_example(image_id, artifacts, scores) for image_id in chosen]
 
 
-def _example(image_id: str, artifacts: Mapping[str, Artifact], scores: Mapping[str, dict[str, Any]]) -> figures.PanelRow:
+def _example(
+    image_id: str, artifacts: Mapping[str, Artifact], scores: Mapping[str, dict[str, Any]]
+) -> figures.PanelRow:
     row = artifacts["images"].table("rows").take([image_id], ["image", "mask"])[0]
     image_HWC = decode_image(row["image"])
     size = image_HWC.shape[:2]

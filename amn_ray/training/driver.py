@@ -21,9 +21,7 @@ RUN = "train"
 RESTARTS = 3
 
 
-def fit(
-    worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallback] = ()
-) -> list[dict[str, float]]:
+def fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallback] = ()) -> list[dict[str, float]]:
     """Train `worker` until `model.safetensors` is in the job's output; returns the loss history.
 
     A worker that dies is restarted from its last epoch's checkpoint, and so is a training whose driver died.
@@ -60,6 +58,7 @@ def fit(
                 failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
                 callbacks=list(callbacks),
+                logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             ),
             # Called anew at every (re)start of the workers: the stream begins where the checkpoint ends.
             datasets={"train": partial(_remaining, feed, job.output, share.count)},

@@ -84,7 +84,9 @@ class Loop:
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """This worker's share of every remaining batch; does the epochs' ends on the way."""
         shard = ray.train.get_dataset_shard("train")
-        stream = iter(shard.iter_torch_batches(batch_size=self.job.feed.batch_size // self.world_size, prefetch_batches=2))
+        stream = iter(
+            shard.iter_torch_batches(batch_size=self.job.feed.batch_size // self.world_size, prefetch_batches=2)
+        )
         while self.epoch < self.job.feed.epochs:
             started = time.monotonic()
             # Dropout must not depend on what ran before a restart.
@@ -172,4 +174,4 @@ class Loop:
             self.epoch, self.history = progress["epoch"], progress["history"]
         elif self.job.backbone is not None:
             state = safetensors.torch.load(self.job.backbone.read(BACKBONE))
-            self.plain_model.backbone.load_torchvision(state)
+            self.plain_model.get_submodule("backbone").load_torchvision(state)  # type: ignore[operator]

@@ -20,7 +20,7 @@ def voc_source(root: Path, **settings: object) -> Voc:
 
 
 def test_voc_labels_come_from_xml_and_masks_for_evaluated_images_only(voc: Path) -> None:
-    records = voc_source(voc).list("train").records
+    records = voc_source(voc).listing("train").records
     assert [(r.image_id, r.labels, r.mask is not None) for r in records] == [
         ("a", (8,), True),
         ("b", (8, 12), True),
@@ -31,21 +31,21 @@ def test_voc_labels_come_from_xml_and_masks_for_evaluated_images_only(voc: Path)
 def test_voc_lists_in_the_format_of_sbd_are_read(voc: Path) -> None:
     lines = [f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png" for name in "abc"]
     (voc / "ImageSets/Segmentation/train_aug.txt").write_text("\n".join(lines))
-    assert [r.image_id for r in voc_source(voc).list("train").records] == ["a", "b", "c"]
+    assert [r.image_id for r in voc_source(voc).listing("train").records] == ["a", "b", "c"]
 
 
 def test_voc_classes_that_are_unknown_are_ignored_but_counted(voc: Path) -> None:
     (voc / "Annotations/a.xml").write_text(
         "<annotation><object><name>cat</name></object><object><name>head</name></object></annotation>"
     )
-    listing = voc_source(voc).list("train")
+    listing = voc_source(voc).listing("train")
     assert listing.records[0].labels == (8,)
     assert listing.unknown_classes == {"head": 1}
 
 
 def test_a_subset_of_voc_classes_renumbers_labels_and_masks(voc: Path) -> None:
     source = voc_source(voc, classes=["dog", "cat"], allow_unlabelled=True)
-    records = source.list("train").records
+    records = source.listing("train").records
     assert [r.labels for r in records] == [(2,), (1, 2), ()]
     _, mask_a = source.load(records[0])
     _, mask_b = source.load(records[1])
@@ -57,7 +57,7 @@ def test_a_subset_of_voc_classes_renumbers_labels_and_masks(voc: Path) -> None:
 
 def test_voc_falls_back_to_the_official_masks(voc: Path) -> None:
     (voc / "SegmentationClassAug").rename(voc / "SegmentationClass")
-    mask = voc_source(voc).list("train").records[0].mask
+    mask = voc_source(voc).listing("train").records[0].mask
     assert mask is not None
     assert "SegmentationClass/" in mask
 
@@ -65,13 +65,13 @@ def test_voc_falls_back_to_the_official_masks(voc: Path) -> None:
 def test_evaluated_images_must_be_in_the_training_list(voc: Path) -> None:
     (voc / "ImageSets/Segmentation/train.txt").write_text("z\n")
     with pytest.raises(RequestError, match="'z' is not in"):
-        voc_source(voc).list("train")
+        voc_source(voc).listing("train")
 
 
 def test_a_folder_lists_both_splits_and_finds_its_classes(folder: Path) -> None:
     source = Folder(FolderConfig(root=str(folder)))
     assert source.classes == ["bolt", "nut"]
-    train, val = source.list("train").records, source.list("val").records
+    train, val = source.listing("train").records, source.listing("val").records
     assert [(r.image_id, r.labels, r.mask is not None) for r in train] == [
         ("p", (2,), True),
         ("q", (1, 2), True),
@@ -83,22 +83,22 @@ def test_a_folder_lists_both_splits_and_finds_its_classes(folder: Path) -> None:
 def test_a_folder_without_split_column_is_all_train(folder: Path) -> None:
     (folder / "labels.csv").write_text("image,labels\np.png,nut\ns.png,nut\n")
     source = Folder(FolderConfig(root=str(folder)))
-    assert len(source.list("train").records) == 2
-    assert source.list("val").records == []
+    assert len(source.listing("train").records) == 2
+    assert source.listing("val").records == []
 
 
 def test_shapes_are_the_same_every_time_and_differ_by_seed_and_split() -> None:
     first, again = Shapes(ShapesConfig()), Shapes(ShapesConfig())
-    record = first.list("train").records[7]
-    assert record == again.list("train").records[7]
+    record = first.listing("train").records[7]
+    assert record == again.listing("train").records[7]
     assert first.load(record)[0] == again.load(record)[0]
     assert Shapes(ShapesConfig(seed=1)).load(record)[0] != first.load(record)[0]
-    assert first.load(first.list("val").records[7])[0] != first.load(record)[0]
+    assert first.load(first.listing("val").records[7])[0] != first.load(record)[0]
 
 
 def test_shapes_labels_are_exactly_the_classes_in_the_mask() -> None:
     source = Shapes(ShapesConfig(num_train=60))
-    for record in source.list("train").records:
+    for record in source.listing("train").records:
         image, mask = source.load(record)
         assert mask is not None
         assert decode_image(image).shape == (*mask.shape, 3)
@@ -109,7 +109,7 @@ def test_the_heads_of_shapes_are_a_small_part_of_what_is_labelled() -> None:
     # The construction's claim: what tells classes apart covers little of the object.
     source = Shapes(ShapesConfig(num_train=60))
     shares = []
-    for record in source.list("train").records:
+    for record in source.listing("train").records:
         image, mask = source.load(record)
         pixels = decode_image(image).astype(int)
         assert mask is not None

@@ -10,7 +10,9 @@ import torch.nn.functional as F  # noqa: N812
 from amn_ray.nn.maps import from_row, full_size, stored_size, to_row
 
 
-@pytest.mark.parametrize(("small", "large"), [((16, 24), (64, 96)), ((13, 18), (50, 70)), ((1, 1), (3, 2)), ((1, 9), (1, 33))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((16, 24), (64, 96)), ((13, 18), (50, 70)), ((1, 1), (3, 2)), ((1, 9), (1, 33))]
+)
 def test_full_size_equals_bilinear_interpolation(small: tuple[int, int], large: tuple[int, int]) -> None:
     maps = np.random.default_rng(0).random((2, *small), dtype=np.float32)
     expected = F.interpolate(torch.from_numpy(maps)[None], large, mode="bilinear", align_corners=False)[0].numpy()

@@ -17,7 +17,9 @@ from amn_ray.nn.weights import backbone_state
 from tests.conftest import noise
 
 
-@pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("resnet34", 512), ("resnet50", 2048), ("resnet101", 2048)])
+@pytest.mark.parametrize(
+    ("name", "width"), [("resnet18", 512), ("resnet34", 512), ("resnet50", 2048), ("resnet101", 2048)]
+)
 def test_features_have_stride_16_for_every_backbone(name: str, width: int) -> None:
     net = ResNet(BackboneConfig(name=name, weights=None)).eval()
     with torch.no_grad():

@@ -69,7 +69,9 @@ def test_seeds_are_shrunk_like_pillow_does_and_not_like_interpolate() -> None:
     assert (torch_small.numpy() != small).any()
 
 
-@pytest.mark.parametrize("placement", [[], ["layer4"], ["layer1"], ["layer3", "layer4"], ["layer2", "layer3", "layer4"]])
+@pytest.mark.parametrize(
+    "placement", [[], ["layer4"], ["layer1"], ["layer3", "layer4"], ["layer2", "layer3", "layer4"]]
+)
 def test_label_conditioning_multiplies_after_each_named_layer(placement: list[str]) -> None:
     torch.manual_seed(0)
     net = AmnNet(AmnConfig(backbone=SMALL, lc=placement), 3).eval()

@@ -36,7 +36,9 @@ def plain_full_size_cam(model: CamNet, image: np.ndarray, keys: list[int], scale
         scaled = resize_image(image, round(height * scale), round(width * scale)).astype(np.float32) / 255
         x = torch.from_numpy((scaled - MEAN) / STD).float().permute(2, 0, 1)[None]
         with torch.no_grad():
-            cam = F.relu(model.classifier(model.backbone(x))) + F.relu(model.classifier(model.backbone(x.flip(3)))).flip(3)
+            cam = F.relu(model.classifier(model.backbone(x))) + F.relu(
+                model.classifier(model.backbone(x.flip(3)))
+            ).flip(3)
         size = (-(-height // 16) * 16, -(-width // 16) * 16)
         up = F.interpolate(cam, size, mode="bilinear", align_corners=False)[0, :, :height, :width]
         total += up[[key - 1 for key in keys]]

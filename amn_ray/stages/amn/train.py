@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.optim import Adam
 
 from amn_ray.nn.resnet import normalise
@@ -17,7 +19,10 @@ def train_worker(settings: dict) -> None:
 
     def optimise(model: AmnNet) -> tuple[Adam, None]:
         backbone = [p for p in model.backbone.parameters() if p.requires_grad]
-        groups = [{"params": backbone, "lr": config.lr_backbone}, {"params": model.head_parameters()}]
+        groups: list[dict[str, Any]] = [
+            {"params": backbone, "lr": config.lr_backbone},
+            {"params": model.head_parameters()},
+        ]
         return Adam(groups, lr=config.lr_head, weight_decay=config.weight_decay), None
 
     loop = Loop(job, lambda: AmnNet(config, job.num_classes), optimise)

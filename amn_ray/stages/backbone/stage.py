@@ -30,9 +30,7 @@ def identity(config: BackboneConfig) -> dict[str, Any]:
     return {"name": config.name, "weights": source}
 
 
-def run(
-    config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact, cluster: Cluster
-) -> dict[str, Any]:
+def run(config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact, cluster: Cluster) -> dict[str, Any]:
     """Read, check and store the initial weights; see stages/__init__.py.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F  # noqa: N812
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
@@ -19,12 +21,11 @@ def train_worker(settings: dict) -> None:
 
     def optimise(model: CamNet) -> tuple[SGD, LRScheduler]:
         backbone = [p for p in model.backbone.parameters() if p.requires_grad]
-        optimizer = SGD(
-            [{"params": backbone, "lr": config.lr_backbone}, {"params": model.classifier.parameters()}],
-            lr=config.lr_head,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": backbone, "lr": config.lr_backbone},
+            {"params": model.classifier.parameters()},
+        ]
+        optimizer = SGD(groups, lr=config.lr_head, momentum=config.momentum, weight_decay=config.weight_decay)
         return optimizer, PolynomialLR(optimizer, job.num_steps, config.power)
 
     loop = Loop(job, lambda: CamNet(config, job.num_classes), optimise)

@@ -45,9 +45,7 @@ class LabelCrf:
         return energy.argmax(0).reshape(self.height, self.width).astype(np.uint8)
 
 
-def refined_seed(
-    image_HWC: np.ndarray, maps_KHW: np.ndarray, keys: Sequence[int], config: CrfConfig
-) -> np.ndarray:
+def refined_seed(image_HWC: np.ndarray, maps_KHW: np.ndarray, keys: Sequence[int], config: CrfConfig) -> np.ndarray:
     """The refined seed of an image (method 3, after Ahn et al.).
 
     Args:

@@ -25,9 +25,9 @@ class SplitRequest:
         """List a split.
 
         Raises:
-            RequestError: see Source.list.
+            RequestError: see Source.listing.
         """
-        return cls(source, config, split, source.list(split))
+        return cls(source, config, split, source.listing(split))
 
     def identity(self) -> dict[str, Any]:
         """What decides the table's content: settings, names, labels and the sizes of all files, but not their place."""

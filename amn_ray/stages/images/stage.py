@@ -12,7 +12,7 @@ from typing import Any
 import ray.data
 
 from amn_ray.artifacts import Artifact, Table
-from amn_ray.cluster import LIGHT_TASK, Cluster
+from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster
 from amn_ray.errors import RequestError
 from amn_ray.mapping import user_errors
 from amn_ray.stages.images.config import SplitRequest
@@ -28,9 +28,7 @@ def identity(config: SplitRequest) -> dict[str, Any]:
     return config.identity()
 
 
-def run(
-    config: SplitRequest, inputs: Mapping[str, Artifact], output: Artifact, cluster: Cluster
-) -> dict[str, Any]:
+def run(config: SplitRequest, inputs: Mapping[str, Artifact], output: Artifact, cluster: Cluster) -> dict[str, Any]:
     """Read, check and store every image of a split; see stages/__init__.py.
 
     Raises:
@@ -45,7 +43,11 @@ def run(
     try:
         with user_errors():
             positions.map_batches(load, batch_size=None, num_cpus=0.5).write_parquet(
-                output.at(TABLE), filesystem=output.fs, compression="zstd", row_group_size=16, ray_remote_args=LIGHT_TASK
+                output.at(TABLE),
+                filesystem=output.fs,
+                compression="zstd",
+                row_group_size=16,  # training reads single rows
+                ray_remote_args={"num_cpus": LIGHT_TASK_CPUS},
             )
         good = set(Table(output.fs, output.at(TABLE)).ids())
         bad = [record for record in records if record.image_id not in good]
@@ -72,5 +74,3 @@ def run(
         "unlabelled": sum(not record.labels for record in records),
         "metrics": {"images": len(good)},
     }
-
-

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_mask
+from amn_ray.data.source import IGNORE
 from amn_ray.evaluation.confusion import confusion_matrix
 from amn_ray.evaluation.thresholds import ImageCounts, best_threshold, count_image
 from amn_ray.nn.maps import from_row, full_size
@@ -19,9 +20,11 @@ SCHEMA = pa.schema(
         "counts": pa.binary(),  # int32 [len(truth), len(predicted), bins]
         "best_tau": pa.float64(),
         "best_miou": pa.float64(),
+        "undefined": pa.float64(),
     }
 )
-"""One row of a scores table; all but `image_id` is null for images without ground truth."""
+"""One row of a scores table; all but `image_id` is null for images without ground truth, the best threshold for masks,
+the share of undefined pixels for maps."""
 COLUMNS = ("mask",)
 
 
@@ -63,9 +66,11 @@ class ScoreMasks:
             return {"image_id": row["image_id"]}
         prediction = decode_mask(self.masks.take([row["image_id"]], ["mask"])[0]["mask"])
         confusion = confusion_matrix(decode_mask(row["mask"]), prediction, self.num_classes)
+        undefined = float((prediction == IGNORE).mean())
         truth, predicted = np.flatnonzero(confusion.any(1)), np.flatnonzero(confusion.any(0))
         counts = confusion[np.ix_(truth, predicted)][..., None].astype(np.int32)
-        return _row(row["image_id"], ImageCounts(truth.astype(np.int16), predicted.astype(np.int16), counts))
+        image = ImageCounts(truth.astype(np.int16), predicted.astype(np.int16), counts)
+        return _row(row["image_id"], image) | {"undefined": undefined}
 
 
 def _row(image_id: str, image: ImageCounts) -> dict[str, object]:

@@ -84,8 +84,14 @@ def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
     if not confusion.any():
         return {"metrics": {}}
     over, missed = foreground_error_rates(confusion)
+    undefined = output.table(TABLE).column("undefined")
     return {
-        "metrics": {"miou": float(mean_iou(confusion)), "false_positive": over, "false_negative": missed},
+        "metrics": {
+            "miou": float(mean_iou(confusion)),  # undefined pixels count as background
+            "undefined": float(np.mean([share for share in undefined.values() if share is not None])),
+            "false_positive": over,
+            "false_negative": missed,
+        },
         "iou": _by_class(confusion, classes),
     }
 

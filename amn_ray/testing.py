@@ -1,0 +1,52 @@
+"""Doubles that tests send to workers. They must be importable there, so they live in the package."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from amn_ray.errors import RequestError
+
+
+class Breakable:
+    """A mapper that doubles `value`, keeps a record of its rows, and breaks where it is told to."""
+
+    def __init__(
+        self,
+        log: str,
+        fail_at: str | None = None,
+        after: str | None = None,
+        kill_once_at: str | None = None,
+        mistake_at: str | None = None,
+    ) -> None:
+        self.log = Path(log)
+        self.fail_at = fail_at
+        self.after = after
+        self.kill_once_at = kill_once_at
+        self.mistake_at = mistake_at
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`image_id`, `value` -> `image_id`, `double`."""
+        ids = batch.column("image_id").to_pylist()
+        if self.fail_at in ids:
+            self._wait()
+            raise RuntimeError("broken on purpose")
+        if self.mistake_at in ids:
+            raise RequestError(f"mend image {self.mistake_at}")
+        if self.kill_once_at in ids and not (self.log / "killed").exists():
+            (self.log / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        with (self.log / f"calls-{os.getpid()}").open("a") as stream:
+            stream.writelines(f"{name}\n" for name in ids)
+        return pa.table({"image_id": ids, "double": pc.multiply(batch.column("value"), 2)})
+
+    def _wait(self) -> None:
+        """Until the folder `after` holds a finished shard."""
+        deadline = time.monotonic() + 30
+        while self.after and not list(Path(self.after).glob("*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.1)

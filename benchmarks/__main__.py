@@ -1,0 +1,35 @@
+"""Print every claim with what was measured here."""
+
+from __future__ import annotations
+
+import platform
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import numerics, processes
+
+
+def main() -> None:
+    """Measure and print two tables."""
+    torch.set_num_threads(psutil.cpu_count(logical=True) or 1)
+    console = Console()
+    table = Table(
+        title=f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, torch {torch.__version__}"
+    )
+    for title in ("what", "against", "ratio", "target"):
+        table.add_column(title)
+    for measure in (numerics.maps, numerics.crf, numerics.thresholds, numerics.storage, processes.crf_actors):
+        for what, against, ratio, target in measure():
+            table.add_row(what, against, f"{ratio:.3g}", target)
+    console.print(table)
+    stages = Table("step of the demo", "peak memory (GiB)", title="Memory of all processes")
+    for step, peak in processes.memory():
+        stages.add_row(step, f"{peak:.1f}")
+    console.print(stages)
+
+
+if __name__ == "__main__":
+    main()

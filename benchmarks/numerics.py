@@ -1,0 +1,148 @@
+"""Maps, CRF and thresholds of 500×375 photographs' size, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+
+from amn_ray.data.images import decode_image
+from amn_ray.data.shapes import Shapes, ShapesConfig
+from amn_ray.data.transforms import resize_image
+from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
+from amn_ray.evaluation.thresholds import confusion_curve, count_image, threshold_grid
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.nn.maps import to_row
+from amn_ray.nn.resnet import normalise
+from amn_ray.stages.cam.config import CamConfig
+from amn_ray.stages.cam.model import CamNet, cam_maps
+from amn_ray.stages.crf.config import CrfConfig
+from amn_ray.stages.crf.model import LabelCrf, hard_labels
+from benchmarks.timing import in_turn
+
+HEIGHT, WIDTH, CLASSES = 375, 500, 20
+SCALES = [1.0, 0.5, 1.5, 2.0]
+Row = tuple[str, str, float, str]
+"""(what, against what, ratio, target)"""
+
+
+def pictures(count: int) -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
+    """Drawn scenes of a photograph's size, their ground truth and labels."""
+    source = Shapes(ShapesConfig(num_train=count, size=500))
+    result = []
+    for record in source.listing("train").records:
+        encoded, mask = source.load(record)
+        assert mask is not None
+        result.append((decode_image(encoded)[:HEIGHT], mask[:HEIGHT], list(record.labels)))
+    return result
+
+
+def soft_maps(truth: np.ndarray, keys: list[int]) -> np.ndarray:
+    """CAM-like maps: ground truth blurred at stride 16, float32 (K, H, W)."""
+    maps = []
+    for key in keys:
+        small = Image.fromarray((truth == key).astype(np.float32)).resize((32, 24), Image.Resampling.BOX)
+        maps.append(np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)))
+    return np.stack(maps)
+
+
+@torch.no_grad()
+def plain_maps(model: CamNet, image: np.ndarray, keys: list[int]) -> np.ndarray:
+    """The released code's way: one image, one scale and one flip at a time, fp32, NCHW, all at full size."""
+    total = torch.zeros(len(keys), HEIGHT, WIDTH)
+    for scale in SCALES:
+        size = (round(HEIGHT * scale), round(WIDTH * scale))
+        x = normalise(torch.from_numpy(resize_image(image, *size).copy())[None]).contiguous()
+        cam = model.activation(x) + model.activation(x.flip(3)).flip(3)
+        up = F.interpolate(cam, (-(-HEIGHT // 16) * 16, -(-WIDTH // 16) * 16), mode="bilinear", align_corners=False)
+        total += up[0, [key - 1 for key in keys], :HEIGHT, :WIDTH]
+    return (total / (total.amax((1, 2), keepdim=True) + 1e-5)).numpy()
+
+
+def maps() -> Iterator[Row]:
+    """Multi-scale CAMs of ResNet-50."""
+    torch.manual_seed(0)
+    model = CamNet(CamConfig(backbone=BackboneConfig(weights=None)), CLASSES).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # random networks need statistics to have features at all
+            module.momentum = None
+            module.train()
+    model.backbone.running_statistics = False
+    scenes = pictures(2)
+    images, keys = [image for image, _, _ in scenes], [labels for _, _, labels in scenes]
+    with torch.no_grad():
+        model.activation(normalise(torch.from_numpy(np.stack(images))))
+    plain = model.eval()
+    fast = CamNet(CamConfig(backbone=BackboneConfig(weights=None)), CLASSES)
+    fast.load_state_dict(plain.state_dict())
+    fast = fast.eval().to(memory_format=torch.channels_last)
+
+    def ours(precision: str) -> list[np.ndarray]:
+        return cam_maps(fast, images, keys, scales=SCALES, precision=precision, device=torch.device("cpu"))
+
+    seconds = in_turn(
+        {
+            "plain": lambda: [plain_maps(plain, *pair) for pair in zip(images, keys, strict=True)],
+            "bf16": lambda: ours("bf16"),
+            "fp32": lambda: ours("fp32"),
+        },
+        rounds=3,
+    )
+    for precision, target in (("bf16", "≥ 2.5"), ("fp32", "≥ 1.5")):
+        ratio = seconds["plain"] / seconds[precision]
+        yield f"multi-scale maps, {precision}", "one image, scale and flip at a time, fp32, NCHW", ratio, target
+    error = max(np.abs(a - b).max() for a, b in zip(ours("bf16"), ours("fp32"), strict=True))
+    yield "largest difference of normalised maps, bf16", "fp32", float(error), "≤ 0.02"
+
+
+def crf() -> Iterator[Row]:
+    """Two thresholds on one lattice."""
+    image, truth, keys = pictures(2)[1]
+    maps_KHW = soft_maps(truth, keys)
+    hard = [hard_labels(maps_KHW, tau) for tau in (0.30, 0.05)]
+
+    def fresh() -> None:
+        for labels in hard:
+            LabelCrf(image, len(keys) + 1, CrfConfig()).refine(labels)
+
+    def shared() -> None:
+        lattice = LabelCrf(image, len(keys) + 1, CrfConfig())
+        for labels in hard:
+            lattice.refine(labels)
+
+    seconds = in_turn({"fresh": fresh, "shared": shared}, rounds=7)
+    yield "CRF at two thresholds, one core", "a fresh CRF per threshold", seconds["fresh"] / seconds["shared"], "≥ 1.2"
+
+
+def thresholds() -> Iterator[Row]:
+    """101 thresholds."""
+    _, truth, keys = pictures(2)[1]
+    maps_KHW = soft_maps(truth, keys)
+    grid = threshold_grid(101)
+
+    def brute() -> np.ndarray:
+        curve = []
+        for tau in grid:
+            prediction = np.where(maps_KHW.max(0) > tau, np.array(keys, np.uint8)[maps_KHW.argmax(0)], 0)
+            curve.append(mean_iou(confusion_matrix(truth, prediction, CLASSES)))
+        return np.array(curve)
+
+    def one_pass() -> np.ndarray:
+        return mean_iou(confusion_curve([count_image(maps_KHW, keys, truth, grid)], CLASSES, len(grid)))
+
+    np.testing.assert_array_equal(brute(), one_pass())
+    seconds = in_turn({"brute": brute, "one pass": one_pass}, rounds=7)
+    yield "101 thresholds", "one confusion matrix per τ", seconds["brute"] / seconds["one pass"], "≥ 30"
+
+
+def storage() -> Iterator[Row]:
+    """Bytes of a stored row against full-size float32 arrays."""
+    _, truth, keys = pictures(2)[1]
+    full = soft_maps(truth, keys)
+    small = np.stack([np.asarray(Image.fromarray(one).resize((125, 94), Image.Resampling.BILINEAR)) for one in full])
+    stored = to_row("x", keys, small)["maps"]
+    assert isinstance(stored, bytes)
+    yield "stored maps (before zstd)", "full-size float32", len(stored) / full.nbytes, "≤ 0.1"

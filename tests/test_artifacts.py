@@ -1,0 +1,85 @@
+"""Fingerprints, manifests and tables, on real files."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from amn_ray.artifacts import Artifact, Store, Table, fingerprint
+from amn_ray.errors import RequestError
+from amn_ray.stages.crf.config import CrfConfig
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+def commit(artifact: Artifact) -> None:
+    artifact.commit(config={}, inputs={}, seconds=1, result={"rows": 0})
+
+
+def test_a_fingerprint_depends_on_stage_version_configuration_and_inputs(store: Store) -> None:
+    base = store.artifact("crf", 1, CrfConfig(), {})
+    variants = [
+        store.artifact("crf", 1, CrfConfig(), {}),
+        store.artifact("cam", 1, CrfConfig(), {}),
+        store.artifact("crf", 2, CrfConfig(), {}),
+        store.artifact("crf", 1, replace(CrfConfig(), conf_fg=0.31), {}),
+        store.artifact("crf", 1, CrfConfig(), {"maps": base}),
+    ]
+    assert variants[0] == base
+    assert len({variant.fingerprint for variant in variants}) == 5
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+def test_an_artifact_without_manifest_does_not_exist(store: Store) -> None:
+    artifact = store.artifact("cam", 1, {}, {})
+    artifact.write("model.safetensors", b"weights")
+    assert not artifact.complete
+    commit(artifact)
+    assert artifact.complete
+    assert artifact.manifest()["rows"] == 0
+    assert {"versions", "git_commit", "config", "inputs", "seconds"} <= artifact.manifest().keys()
+
+
+def test_a_write_leaves_nothing_but_the_file(store: Store) -> None:
+    artifact = store.artifact("cam", 1, {}, {})
+    artifact.write("x", b"1")
+    artifact.write("x", b"22")
+    assert artifact.read("x") == b"22"
+    assert [path.name for path in Path(artifact.path).iterdir()] == ["x"]
+
+
+def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="cannot be written"):
+        Store.open(str(tmp_path / "file" / "store"))
+
+
+def test_an_unknown_kind_of_url_is_refused() -> None:
+    with pytest.raises(RequestError, match="store=nosuch://bucket"):
+        Store.open("nosuch://bucket/prefix")
+
+
+def test_rows_are_found_by_id_in_any_order_and_shard(tmp_path: Path) -> None:
+    for shard, ids in enumerate([["d", "a"], ["c", "b", "e"]]):
+        table = pa.table({"image_id": ids, "value": [ord(name) for name in ids]})
+        pq.write_table(table, tmp_path / f"{shard}.parquet", row_group_size=2)
+    table = Table(pa.fs.LocalFileSystem(), str(tmp_path))
+    assert table.ids() == list("abcde")
+    assert table.take(["e", "a", "e"], ["value"]) == [{"value": 101}, {"value": 97}, {"value": 101}]
+    assert table.column("value")["c"] == 99
+    with pytest.raises(KeyError):
+        table.take(["z"], ["value"])
+
+
+def test_an_artifact_travels_to_another_process(store: Store) -> None:
+    artifact = store.artifact("cam", 1, {}, {})
+    artifact.write("x", b"1")
+    assert pickle.loads(pickle.dumps(artifact)).read("x") == b"1"

@@ -1,0 +1,83 @@
+"""Tables mapped on a real Ray: nothing lost, nothing twice, whatever died."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from amn_ray import mapping
+from amn_ray.artifacts import Artifact, Store, Table
+from amn_ray.cluster import Cluster, Share
+from amn_ray.errors import RequestError
+from amn_ray.testing import Breakable
+
+ROWS = 40
+ONE = Share(1, cpus=1)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Artifact, Artifact]:
+    """An input table of eight shards, and an empty output."""
+    store = Store.open(str(tmp_path))
+    source, output = store.artifact("in", 1, {}, {}), store.artifact("out", 1, {}, {})
+    folder = Path(source.at("rows"))
+    folder.mkdir(parents=True)
+    for shard in range(8):
+        ids = [f"{index:03d}" for index in range(5 * shard, 5 * shard + 5)]
+        pq.write_table(pa.table({"image_id": ids, "value": list(range(5))}), folder / f"{shard}.parquet")
+    return source, output
+
+
+def run(cluster: Cluster, places: tuple[Artifact, Artifact], share: Share | None, **settings: Any) -> float:
+    source, output = places
+    return mapping.map_table(cluster, (source, "rows"), ["value"], Breakable, settings, (output, "rows"), share=share)
+
+
+def calls(folder: Path) -> list[str]:
+    """The ids of all rows that were ever mapped, in any run."""
+    return sorted(name for path in folder.glob("calls-*") for name in path.read_text().split())
+
+
+@pytest.mark.parametrize("share", [ONE, None])
+def test_every_row_is_mapped_once(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path, share: Share | None
+) -> None:
+    assert run(cluster, places, share, log=str(tmp_path)) > 0
+    table = places[1].table("rows")
+    assert table.ids() == [f"{index:03d}" for index in range(ROWS)]
+    assert table.column("double")["003"] == 6
+    assert len(calls(tmp_path)) == ROWS
+
+
+def test_a_run_that_died_goes_on_without_losing_or_repeating_rows(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    with pytest.raises(Exception, match="broken on purpose"):
+        run(cluster, places, ONE, log=str(tmp_path), fail_at="031", after=places[1].at("progress"))
+    finished = Table(places[1].fs, places[1].at("rows")).ids()
+    assert 0 < len(finished) < ROWS
+    run(cluster, places, ONE, log=str(tmp_path))
+    rows = places[1].table("rows").read(["double"])
+    assert rows.column("image_id").to_pylist() == [f"{index:03d}" for index in range(ROWS)]
+    made = Counter(calls(tmp_path))
+    assert all(made[name] == 1 for name in finished), "a finished row was made again"
+
+
+def test_an_actor_that_is_killed_loses_no_row(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    run(cluster, places, ONE, log=str(tmp_path), kill_once_at="022")
+    assert (tmp_path / "killed").exists()
+    assert places[1].table("rows").ids() == [f"{index:03d}" for index in range(ROWS)]
+
+
+def test_a_users_mistake_comes_back_from_the_worker_as_itself(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=r"^mend image 007$"):
+        run(cluster, places, None, log=str(tmp_path), mistake_at="007")

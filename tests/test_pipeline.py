@@ -1,0 +1,164 @@
+"""The pipeline across processes: resumed after kill -9, blind to ground truth, the same every time.
+
+Two small pipelines run as a user starts them. The first keeps its ground truth. The second has none, and its driver is
+killed in training and in inference before the command is given again. Both must end with the same tables.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from amn_ray.data.images import encode_mask
+from amn_ray.data.shapes import Shapes, ShapesConfig
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = [
+    "dataset=folder", "recipe=shapes", "dataset.rows_per_shard=8", "precision=fp32", "cluster.object_store_gb=0.2",
+    "cam.epochs=2", "cam.batch_size=8", "cam.crop=64", "cam.long_side=[64,80]", "cam.scales=[1.0]",
+    "amn.epochs=2", "amn.batch_size=8", "amn.crop=64", "amn.scale=[1.0,1.2]", "amn.scales=[1.0]",
+]  # fmt: skip
+
+
+def start(root: Path, store: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "jobs/pipeline.py", f"dataset.root={root}", f"store={store}", *SETTINGS]
+    environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "HYDRA_FULL_ERROR")}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
+    """kill -9 as soon as `ready`; the process must not have ended before."""
+    deadline = time.monotonic() + 200
+    while not ready():
+        assert process.poll() is None, process.communicate()[0][-4000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def write_folder(root: Path, masks: bool) -> Path:
+    source = Shapes(ShapesConfig(num_train=24, size=64))
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    lines = ["image,labels"]
+    for record in source.listing("train").records:
+        image, mask = source.load(record)
+        (root / "images" / f"{record.image_id}.png").write_bytes(image)
+        if masks and mask is not None:
+            (root / "masks" / f"{record.image_id}.png").write_bytes(encode_mask(mask))
+        lines.append(f"{record.image_id}.png," + ";".join(source.classes[label - 1] for label in record.labels))
+    (root / "labels.csv").write_text("\n".join(lines))
+    return root
+
+
+def manifests(store: Path) -> dict[str, dict[str, Any]]:
+    return {str(path.parent): json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")}
+
+
+def tables(store: Path, stage: str) -> list[dict[str, Any]]:
+    """All tables of a stage's artifacts, in the order in which they were made."""
+    folders = sorted(store.glob(f"{stage}/*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    names = ("maps", "masks")
+    return [
+        pq.read_table(path.parent / name).sort_by("image_id").to_pydict()
+        for path in folders
+        for name in names
+        if (path.parent / name).is_dir()
+    ]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """(store of the quiet run, store of the killed run without masks, output of the quiet run)."""
+    folder = tmp_path_factory.mktemp("pipelines")
+    quiet, killed = folder / "quiet", folder / "killed"
+    output = finish(start(write_folder(folder / "with", masks=True), quiet))
+
+    blind = write_folder(folder / "without", masks=False)
+    # In the middle of training: one epoch's checkpoint is there, the weights are not.
+    kill_when(start(blind, killed), lambda: any(killed.glob("cam/*/train/checkpoint_*/progress.json")))
+    assert not list(killed.glob("cam/*/model.safetensors"))
+    # In the middle of AMN's inference: some shards of maps are there, the manifest is not.
+    kill_when(start(blind, killed), lambda: any(killed.glob("amn/*/maps/*.parquet")))
+    assert not list(killed.glob("amn/*/manifest.json"))
+    finish(start(blind, killed))
+    return quiet, killed, output
+
+
+def test_killed_runs_without_ground_truth_end_with_the_same_tables(runs: tuple[Path, Path, str]) -> None:
+    quiet, killed, _ = runs
+    for stage, count in (("cam", 1), ("crf", 2), ("amn", 1)):
+        first, second = tables(quiet, stage), tables(killed, stage)
+        assert len(first) == len(second) == count
+        for one, other in zip(first, second, strict=True):
+            assert len(set(one["image_id"])) == len(one["image_id"]) == 24
+            assert one == other
+
+
+def test_the_same_command_again_makes_nothing_anew(runs: tuple[Path, Path, str]) -> None:
+    quiet, _, _ = runs
+    before = manifests(quiet)
+    stamps = {path: path.stat().st_mtime_ns for path in quiet.glob("*/*/manifest.json")}
+    output = finish(start(quiet.parent / "with", quiet))
+    assert manifests(quiet) == before
+    assert {path: path.stat().st_mtime_ns for path in quiet.glob("*/*/manifest.json")} == stamps
+    assert "is there already" in output
+    assert "→" not in output
+
+
+def test_the_summary_names_every_step_and_its_metrics(runs: tuple[Path, Path, str]) -> None:
+    quiet, _, output = runs
+    (path,) = quiet.glob("runs/*/summary.json")
+    summary = json.loads(path.read_text())
+    assert str(path) in output
+    for step in ("cam", "amn"):
+        assert {"miou", "best_miou", "best_tau", "tau_width", "images_per_second", "loss"} <= summary[step].keys()
+    assert {"miou", "images_per_second"} <= summary["seed"].keys()
+    figures = {figure.name for figure in path.parent.glob("figures/*.png")}
+    assert figures == {"miou_by_threshold.png", "best_threshold.png", "class_iou.png", "examples.png"}
+    for figure in path.parent.glob("figures/*.png"):
+        with Image.open(figure) as picture:
+            assert np.asarray(picture.convert("L")).std() > 5, f"{figure} is blank"
+
+
+def test_mlflow_holds_one_parent_and_a_child_per_step(runs: tuple[Path, Path, str]) -> None:
+    quiet, killed, _ = runs
+    for store in (quiet, killed):
+        client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+        experiment = client.get_experiment_by_name("folder")
+        assert experiment is not None
+        found = client.search_runs([experiment.experiment_id])
+        parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+        assert len(parents) == 1, "a resumed pipeline continues its own run"
+        names = sorted(run.info.run_name for run in found if run.data.tags.get("mlflow.parentRunId"))
+        assert names == ["amn", "amn_seed", "cam", "images", "seed"]
+        assert {run.info.status for run in found} == {"FINISHED"}
+        children = {run.info.run_name: run for run in found}
+        history = client.get_metric_history(children["cam"].info.run_id, "cam/loss_curve")
+        assert sorted(point.step for point in history) == [1, 2, 3, 4, 5, 6]
+        assert parents[0].data.params["cam.epochs"] == "2"
+        assert {"dataset", "git_commit", "fingerprint"} <= parents[0].data.tags.keys()
+    scored = {name: run for name, run in children.items() if any(key.endswith("miou") for key in run.data.metrics)}
+    assert not scored, "without ground truth nothing is scored"
