@@ -11,7 +11,7 @@ help:  ## This list
 # uv links packages from its cache: the second environment on a machine takes seconds.
 .venv/installed: requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet "uv==0.11.*"
+	$(BIN)/python -m pip install --quiet "uv==0.13.*"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -15,32 +17,48 @@ from rich.console import Console
 from amn_ray.config import PipelineConfig, register
 from amn_ray.errors import RequestError, RunError
 
+FULL_ERROR = "HYDRA_FULL_ERROR"
+TRACEBACK = "AMN_TRACEBACK"
+
 
 def run(main: Callable[[], None]) -> None:
-    """Call a Hydra main and exit: 0, 1 for a failed run, 2 for a bad request (no traceback in either case).
+    """Call a Hydra main and exit: 0, 1 for a failed run, 2 for a bad request.
 
-    HYDRA_FULL_ERROR=1 brings the traceback back.
+    Hydra would report errors of the composition by itself, always with code 1; HYDRA_FULL_ERROR=1 stops it from that,
+    so the user's own wish for a traceback is kept in another variable.
     """
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself, always with 1
     register()
+    os.environ[TRACEBACK] = os.environ.get(FULL_ERROR, "0")
+    os.environ[FULL_ERROR] = "1"
     try:
-        main()
+        with plain_errors():
+            main()
+    finally:
+        os.environ[FULL_ERROR] = os.environ[TRACEBACK]
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the process with one sentence and the error's exit code; with a traceback only if HYDRA_FULL_ERROR=1.
+
+    Jobs use it around their work too: Hydra adds a line of its own to any exception that passes through it.
+    """
+    try:
+        yield
     except (RequestError, RunError) as error:
-        _leave(error, error.exit_code, full)
+        _leave(error.exit_code, str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(error, RequestError.exit_code, full, _sentence(error))
-    except KeyboardInterrupt as error:
-        _leave(error, 130, full, "interrupted; the same command goes on from here")
+        _leave(RequestError.exit_code, _sentence(error))
+    except KeyboardInterrupt:
+        _leave(130, "interrupted; the same command goes on from here")
 
 
-def _leave(error: BaseException, code: int, full: bool, sentence: str | None = None) -> None:
-    if full:
-        raise error
+def _leave(code: int, sentence: str) -> NoReturn:
     console = Console(stderr=True, soft_wrap=True)
+    if os.environ.get(TRACEBACK) == "1":
+        console.print_exception()
     console.print("error:", style="bold red", end=" ")
-    console.print(sentence or str(error), markup=False, highlight=False)
-    sys.stdout.flush()
+    console.print(sentence, markup=False, highlight=False)
     sys.exit(code)
 
 

@@ -11,7 +11,8 @@ def main(composed: DictConfig) -> None:
     """Compose, check, run."""
     from amn_ray import config, pipeline
 
-    pipeline.run(config.load(composed))
+    with cli.plain_errors():
+        pipeline.run(config.load(composed))
 
 
 if __name__ == "__main__":

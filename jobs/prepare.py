@@ -12,7 +12,8 @@ def main(composed: DictConfig) -> None:
     from amn_ray import config, pipeline
 
     composed.until = "images"
-    pipeline.run(config.load(composed))
+    with cli.plain_errors():
+        pipeline.run(config.load(composed))
 
 
 if __name__ == "__main__":
