@@ -77,7 +77,6 @@ class Cluster:
             return
         os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # "Actor … has constructor arguments …", every time
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # else an epoch's report takes up to 2 s
@@ -98,6 +97,7 @@ class Cluster:
             ray.init(
                 address="local",
                 num_cpus=cores + LIGHT_CPUS,
+                include_dashboard=True,  # without it, Ray Train's cleaner complains once a second
                 object_store_memory=int(self.config.object_store_gb * 2**30),
                 **common,
             )

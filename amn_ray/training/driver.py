@@ -15,7 +15,7 @@ from ray.train.torch import TorchTrainer
 from amn_ray.artifacts import Artifact
 from amn_ray.errors import RequestError, RunError
 from amn_ray.training.feed import Feed
-from amn_ray.training.loop import HISTORY, MODEL, Job
+from amn_ray.training.job import HISTORY, MODEL, Job
 
 RUN = "train"
 RESTARTS = 3

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +21,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import Share
 from amn_ray.errors import RunError
 from amn_ray.nn import weights
-from amn_ray.training.feed import Feed
-
-MODEL = "model.safetensors"
-HISTORY = "history.json"
-BACKBONE = "backbone.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a driver tells its workers."""
-
-    config: Any
-    """The stage's own configuration; the loop reads its `precision`."""
-    num_classes: int
-    """N, without the background."""
-    output: Artifact
-    backbone: Artifact | None
-    """Where the initial weights are; None starts from random ones."""
-    feed: Feed
-    share: Share
-    """How many workers there are, and what each gets."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.feed.steps_per_epoch
-
-    @property
-    def num_steps(self) -> int:
-        return self.feed.epochs * self.feed.steps_per_epoch
+from amn_ray.training.job import BACKBONE, HISTORY, MODEL, Job
 
 
 class Loop:
@@ -65,6 +35,7 @@ class Loop:
         build: Callable[[], nn.Module],
         optimise: Callable[[Any], tuple[Optimizer, LRScheduler | None]],
     ) -> None:
+        logging.getLogger("ray.train").setLevel(logging.WARNING)  # the driver tells what happens
         torch.set_num_threads(job.share.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         context = ray.train.get_context()

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import pyarrow as pa
-import torch
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_image, decode_mask
 from amn_ray.nn.maps import SCHEMA, to_row
-from amn_ray.nn.multiscale import same_size_groups
-from amn_ray.nn.weights import load_module, pick_device
 from amn_ray.stages.amn.config import AmnConfig
-from amn_ray.stages.amn.model import AmnNet, amn_maps
-from amn_ray.training.loop import MODEL
+from amn_ray.training.job import MODEL
 
 COLUMNS = ("image", "labels")
 
@@ -21,6 +17,11 @@ class MakeAmn:
     """Loads the network once, maps batches of the image table (joined with the CAM seeds) to the maps table."""
 
     def __init__(self, config: AmnConfig, num_classes: int, weights: Artifact, seeds: Artifact, threads: int) -> None:
+        import torch  # on the actor: the driver, which only names this class, need not load it
+
+        from amn_ray.nn.weights import load_module, pick_device
+        from amn_ray.stages.amn.model import AmnNet
+
         torch.set_num_threads(threads)
         self.config = config
         self.num_classes = num_classes
@@ -30,6 +31,9 @@ class MakeAmn:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`image_id`, `image`, `labels` -> rows of nn.maps.SCHEMA."""
+        from amn_ray.nn.multiscale import same_size_groups
+        from amn_ray.stages.amn.model import amn_maps
+
         rows = batch.to_pylist()
         images = [decode_image(row["image"]) for row in rows]
         seeds = [decode_mask(row["mask"]) for row in self.seeds.take([row["image_id"] for row in rows], ["mask"])]

@@ -9,8 +9,12 @@ from ray.train import UserCallback
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
+from amn_ray.mapping import map_table
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
+from amn_ray.stages.amn.infer import COLUMNS, MakeAmn
+from amn_ray.training.feed import Feed
+from amn_ray.training.job import Job
 
 NAME = "amn"
 VERSION = 1
@@ -29,12 +33,7 @@ def run(
     Inputs: `images`, `seeds` (the CAM's), and `backbone` where training does not start from random weights.
     """
     # Imported here: a pipeline that finds everything in the store never needs PyTorch.
-    from amn_ray.mapping import map_table
-    from amn_ray.stages.amn.infer import COLUMNS, MakeAmn
-    from amn_ray.stages.amn.train import train_worker
     from amn_ray.training.driver import fit
-    from amn_ray.training.feed import Feed
-    from amn_ray.training.loop import Job
 
     images, seeds = inputs["images"], inputs["seeds"]
     num_classes = len(images.manifest()["classes"])
@@ -53,7 +52,7 @@ def run(
         feed=feed,
         share=cluster.train_share(),
     )
-    history = fit(train_worker, job, callbacks)
+    history = fit(_train_worker, job, callbacks)
     share = cluster.map_share()
     settings = {"config": config, "num_classes": num_classes, "weights": output, "seeds": seeds}
     speed = map_table(
@@ -67,3 +66,9 @@ def run(
     )
     metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
     return {"rows": len(feed.ids), "history": history, "metrics": metrics}
+
+
+def _train_worker(settings: dict) -> None:
+    from amn_ray.stages.amn.train import train_worker  # on the worker: torchvision costs the driver seconds
+
+    train_worker(settings)

@@ -9,7 +9,8 @@ from torch.optim import Adam
 from amn_ray.nn.resnet import normalise
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.model import AmnNet, pcl_loss
-from amn_ray.training.loop import Job, Loop
+from amn_ray.training.job import Job
+from amn_ray.training.loop import Loop
 
 
 def train_worker(settings: dict) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import pyarrow as pa
-import torch
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_image
 from amn_ray.nn.maps import SCHEMA, to_row
-from amn_ray.nn.multiscale import same_size_groups
-from amn_ray.nn.weights import load_module, pick_device
 from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.model import CamNet, cam_maps
-from amn_ray.training.loop import MODEL
+from amn_ray.training.job import MODEL
 
 COLUMNS = ("image", "labels")
 
@@ -21,6 +17,11 @@ class MakeCam:
     """Loads the classifier once, maps batches of the image table to the maps table."""
 
     def __init__(self, config: CamConfig, num_classes: int, weights: Artifact, threads: int) -> None:
+        import torch  # on the actor: the driver, which only names this class, need not load it
+
+        from amn_ray.nn.weights import load_module, pick_device
+        from amn_ray.stages.cam.model import CamNet
+
         torch.set_num_threads(threads)
         self.config = config
         self.device = pick_device()
@@ -28,6 +29,9 @@ class MakeCam:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`image_id`, `image`, `labels` -> rows of nn.maps.SCHEMA."""
+        from amn_ray.nn.multiscale import same_size_groups
+        from amn_ray.stages.cam.model import cam_maps
+
         rows = batch.to_pylist()
         images = [decode_image(row["image"]) for row in rows]
         maps: dict[int, dict] = {}

@@ -9,8 +9,12 @@ from ray.train import UserCallback
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
+from amn_ray.mapping import map_table
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.example import CamExample
+from amn_ray.stages.cam.infer import COLUMNS, MakeCam
+from amn_ray.training.feed import Feed
+from amn_ray.training.job import Job
 
 NAME = "cam"
 VERSION = 1
@@ -29,12 +33,7 @@ def run(
     Inputs: `images`, and `backbone` where training does not start from random weights.
     """
     # Imported here: a pipeline that finds everything in the store never needs PyTorch.
-    from amn_ray.mapping import map_table
-    from amn_ray.stages.cam.infer import COLUMNS, MakeCam
-    from amn_ray.stages.cam.train import train_worker
     from amn_ray.training.driver import fit
-    from amn_ray.training.feed import Feed
-    from amn_ray.training.loop import Job
 
     images = inputs["images"]
     num_classes = len(images.manifest()["classes"])
@@ -53,9 +52,15 @@ def run(
         feed=feed,
         share=cluster.train_share(),
     )
-    history = fit(train_worker, job, callbacks)
+    history = fit(_train_worker, job, callbacks)
     share = cluster.map_share()
     settings = {"config": config, "num_classes": num_classes, "weights": output, "threads": share.threads}
     speed = map_table(cluster, (images, "rows"), COLUMNS, MakeCam, settings, (output, TABLE), share=share)
     metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
     return {"rows": len(feed.ids), "history": history, "metrics": metrics}
+
+
+def _train_worker(settings: dict) -> None:
+    from amn_ray.stages.cam.train import train_worker  # on the worker: torchvision costs the driver seconds
+
+    train_worker(settings)

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 from amn_ray.nn.resnet import normalise
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.model import CamNet
-from amn_ray.training.loop import Job, Loop
+from amn_ray.training.job import Job
+from amn_ray.training.loop import Loop
 
 
 def train_worker(settings: dict) -> None:
