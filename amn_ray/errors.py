@@ -1,5 +1,11 @@
 """The two ways in which a job can end badly, and the exit code of each."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RequestError(Exception):
     """The user asked for something that cannot be done (exit code 2).
@@ -14,3 +20,24 @@ class RunError(Exception):
     """The request was fine, but the run failed (exit code 1)."""
 
     exit_code = 1
+
+
+_TOLD = re.compile(rf"^\s*{re.escape(__name__)}\.(RequestError|RunError): (.+)$", re.MULTILINE)
+
+
+@contextmanager
+def told_by_workers() -> Iterator[None]:
+    """Bring an error of ours that was raised on a worker back as itself.
+
+    Ray wraps it in exceptions of its own, and pickling drops what those were raised from; only the text remains.
+    """
+    try:
+        yield
+    except (RequestError, RunError):
+        raise
+    except Exception as error:
+        found = _TOLD.findall(str(error))
+        if not found:
+            raise
+        name, message = found[-1]
+        raise (RequestError if name == "RequestError" else RunError)(message) from None

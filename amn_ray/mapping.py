@@ -21,7 +21,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from amn_ray.artifacts import Artifact, Table
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, Share
-from amn_ray.errors import RequestError, RunError
+from amn_ray.errors import RunError, told_by_workers
 from amn_ray.reporting.console import say
 
 PROGRESS = "progress"
@@ -62,7 +62,7 @@ def map_table(
     expected = table_in.ids()
     before = table_out.count()
     started = time.monotonic()
-    with _row_checkpoints(output[0]), _told_progress(table_out, len(expected), before), user_errors():
+    with _row_checkpoints(output[0]), _told_progress(table_out, len(expected), before), told_by_workers():
         rows = ray.data.read_parquet(
             table_in.files,
             filesystem=table_in.fs,
@@ -143,27 +143,3 @@ def _row_checkpoints(output: Artifact) -> Iterator[None]:
         yield
     finally:
         context.checkpoint_config = None
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Bring a RequestError or RunError that was raised on a worker back as itself."""
-    try:
-        yield
-    except Exception as error:
-        for cause in _causes(error):
-            if isinstance(cause, (RequestError, RunError)):
-                raise type(cause)(*cause.args) from None
-        raise
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that it was raised from; Ray keeps some in an attribute of its own."""
-    pending, seen = [error], set()
-    while pending:
-        current = pending.pop()
-        if id(current) not in seen:
-            seen.add(id(current))
-            yield current
-            links = (current.__cause__, current.__context__, getattr(current, "cause", None))
-            pending += [link for link in links if isinstance(link, BaseException)]

@@ -13,7 +13,7 @@ from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchTrainer
 
 from amn_ray.artifacts import Artifact
-from amn_ray.errors import RequestError, RunError
+from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.training.feed import Feed
 from amn_ray.training.job import HISTORY, MODEL, Job
 
@@ -65,7 +65,8 @@ def fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallba
             dataset_config=DataConfig(execution_options=options),
         )
         try:
-            trainer.fit()
+            with told_by_workers():
+                trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise RunError(f"{job.output.stage}: training failed; {_reason(error)}") from error
     job.output.remove(RUN)

@@ -13,8 +13,7 @@ import ray.data
 
 from amn_ray.artifacts import Artifact, Table
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster
-from amn_ray.errors import RequestError
-from amn_ray.mapping import user_errors
+from amn_ray.errors import RequestError, told_by_workers
 from amn_ray.stages.images.config import SplitRequest
 from amn_ray.stages.images.infer import BadImage, Load, load_row
 
@@ -41,7 +40,7 @@ def run(config: SplitRequest, inputs: Mapping[str, Artifact], output: Artifact, 
     load = Load(config.source, records, skip_bad=config.config.max_bad_fraction > 0)
     positions = ray.data.range(len(records), override_num_blocks=math.ceil(len(records) / config.config.rows_per_shard))
     try:
-        with user_errors():
+        with told_by_workers():
             positions.map_batches(load, batch_size=None, num_cpus=0.5).write_parquet(
                 output.at(TABLE),
                 filesystem=output.fs,
