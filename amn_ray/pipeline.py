@@ -126,6 +126,8 @@ class Maker:
         identity = stage.identity(config) if hasattr(stage, "identity") else config
         output = self.store.artifact(stage.NAME, stage.VERSION, identity, inputs)
         with self.tracker.run(step, output.fingerprint, {**self.tags, "stage": stage.NAME}, self.parent) as child:
+            if dataclasses.is_dataclass(identity):
+                child.params(flat(identity))
             manifest = self._make(step, stage, config, identity, inputs, output, child)
             metrics = {**manifest["metrics"], "seconds": manifest["seconds"]}
             child.metrics({f"{step}/{name}": value for name, value in metrics.items()})

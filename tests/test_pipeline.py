@@ -180,6 +180,7 @@ def test_mlflow_holds_one_parent_and_a_child_per_step(runs: tuple[Path, Path, st
         history = client.get_metric_history(children["cam"].info.run_id, "cam/loss_curve")
         assert sorted(point.step for point in history) == [1, 2, 3, 4, 5, 6]
         assert parents[0].data.params["cam.epochs"] == "2"
+        assert children["cam"].data.params["epochs"] == "2"
         assert {"dataset", "git_commit", "fingerprint"} <= parents[0].data.tags.keys()
     scored = {name: run for name, run in children.items() if any(key.endswith("miou") for key in run.data.metrics)}
     assert not scored, "without ground truth nothing is scored"
