@@ -114,8 +114,3 @@ def tau_width(grid: np.ndarray, miou_T: np.ndarray, points: float) -> float:
     while high < len(grid) - 1 and near[high + 1]:
         high += 1
     return float(grid[high] - grid[low])
-
-
-def at_threshold(grid: np.ndarray, tau: float) -> int:
-    """The position of the grid's threshold nearest to τ."""
-    return int(np.abs(grid - tau).argmin())
