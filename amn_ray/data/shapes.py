@@ -8,8 +8,8 @@ distractors (stones and sticks that no label names), so the threshold that suits
 spread of Figure 1a. Some scenes hold two creatures of different classes, some none.
 
 The drawing, and the recipe that fits it, were changed several times until these properties held, by looking at maps,
-seeds and scores on the very images that the results are reported on. Nothing else of the method is helped: the seeds, the losses and the networks see ordinary
-images and labels. Every image is a function of (seed, split, index) alone.
+seeds and scores on the very images that the results are reported on. Nothing else of the method is helped: the seeds,
+the losses and the networks see ordinary images and labels. Every image is a function of (seed, split, index) alone.
 """
 
 from __future__ import annotations
