@@ -77,8 +77,9 @@ class Cluster:
             return
         os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")
+        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # its warnings are about its own progress bars
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process that no loop of ours listens to
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # else an epoch's report takes up to 2 s
         common: dict[str, Any] = {
             "logging_level": logging.WARNING,

@@ -59,8 +59,8 @@ class PipelineConfig:
     """The last step: images, cam, seed, amn or amn_seed."""
     seed: int = 0
     """Of everything random in training."""
-    precision: str = "bf16"
-    """fp32, or bf16 for autocast, in all networks."""
+    precision: str = "auto"
+    """auto (bf16 where the hardware computes it, else fp32), bf16 or fp32, in all networks."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     cam: CamConfig = field(default_factory=CamConfig)
     crf: SeedConfigs = field(default_factory=SeedConfigs)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 STRIDE = 16
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
+PRECISIONS = ("auto", "bf16", "fp32")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 

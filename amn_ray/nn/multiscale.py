@@ -2,8 +2,8 @@
 
 Legend: B = images of one size, H W = their pixels, h w = a scale's feature grid, C = channels.
 
-Images of one size go through the network together, each next to its mirror image, in channels-last memory and (on
-request) bfloat16: that is where the speed over one image at a time comes from (`make bench`).
+Images of one size go through the network together, each next to its mirror image, in channels-last memory and (where
+the hardware has it) bfloat16: that is where the speed over one image at a time comes from (`make bench`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from amn_ray.data.transforms import resize_image
+from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
 
 PIXELS_PER_PASS = 2**20
@@ -47,7 +48,7 @@ def scales_with_flips(
         images: B uint8 RGB arrays (H, W, 3) of one size.
         scales: factors of the image's size; bicubic resize.
         device: where `forward`'s weights are.
-        precision: `fp32`, or `bf16` for autocast.
+        precision: see nn.precision.autocast.
     """
     height, width = images[0].shape[:2]
     for scale in scales:
@@ -55,6 +56,6 @@ def scales_with_flips(
         scaled_BHWC = np.stack([image if scale == 1 else resize_image(image, *size) for image in images])
         image_BCHW = normalise(torch.from_numpy(scaled_BHWC).to(device))
         pair = torch.cat([image_BCHW, image_BCHW.flip(3)]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             straight, mirrored = forward(pair).float().chunk(2)
         yield straight + mirrored.flip(3)

@@ -15,6 +15,7 @@ import ray.data
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.transforms import epoch_order, generator
+from amn_ray.pacing import paced
 
 Example = dict[str, np.ndarray]
 
@@ -46,7 +47,7 @@ class Feed:
         steps = (self.epochs - start_epoch) * self.steps_per_epoch
         first = start_epoch * self.steps_per_epoch * self.batch_size
         positions = ray.data.range(steps * self.batch_size, override_num_blocks=max(1, steps * num_workers))
-        return positions.map_batches(self._load, fn_kwargs={"first": first}, batch_size=None, num_cpus=1)
+        return paced(positions.map_batches(self._load, fn_kwargs={"first": first}, batch_size=None, num_cpus=1))
 
     def _load(self, batch: dict[str, np.ndarray], first: int) -> Example:
         ids = self.ids

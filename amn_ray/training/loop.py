@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from amn_ray.errors import RunError
 from amn_ray.nn import weights
+from amn_ray.nn.precision import autocast
 from amn_ray.training.job import BACKBONE, HISTORY, MODEL, Job
 
 
@@ -77,7 +78,7 @@ class Loop:
 
     def autocast(self) -> AbstractContextManager:
         """The precision to run the network in."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.config.precision == "bf16")
+        return autocast(self.device, self.job.config.precision)
 
     def step(self, loss: Tensor) -> None:
         """One optimizer step on this worker's loss."""

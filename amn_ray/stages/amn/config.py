@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from amn_ray.checks import check_choice, check_fraction, check_positive, check_scales
-from amn_ray.nn.config import LAYERS, BackboneConfig
+from amn_ray.nn.config import LAYERS, PRECISIONS, BackboneConfig
 
 
 @dataclass(kw_only=True)
@@ -15,8 +15,8 @@ class AmnConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     seed: int = 0
     """Initial weights, order of images, augmentation, dropout."""
-    precision: str = "bf16"
-    """fp32, or bf16 for autocast."""
+    precision: str = "auto"
+    """auto (bf16 where the hardware computes it), bf16 or fp32."""
     epochs: int = 5
     batch_size: int = 16
     """Of all training workers together."""
@@ -42,7 +42,7 @@ class AmnConfig:
     def __post_init__(self) -> None:
         check_positive(self, "epochs", "batch_size", "crop", "lr_backbone", "lr_head")
         check_fraction(self, "threshold", "smoothing", "dropout")
-        check_choice(self, "precision", ("fp32", "bf16"))
+        check_choice(self, "precision", PRECISIONS)
         check_choice(self, "lc", LAYERS)
         check_scales(self)
         if len(set(self.lc)) != len(self.lc):

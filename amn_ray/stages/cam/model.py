@@ -69,7 +69,7 @@ def cam_maps(
         images: B uint8 RGB arrays (H, W, 3) of one size.
         keys: for each, the labels 1…N that it holds.
         scales: factors of the image's size.
-        precision: fp32 or bf16.
+        precision: see nn.precision.autocast.
         device: where `model` is.
 
     Returns:

@@ -1,0 +1,27 @@
+"""The arithmetic of the networks: float32, or bfloat16 where the hardware computes it."""
+
+from __future__ import annotations
+
+import torch
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context to run a network in.
+
+    Args:
+        device: where the network is.
+        precision: `fp32`, `bf16`, or `auto`: bf16 where `device` has instructions for it, else fp32. (On a CPU
+            without them PyTorch emulates bfloat16, which took 7.7 times as long as float32 for ResNet-50 on an AVX2
+            machine.)
+    """
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and has_bf16(device))
+    )
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether `device` has instructions for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
