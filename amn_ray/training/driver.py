@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 import ray.data
 import ray.train
 from ray.data import ExecutionOptions
@@ -13,68 +15,106 @@ from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchTrainer
 
 from amn_ray.artifacts import Artifact
+from amn_ray.cluster import Cluster
 from amn_ray.errors import RequestError, RunError, told_by_workers
-from amn_ray.training.feed import Feed
+from amn_ray.training.feed import Example, Feed
 from amn_ray.training.job import HISTORY, MODEL, Job
 
 RUN = "train"
 RESTARTS = 3
 
 
-def fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallback] = ()) -> list[dict[str, float]]:
-    """Train `worker` until `model.safetensors` is in the job's output; returns the loss history.
+def train(
+    worker: Callable[[dict], None],
+    config: Any,
+    output: Artifact,
+    cluster: Cluster,
+    *,
+    sources: Sequence[tuple[Artifact, str, Sequence[str]]],
+    example: Callable[[dict, np.random.Generator], Example],
+    num_classes: int,
+    backbone: Artifact | None,
+    callbacks: Sequence[UserCallback] = (),
+) -> list[dict[str, float]]:
+    """Train until `model.safetensors` is in `output`; returns the loss history.
 
     A worker that dies is restarted from its last epoch's checkpoint, and so is a training whose driver died.
+
+    Args:
+        worker: runs the algorithm on each worker, given {"job": Job}.
+        config: the stage's settings; `seed`, `batch_size`, `epochs` and `precision` are read here and in the loop.
+        output: where checkpoints, history and weights go.
+        cluster: where it runs.
+        sources: what is read for an image, see Feed.
+        example: makes a training example of it.
+        num_classes: N, without the background.
+        backbone: where the initial weights are; None starts from random ones.
+        callbacks: Ray Train's, for tracking.
 
     Raises:
         RequestError: batch size and number of workers or images do not fit.
         RunError: the training failed, also after restarts.
     """
-    feed, share = job.feed, job.share
+    share = cluster.train_share()
+    feed = Feed(sources=sources, example=example, seed=config.seed, batch_size=config.batch_size)
     if feed.batch_size % share.count:
         raise RequestError(
-            f"{job.output.stage}.batch_size={feed.batch_size} cannot be divided among {share.count} training workers; "
+            f"{output.stage}.batch_size={feed.batch_size} cannot be divided among {share.count} training workers; "
             "change one of them (cluster.train_workers)"
         )
-    if job.steps_per_epoch == 0:
+    if feed.steps_per_epoch == 0:
         raise RequestError(
-            f"{job.output.stage}.batch_size={feed.batch_size}: the data set has only {len(feed.ids)} images and "
+            f"{output.stage}.batch_size={feed.batch_size}: the data set has only {len(feed.ids)} images and "
             "incomplete batches are dropped; lower the batch size"
         )
-    if not job.output.exists(MODEL):
-        options = ExecutionOptions(preserve_order=True)
-        trainer = TorchTrainer(
-            worker,
-            train_loop_config={"job": job},
-            scaling_config=ScalingConfig(
-                num_workers=share.count,
-                use_gpu=share.gpus > 0,
-                resources_per_worker={"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}),
-            ),
-            run_config=RunConfig(
-                name=RUN,
-                storage_path=job.output.path,
-                storage_filesystem=job.output.fs,
-                failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
-                checkpoint_config=CheckpointConfig(num_to_keep=1),
-                callbacks=list(callbacks),
-                logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            ),
-            # Called anew at every (re)start of the workers: the stream begins where the checkpoint ends.
-            datasets={"train": partial(_remaining, feed, job.output, share.count)},
-            dataset_config=DataConfig(execution_options=options),
-        )
-        try:
-            with told_by_workers():
-                trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise RunError(f"{job.output.stage}: training failed; {_reason(error)}") from error
-    job.output.remove(RUN)
-    return json.loads(job.output.read(HISTORY))
+    job = Job(
+        config=config,
+        num_classes=num_classes,
+        output=output,
+        backbone=backbone,
+        feed=feed,
+        num_steps=config.epochs * feed.steps_per_epoch,
+        share=share,
+    )
+    if not output.exists(MODEL):
+        _fit(worker, job, callbacks)
+    output.remove(RUN)
+    return json.loads(output.read(HISTORY))
 
 
-def _remaining(feed: Feed, output: Artifact, num_workers: int) -> ray.data.Dataset:
-    return feed.dataset(_finished_epochs(output), num_workers)
+def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallback]) -> None:
+    share = job.share
+    options = ExecutionOptions(preserve_order=True)
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=share.count,
+            use_gpu=share.gpus > 0,
+            resources_per_worker={"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}),
+        ),
+        run_config=RunConfig(
+            name=RUN,
+            storage_path=job.output.path,
+            storage_filesystem=job.output.fs,
+            failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=list(callbacks),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+        # Called anew at every (re)start of the workers: the stream begins where the checkpoint ends.
+        datasets={"train": partial(_remaining, job)},
+        dataset_config=DataConfig(execution_options=options),
+    )
+    try:
+        with told_by_workers():
+            trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise RunError(f"{job.output.stage}: training failed; {_reason(error)}") from error
+
+
+def _remaining(job: Job) -> ray.data.Dataset:
+    return job.feed.dataset(_finished_epochs(job.output), job.num_steps, job.share.count)
 
 
 def _finished_epochs(output: Artifact) -> int:

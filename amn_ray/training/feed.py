@@ -29,7 +29,6 @@ class Feed:
     example: Callable[[dict, np.random.Generator], Example]
     """(row, generator) -> arrays of fixed shapes: decoding and augmentation, a pure function."""
     seed: int
-    epochs: int
     batch_size: int
     """Of all workers together; the last incomplete batch of an epoch is dropped."""
 
@@ -42,9 +41,9 @@ class Feed:
     def steps_per_epoch(self) -> int:
         return len(self.ids) // self.batch_size
 
-    def dataset(self, start_epoch: int, num_workers: int) -> ray.data.Dataset:
-        """All examples from `start_epoch` to the last epoch, in order, one block per worker and step."""
-        steps = (self.epochs - start_epoch) * self.steps_per_epoch
+    def dataset(self, start_epoch: int, num_steps: int, num_workers: int) -> ray.data.Dataset:
+        """The examples from `start_epoch` to step `num_steps`, in order, one block per worker and step."""
+        steps = num_steps - start_epoch * self.steps_per_epoch
         first = start_epoch * self.steps_per_epoch * self.batch_size
         positions = ray.data.range(steps * self.batch_size, override_num_blocks=max(1, steps * num_workers))
         return paced(positions.map_batches(self._load, fn_kwargs={"first": first}, batch_size=None, num_cpus=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +27,15 @@ class Job:
     backbone: Artifact | None
     """Where the initial weights are; None starts from random ones."""
     feed: Feed
+    num_steps: int
+    """Optimizer steps in all; the last epoch may be cut short."""
     share: Share
     """How many workers there are, and what each gets."""
 
     @property
-    def steps_per_epoch(self) -> int:
-        return self.feed.steps_per_epoch
+    def num_epochs(self) -> int:
+        return math.ceil(self.num_steps / self.feed.steps_per_epoch)
 
-    @property
-    def num_steps(self) -> int:
-        return self.feed.epochs * self.feed.steps_per_epoch
+    def steps_of(self, epoch: int) -> int:
+        """The number of steps of an epoch (0, 1, …)."""
+        return min(self.feed.steps_per_epoch, self.num_steps - epoch * self.feed.steps_per_epoch)

@@ -59,12 +59,12 @@ class Loop:
         stream = iter(
             shard.iter_torch_batches(batch_size=self.job.feed.batch_size // self.world_size, prefetch_batches=2)
         )
-        while self.epoch < self.job.feed.epochs:
+        while self.epoch < self.job.num_epochs:
             started = time.monotonic()
             # Dropout must not depend on what ran before a restart.
             torch.manual_seed((self.job.feed.seed * 100_003 + self.epoch) * 1009 + self.rank)
             self.model.train()
-            for _ in range(self.job.steps_per_epoch):
+            for _ in range(self.job.steps_of(self.epoch)):
                 batch = next(stream)
                 while int(batch["epoch"][0]) < self.epoch:  # the feed restarted from an older checkpoint than ours
                     batch = next(stream)
@@ -96,24 +96,24 @@ class Loop:
             dist.all_reduce(losses)
             losses /= self.world_size
         values = losses.tolist()
-        steps = self.job.steps_per_epoch
+        steps, first = len(values), self.epoch * self.job.feed.steps_per_epoch
         for offset, value in enumerate(values):
             if not math.isfinite(value):
                 raise RunError(
-                    f"{self.job.output.stage}: the loss became {value} at step {self.epoch * steps + offset} "
+                    f"{self.job.output.stage}: the loss became {value} at step {first + offset} "
                     f"(epoch {self.epoch}); lower the learning rate, or use precision=fp32"
                 )
         speed = steps * self.job.feed.batch_size / seconds
         every = max(1, steps // 20)
         self.history += [
-            {"step": self.epoch * steps + offset + 1, "loss": sum(part) / len(part)}
+            {"step": first + offset + 1, "loss": sum(part) / len(part)}
             for offset in range(0, steps, every)
             if (part := values[offset : offset + every])
         ]
         self.epoch += 1
         metrics = {
             "epoch": self.epoch,
-            "epochs": self.job.feed.epochs,
+            "epochs": self.job.num_epochs,
             "loss": sum(values) / len(values),
             "images_per_second": speed,
             "points": self.history[-math.ceil(steps / every) :],

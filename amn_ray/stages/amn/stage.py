@@ -13,8 +13,6 @@ from amn_ray.mapping import map_table
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
 from amn_ray.stages.amn.infer import COLUMNS, MakeAmn
-from amn_ray.training.feed import Feed
-from amn_ray.training.job import Job
 
 NAME = "amn"
 VERSION = 1
@@ -33,26 +31,21 @@ def run(
     Inputs: `images`, `seeds` (the CAM's), and `backbone` where training does not start from random weights.
     """
     # Imported here: a pipeline that finds everything in the store never needs PyTorch.
-    from amn_ray.training.driver import fit
+    from amn_ray.training.driver import train
 
     images, seeds = inputs["images"], inputs["seeds"]
     num_classes = len(images.manifest()["classes"])
-    feed = Feed(
+    history = train(
+        _train_worker,
+        config,
+        output,
+        cluster,
         sources=[(images, "rows", ("image", "labels")), (seeds, "masks", ("mask",))],
         example=AmnExample(config, num_classes),
-        seed=config.seed,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-    )
-    job = Job(
-        config=config,
         num_classes=num_classes,
-        output=output,
         backbone=inputs.get("backbone"),
-        feed=feed,
-        share=cluster.train_share(),
+        callbacks=callbacks,
     )
-    history = fit(_train_worker, job, callbacks)
     share = cluster.map_share()
     settings = {"config": config, "num_classes": num_classes, "weights": output, "seeds": seeds}
     speed = map_table(
@@ -65,7 +58,7 @@ def run(
         share=share,
     )
     metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
-    return {"rows": len(feed.ids), "history": history, "metrics": metrics}
+    return {"rows": images.manifest()["rows"], "history": history, "metrics": metrics}
 
 
 def _train_worker(settings: dict) -> None:

@@ -13,8 +13,6 @@ from amn_ray.mapping import map_table
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.example import CamExample
 from amn_ray.stages.cam.infer import COLUMNS, MakeCam
-from amn_ray.training.feed import Feed
-from amn_ray.training.job import Job
 
 NAME = "cam"
 VERSION = 1
@@ -33,31 +31,26 @@ def run(
     Inputs: `images`, and `backbone` where training does not start from random weights.
     """
     # Imported here: a pipeline that finds everything in the store never needs PyTorch.
-    from amn_ray.training.driver import fit
+    from amn_ray.training.driver import train
 
     images = inputs["images"]
     num_classes = len(images.manifest()["classes"])
-    feed = Feed(
+    history = train(
+        _train_worker,
+        config,
+        output,
+        cluster,
         sources=[(images, "rows", ("image", "labels"))],
         example=CamExample(config, num_classes),
-        seed=config.seed,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-    )
-    job = Job(
-        config=config,
         num_classes=num_classes,
-        output=output,
         backbone=inputs.get("backbone"),
-        feed=feed,
-        share=cluster.train_share(),
+        callbacks=callbacks,
     )
-    history = fit(_train_worker, job, callbacks)
     share = cluster.map_share()
     settings = {"config": config, "num_classes": num_classes, "weights": output, "threads": share.threads}
     speed = map_table(cluster, (images, "rows"), COLUMNS, MakeCam, settings, (output, TABLE), share=share)
     metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
-    return {"rows": len(feed.ids), "history": history, "metrics": metrics}
+    return {"rows": images.manifest()["rows"], "history": history, "metrics": metrics}
 
 
 def _train_worker(settings: dict) -> None:
