@@ -37,3 +37,10 @@ def check_scales(config: object) -> None:
     scales = getattr(config, "scales")  # noqa: B009
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales={scales}: must be a list of factors greater than 0")
+
+
+def check_range(config: object, name: str) -> None:
+    """Refuse a pair that is not [lowest, highest] of positive numbers."""
+    value = getattr(config, name)
+    if len(value) != 2 or not 0 < value[0] <= value[1]:
+        raise ValueError(f"{name}={value}: must be [smallest, largest], greater than 0")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from amn_ray.data.source import IGNORE
+
+MASK_SCHEMA = pa.schema({"image_id": pa.string(), "mask": pa.binary()})
+"""One row of a masks table (PNG, uint8, 255 = undefined): seeds and pseudo-masks are the same thing."""
 
 
 def decode_image(encoded: bytes) -> np.ndarray:

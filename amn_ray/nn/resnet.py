@@ -43,6 +43,7 @@ class ResNet(nn.Module):
             conv.stride = (1, 1)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.stem_width = net.conv1.out_channels
         expansion = 4 if hasattr(block, "conv3") else 1
         self.widths = {name: width * expansion for name, width in zip(LAYERS, (64, 128, 256, 512), strict=True)}
         self.running_statistics = config.batchnorm == "running"
@@ -67,6 +68,13 @@ class ResNet(nn.Module):
             if first != "fc":
                 renamed[f"{stem.get(first, first)}.{rest}"] = value.float() if value.is_floating_point() else value
         self.load_state_dict(renamed, strict=True)
+
+    def stages(self, image_BCHW: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> the outputs of the stem and of the four layers, at strides 4, 4, 8, 16 and 16."""
+        features = [self.stem(image_BCHW)]
+        for name in LAYERS:
+            features.append(getattr(self, name)(features[-1]))
+        return features
 
     def forward(self, image_BCHW: Tensor, after: Callable[[str, Tensor], Tensor] | None = None) -> Tensor:
         """(B, 3, H, W) -> (B, width of layer4, h, w).

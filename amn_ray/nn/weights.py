@@ -71,6 +71,16 @@ def load_module(module: M, content: bytes) -> M:
     return module.to(memory_format=torch.channels_last).eval()
 
 
+def load_backbone(backbone: ResNet, content: bytes) -> None:
+    """Load a backbone from a torchvision state dict, or from the weights of another stage's network."""
+    state = safetensors.torch.load(content)
+    own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    if own:
+        backbone.load_state_dict(own)
+    else:
+        backbone.load_torchvision(state)
+
+
 def pick_device() -> torch.device:
     """The GPU that this process was given, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

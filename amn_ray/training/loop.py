@@ -14,7 +14,6 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
-import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from amn_ray.errors import RunError
 from amn_ray.nn import weights
 from amn_ray.nn.precision import autocast
+from amn_ray.nn.resnet import ResNet
 from amn_ray.training.job import BACKBONE, HISTORY, MODEL, Job
 
 
@@ -36,7 +36,7 @@ class Loop:
         build: Callable[[], nn.Module],
         optimise: Callable[[Any], tuple[Optimizer, LRScheduler | None]],
     ) -> None:
-        logging.getLogger("ray.train").setLevel(logging.WARNING)  # the driver tells what happens
+        logging.getLogger().setLevel(logging.WARNING)  # Ray Train tells of every report, under no name of its own
         torch.set_num_threads(job.share.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         context = ray.train.get_context()
@@ -145,5 +145,7 @@ class Loop:
                 self.schedule.load_state_dict(state["schedule"])
             self.epoch, self.history = progress["epoch"], progress["history"]
         elif self.job.backbone is not None:
-            state = safetensors.torch.load(self.job.backbone.read(BACKBONE))
-            self.plain_model.get_submodule("backbone").load_torchvision(state)  # type: ignore[operator]
+            start = BACKBONE if self.job.backbone.exists(BACKBONE) else MODEL
+            backbone = self.plain_model.get_submodule("backbone")
+            assert isinstance(backbone, ResNet)
+            weights.load_backbone(backbone, self.job.backbone.read(start))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amn_ray.checks import check_choice, check_fraction, check_positive, check_scales
+from amn_ray.checks import check_choice, check_fraction, check_positive, check_range, check_scales
 from amn_ray.nn.config import LAYERS, PRECISIONS, BackboneConfig
 
 
@@ -45,7 +45,6 @@ class AmnConfig:
         check_choice(self, "precision", PRECISIONS)
         check_choice(self, "lc", LAYERS)
         check_scales(self)
+        check_range(self, "scale")
         if len(set(self.lc)) != len(self.lc):
             raise ValueError(f"lc={self.lc}: names a layer twice")
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale={self.scale}: must be [smallest, largest] factor")

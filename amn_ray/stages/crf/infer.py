@@ -5,13 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
-from amn_ray.data.images import decode_image, encode_mask
+from amn_ray.data.images import MASK_SCHEMA, decode_image, encode_mask
 from amn_ray.nn.maps import from_row, full_size
 from amn_ray.stages.crf.config import CrfConfig
 from amn_ray.stages.crf.model import refined_seed
 
-SCHEMA = pa.schema({"image_id": pa.string(), "mask": pa.binary()})
-"""One row of a masks table: seeds and pseudo-masks are the same thing."""
 COLUMNS = ("image",)
 
 
@@ -23,7 +21,7 @@ class MakeSeed:
         self.maps = maps.table("maps")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """`image_id`, `image` -> rows of SCHEMA."""
+        """`image_id`, `image` -> rows of MASK_SCHEMA."""
         ids = batch.column("image_id").to_pylist()
         seeds = []
         for encoded, row in zip(
@@ -32,4 +30,4 @@ class MakeSeed:
             image_HWC = decode_image(encoded)
             maps_KHW = full_size(from_row(row), *image_HWC.shape[:2])
             seeds.append(encode_mask(refined_seed(image_HWC, maps_KHW, row["keys"], self.config)))
-        return pa.table({"image_id": ids, "mask": seeds}, schema=SCHEMA)
+        return pa.table({"image_id": ids, "mask": seeds}, schema=MASK_SCHEMA)

@@ -1,0 +1,179 @@
+"""The inter-pixel relation network and its losses.
+
+Legend: B = images, H W = pixels, h w = the grid of stride 4, ⌈H/4⌉ × ⌈W/4⌉. A displacement is (dy, dx) in pixels of
+that grid and points from a pixel to the centre of its object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
+
+from amn_ray.data.source import IGNORE
+from amn_ray.nn.config import STRIDE
+from amn_ray.nn.maps import stored_size
+from amn_ray.nn.precision import autocast
+from amn_ray.nn.reduction import global_mean
+from amn_ray.nn.resnet import ResNet, normalise
+from amn_ray.stages.irn.config import IrnConfig
+from amn_ray.stages.irn.paths import Path, paths
+
+TINY = 1e-5
+
+
+class IrnNet(nn.Module):
+    """Two branches on the frozen features of five stages (released code: net/resnet50_irn.py)."""
+
+    def __init__(self, config: IrnConfig) -> None:
+        super().__init__()
+        self.backbone = ResNet(config.backbone).requires_grad_(False)
+        layers = self.backbone.widths
+        widths = (self.backbone.stem_width, layers["layer1"], layers["layer2"], layers["layer3"], layers["layer4"])
+        self.edge_branches = nn.ModuleList(
+            _branch(width, 32, 4, enlarged) for width, enlarged in zip(widths, (1, 1, 2, 4, 4), strict=True)
+        )
+        self.edge = nn.Conv2d(5 * 32, 1, 1)
+        shapes = ((64, 8, 1), (128, 16, 1), (256, 16, 1), (256, 16, 2), (256, 16, 2))
+        self.displacement_branches = nn.ModuleList(
+            _branch(width, *shape) for width, shape in zip(widths, shapes, strict=True)
+        )
+        self.fuse_deep = _branch(3 * 256, 256, 16, 2)
+        self.fuse_all = nn.Sequential(_branch(64 + 128 + 256, 256, 16, 1), nn.Conv2d(256, 2, 1, bias=False))
+        self.displacement_mean: Tensor
+        self.register_buffer("displacement_mean", torch.zeros(2))
+        """Over the training set, subtracted at inference; measured after the training."""
+
+    def train(self, mode: bool = True) -> IrnNet:
+        """Like nn.Module.train, but the backbone is frozen with its statistics."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def branch_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The parameters of the edge branch and of the displacement branch."""
+        edge = [*self.edge_branches.parameters(), *self.edge.parameters()]
+        displacement = [self.displacement_branches, self.fuse_deep, self.fuse_all]
+        return edge, [parameter for module in displacement for parameter in module.parameters()]
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> edge logits (B, h, w) and displacements (B, 2, h, w)."""
+        with torch.no_grad():
+            features = self.backbone.stages(image_BCHW)
+        edges = [branch(feature) for branch, feature in zip(self.edge_branches, features, strict=True)]
+        edge_B1hw = self.edge(torch.cat(_cut(edges, edges[0]), 1))
+        first, second, *deep = (
+            branch(feature) for branch, feature in zip(self.displacement_branches, features, strict=True)
+        )
+        fused = self.fuse_deep(torch.cat(_cut(deep, deep[0]), 1))
+        displacement_B2hw = self.fuse_all(torch.cat(_cut([first, second, fused], first), 1))
+        if not self.training:
+            displacement_B2hw = displacement_B2hw - self.displacement_mean[:, None, None]
+        return edge_B1hw[:, 0], displacement_B2hw
+
+
+def _branch(in_channels: int, out_channels: int, groups: int, enlarged: int) -> nn.Sequential:
+    parts: list[nn.Module] = [nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.GroupNorm(groups, out_channels)]
+    if enlarged > 1:
+        parts.append(nn.Upsample(scale_factor=enlarged, mode="bilinear", align_corners=False))
+    return nn.Sequential(*parts, nn.ReLU())
+
+
+def _cut(features: Sequence[Tensor], like: Tensor) -> list[Tensor]:
+    """Upsampled features may be a few pixels larger than those of the finest grid."""
+    height, width = like.shape[-2:]
+    return [feature[..., :height, :width] for feature in features]
+
+
+def affinity(edge_Bhw: Tensor, path: Path) -> Tensor:
+    """1 − the highest edge on the way, for all pairs of one direction: (B, h, w) in [0, 1] -> (B, h−dy, w−|dx|)."""
+    height, width = edge_Bhw.shape[-2:]
+    views = [edge_Bhw[(..., *path.window(offset, height, width))] for offset in path.offsets]
+    return 1 - torch.stack(views).amax(0)
+
+
+def irn_loss(edge_Bhw: Tensor, displacement_B2hw: Tensor, seed_Bhw: Tensor, radius: int) -> Tensor:
+    """The loss of both branches (method 7; Ahn et al. 2019, Section 4.2).
+
+    ½ (positive + negative affinity) + ½ (foreground + background displacement); each is the mean over the pairs whose
+    ends have the same label (positive: the mean of the background's and the foreground's pairs; the displacements:
+    foreground or background pairs) or different ones (negative). Pairs touching 255 take no part. The means are over
+    the pairs of all workers.
+
+    One direction at a time is computed, and computed again for its gradient, so memory holds the paths of one
+    direction rather than of all: see `make bench`.
+
+    Args:
+        edge_Bhw: edge probabilities, float32 (B, h, w).
+        displacement_B2hw: float32 (B, 2, h, w).
+        seed_Bhw: integer labels 0…N or 255.
+        radius: of the pairs, in pixels of stride 4.
+
+    Returns:
+        A scalar.
+    """
+    totals, counts = edge_Bhw.new_zeros(5), edge_Bhw.new_zeros(3)
+    for path in paths(radius):
+        if path.dy < edge_Bhw.shape[1] and abs(path.dx) < edge_Bhw.shape[2]:
+            total, count = checkpoint(_pair_sums, edge_Bhw, displacement_B2hw, seed_Bhw, path, use_reentrant=False)
+            totals, counts = totals + total, counts + count
+    background, foreground, different = counts
+    positive = (global_mean(totals[0], background) + global_mean(totals[1], foreground)) / 2
+    negative = global_mean(totals[2], different)
+    displacement = global_mean(totals[3], 2 * foreground) + global_mean(totals[4], 2 * background)
+    return (positive + negative) / 2 + displacement / 2
+
+
+def _pair_sums(edge_Bhw: Tensor, displacement_B2hw: Tensor, seed_Bhw: Tensor, path: Path) -> tuple[Tensor, Tensor]:
+    """Sums over the pairs of one direction: the five terms of the loss, and background, foreground, different pairs."""
+    height, width = edge_Bhw.shape[-2:]
+    start, end = (path.window(offset, height, width) for offset in ((0, 0), (path.dy, path.dx)))
+    one, other = seed_Bhw[(..., *start)], seed_Bhw[(..., *end)]
+    defined = (one != IGNORE) & (other != IGNORE)
+    background, foreground = defined & (one == other) & (one == 0), defined & (one == other) & (one > 0)
+    different = defined & (one != other)
+    near = affinity(edge_Bhw, path)
+    attraction, repulsion = -torch.log(near + TINY), -torch.log(1 + TINY - near)
+    shift_B2hw = displacement_B2hw[(..., *start)] - displacement_B2hw[(..., *end)]
+    wanted = shift_B2hw.new_tensor([path.dy, path.dx])[:, None, None]  # both ends point at the same centre
+    totals = [
+        (attraction * background).sum(),
+        (attraction * foreground).sum(),
+        (repulsion * different).sum(),
+        ((shift_B2hw - wanted).abs().sum(1) * foreground).sum(),
+        (shift_B2hw.abs().sum(1) * background).sum(),
+    ]
+    return torch.stack(totals), torch.stack([pairs.sum() for pairs in (background, foreground, different)])
+
+
+@torch.inference_mode()
+def edge_maps(
+    model: IrnNet, images: Sequence[np.ndarray], *, device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Boundaries of images of one size, and the mean displacement in each of them (method 7 and 8).
+
+    The logits of the image and of its mirror image are averaged. Images are padded to the next multiple of 16 (the
+    released code pads to 512 and so cuts larger ones).
+
+    Args:
+        model: in eval mode, on `device`.
+        images: B uint8 RGB arrays (H, W, 3) of one size.
+        device: where `model` is.
+        precision: see nn.precision.autocast.
+
+    Returns:
+        Edge probabilities float32 (B, h, w), and means of the raw displacement float32 (B, 2).
+    """
+    height, width = images[0].shape[:2]
+    h, w = stored_size(height, width)
+    image_BCHW = normalise(torch.from_numpy(np.stack(images)).to(device))
+    pair = pad(torch.cat([image_BCHW, image_BCHW.flip(3)]), (0, -width % STRIDE, 0, -height % STRIDE))
+    with autocast(device, precision):
+        logits, displacement = model(pair.contiguous(memory_format=torch.channels_last))
+    straight, mirrored = logits.float()[..., :h, :w].chunk(2)
+    means_B2 = displacement.float()[: len(images), :, :h, :w].mean((2, 3)) + model.displacement_mean
+    return torch.sigmoid((straight + mirrored.flip(2)) / 2), means_B2
