@@ -2,8 +2,8 @@
 
 Legend: B = images of one size, H W = their pixels, h w = a scale's feature grid, C = channels.
 
-Images of one size go through the network together, each next to its mirror image, in channels-last memory and (where
-the hardware has it) bfloat16: that is where the speed over one image at a time comes from (`make bench`).
+Images of one size are prepared together and go through the network in passes that suit the device, with their mirror
+images, in channels-last memory and (where the hardware has it) bfloat16: `make bench` measures what that gains.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from amn_ray.data.transforms import resize_image
 from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
 
-PIXELS_PER_PASS = 2**20
-"""Images of one size go through the network together up to this many pixels at scale 1: five of 500×375."""
+PIXELS_PER_GROUP = 2**20
+"""Images of one size are worked on together up to this many pixels at scale 1: five of 500×375."""
+PIXELS_PER_PASS = {"cpu": 2**18, "cuda": 2**23}
+"""What goes through the network at once, by device. On a CPU more than this leaves the caches: four 1000×750 images
+took 1.2 times as long together as one by one (float32, 2 cores)."""
 
 
-def same_size_groups(images: Sequence[np.ndarray], max_pixels: int = PIXELS_PER_PASS) -> Iterator[list[int]]:
+def same_size_groups(images: Sequence[np.ndarray], max_pixels: int = PIXELS_PER_GROUP) -> Iterator[list[int]]:
     """Positions of images of equal size, in groups of at most `max_pixels` pixels (but at least one image)."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for position, image in enumerate(images):
@@ -34,28 +37,35 @@ def same_size_groups(images: Sequence[np.ndarray], max_pixels: int = PIXELS_PER_
 
 @torch.inference_mode()
 def scales_with_flips(
-    forward: Callable[[Tensor], Tensor],
+    forward: Callable[..., Tensor],
     images: Sequence[np.ndarray],
     scales: Iterable[float],
     *,
     device: torch.device,
     precision: str,
+    conditions: Sequence[Tensor] = (),
 ) -> Iterator[Tensor]:
     """For each scale: forward(image) + flipped-back forward(flipped image), float32 (B, C, h, w).
 
     Args:
-        forward: (2B, 3, H·s, W·s) -> (2B, C, h, w); the second half of the batch is mirrored.
+        forward: images (n, 3, H·s, W·s), and of each condition the n rows that belong to them -> (n, C, h, w).
         images: B uint8 RGB arrays (H, W, 3) of one size.
         scales: factors of the image's size; bicubic resize.
         device: where `forward`'s weights are.
         precision: see nn.precision.autocast.
+        conditions: tensors of B rows.
     """
     height, width = images[0].shape[:2]
     for scale in scales:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         scaled_BHWC = np.stack([image if scale == 1 else resize_image(image, *size) for image in images])
         image_BCHW = normalise(torch.from_numpy(scaled_BHWC).to(device))
-        pair = torch.cat([image_BCHW, image_BCHW.flip(3)]).contiguous(memory_format=torch.channels_last)
+        pairs = [torch.cat([image_BCHW, image_BCHW.flip(3)]), *(torch.cat([rows, rows]) for rows in conditions)]
+        per_pass = max(1, PIXELS_PER_PASS[device.type] // (size[0] * size[1]))
+        passes = zip(*(rows.split(per_pass) for rows in pairs), strict=True)
         with autocast(device, precision):
-            straight, mirrored = forward(pair).float().chunk(2)
+            made = [
+                forward(image.contiguous(memory_format=torch.channels_last), *rows).float() for image, *rows in passes
+            ]
+        straight, mirrored = torch.cat(made).chunk(2)
         yield straight + mirrored.flip(3)

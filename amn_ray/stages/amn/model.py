@@ -121,10 +121,9 @@ def amn_maps(
     """
     size = stored_size(*images[0].shape[:2])
     labels_BN = torch.from_numpy(np.stack([multi_hot(labels, num_classes) for labels in keys])).to(device)
-    labels_pair = torch.cat([labels_BN, labels_BN])
     total = torch.zeros(len(images), num_classes + 1, *size, device=device)
     for both_BChw in scales_with_flips(
-        lambda pair: model(pair, labels_pair), images, config.scales, device=device, precision=config.precision
+        model, images, config.scales, device=device, precision=config.precision, conditions=[labels_BN]
     ):
         total += F.interpolate(both_BChw / 2, size, mode="bilinear", align_corners=False)
     logits_BChw = (total / len(config.scales)).cpu()
