@@ -61,6 +61,15 @@ class Share:
         return max(1, int(self.cpus))
 
 
+def set_worker_environment() -> None:
+    """Before a process that runs networks starts: keep large tensors' memory.
+
+    glibc maps large ones anew every time, and the kernel zeroes them: a fifth to a third of a CPU network's time.
+    """
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
+
+
 class Cluster:
     """A connection to Ray, made when the first stage needs it (a fully cached pipeline never does)."""
 
@@ -77,10 +86,7 @@ class Cluster:
             return
         os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # glibc maps large tensors anew at every allocation, and the kernel zeroes them: a fifth to a third of a CPU
-        # network's time. Workers inherit what makes it keep them.
-        os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
-        os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
+        set_worker_environment()
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # its warnings are about its own progress bars
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process that no loop of ours listens to

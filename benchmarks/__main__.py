@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import platform
+import tempfile
+from functools import partial
+from pathlib import Path
 
 import psutil
 import torch
@@ -21,13 +24,19 @@ def main() -> None:
     )
     for title in ("what", "against", "ratio", "target"):
         table.add_column(title)
-    for measure in (numerics.maps, numerics.crf, numerics.thresholds, numerics.storage, processes.crf_actors):
-        for what, against, ratio, target in measure():
-            table.add_row(what, against, f"{ratio:.3g}", target)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder)
+        stages = Table("step of the demo", "peak memory (GiB)", title="Memory of all processes")
+        for step, peak in processes.memory(store):
+            stages.add_row(step, f"{peak:.1f}")
+        measures = [
+            numerics.maps, partial(numerics.rounding, store), numerics.crf, numerics.thresholds, numerics.storage,
+            processes.crf_actors,
+        ]  # fmt: skip
+        for measure in measures:
+            for what, against, ratio, target in measure():
+                table.add_row(what, against, f"{ratio:.3g}", target)
     console.print(table)
-    stages = Table("step of the demo", "peak memory (GiB)", title="Memory of all processes")
-    for step, peak in processes.memory():
-        stages.add_row(step, f"{peak:.1f}")
     console.print(stages)
 
 

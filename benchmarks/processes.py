@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -54,26 +53,25 @@ def crf_actors() -> Iterator[Row]:
     yield "CRF on 2 actors", "on 1 actor", seconds["one"] / seconds["two"], "≥ 1.8"
 
 
-def memory() -> Iterator[tuple[str, float]]:
+def memory(store: Path) -> Iterator[tuple[str, float]]:
     """(step, GiB): the largest sum of the processes' private and shared memory while the demo makes each step."""
-    with tempfile.TemporaryDirectory() as store:
-        command = [sys.executable, "jobs/pipeline.py", f"store={store}", "cam.epochs=2", "amn.epochs=2"]
-        process = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True)
-        step, peaks = "start", {"start": 0.0}
+    command = [sys.executable, "-u", "jobs/pipeline.py", f"store={store}"]
+    process = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True)
+    step, peaks = "start", {"start": 0.0}
 
-        def sample() -> None:
-            while process.poll() is None:
-                peaks[step] = max(peaks.get(step, 0), tree_bytes(process.pid) / 2**30)
-                time.sleep(0.5)
+    def sample() -> None:
+        while process.poll() is None:
+            peaks[step] = max(peaks.get(step, 0), tree_bytes(process.pid) / 2**30)
+            time.sleep(0.5)
 
-        watcher = threading.Thread(target=sample)
-        watcher.start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            name, arrow, _ = (*line.split(), "", "", "")[:3]
-            if arrow == "→":
-                step = name
-        watcher.join()
+    watcher = threading.Thread(target=sample)
+    watcher.start()
+    assert process.stdout is not None
+    for line in process.stdout:
+        name, arrow, _ = (*line.split(), "", "", "")[:3]
+        if arrow == "→":
+            step = name
+    watcher.join()
     yield from peaks.items()
 
 
