@@ -1,6 +1,6 @@
-"""The backbone of CAM and AMN: torchvision's ResNet with output stride 16.
+"""The backbone of all networks: torchvision's ResNet with output stride 16 or 8.
 
-Legend: B = images, H W = pixels, h w = feature grid, ceil(H/16) × ceil(W/16).
+Legend: B = images, H W = pixels, h w = feature grid, ⌈H/stride⌉ × ⌈W/stride⌉.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from amn_ray.nn.config import LAYERS, BackboneConfig
+from amn_ray.nn.config import LAYERS, STRIDE, BackboneConfig
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -28,19 +28,24 @@ def normalise(rgba_BHWC: Tensor) -> Tensor:
 
 
 class ResNet(nn.Module):
-    """Features of the four residual layers; layer4 has stride 1 and no dilation (method, Backbone).
+    """Features of the four residual layers.
 
-    conv1 and bn1 do not train, unless they start from random weights. With `batchnorm="running"` every BatchNorm
-    always normalises by its running statistics, while its affine parameters train.
+    At output stride 16, layer4 has stride 1 and no dilation (method, Backbone); at 8, layer3 and layer4 have stride 1
+    and dilations 2 and 4 (method 9). conv1 and bn1 do not train, unless they start from random weights. With
+    `batchnorm="running"` every BatchNorm always normalises by its running statistics; its affine parameters train.
     """
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneConfig, output_stride: int = STRIDE) -> None:
         super().__init__()
         net = getattr(torchvision.models, config.name)(weights=None)
         block = net.layer4[0]
-        # The stride sits in the 3×3 convolution: conv1 of a basic block, conv2 of a bottleneck.
-        for conv in (block.conv1, block.conv2, block.downsample[0]):
-            conv.stride = (1, 1)
+        # (torchvision's own replace_stride_with_dilation knows no basic blocks, and leaves the first block undilated.)
+        for layer, dilation in ((net.layer4, 1),) if output_stride == STRIDE else ((net.layer3, 2), (net.layer4, 4)):
+            for module in layer.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.stride = (1, 1)
+                    if module.kernel_size == (3, 3):
+                        module.dilation = module.padding = (dilation, dilation)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         self.stem_width = net.conv1.out_channels

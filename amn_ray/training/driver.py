@@ -35,6 +35,7 @@ def train(
     num_classes: int,
     backbone: Artifact | None,
     callbacks: Sequence[UserCallback] = (),
+    num_steps: int | None = None,
 ) -> list[dict[str, float]]:
     """Train until `model.safetensors` is in `output`; returns the loss history.
 
@@ -42,7 +43,7 @@ def train(
 
     Args:
         worker: runs the algorithm on each worker, given {"job": Job}.
-        config: the stage's settings; `seed`, `batch_size`, `epochs` and `precision` are read here and in the loop.
+        config: the stage's settings; `seed`, `batch_size`, `precision` and perhaps `epochs` are read.
         output: where checkpoints, history and weights go.
         cluster: where it runs.
         sources: what is read for an image, see Feed.
@@ -50,6 +51,7 @@ def train(
         num_classes: N, without the background.
         backbone: where the initial weights are; None starts from random ones.
         callbacks: Ray Train's, for tracking.
+        num_steps: optimizer steps; None = those of `config.epochs`.
 
     Raises:
         RequestError: batch size and number of workers or images do not fit.
@@ -73,7 +75,7 @@ def train(
         output=output,
         backbone=backbone,
         feed=feed,
-        num_steps=config.epochs * feed.steps_per_epoch,
+        num_steps=config.epochs * feed.steps_per_epoch if num_steps is None else num_steps,
         share=share,
     )
     if not output.exists(MODEL):

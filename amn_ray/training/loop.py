@@ -7,7 +7,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,19 @@ class Loop:
 
     def step(self, loss: Tensor) -> None:
         """One optimizer step on this worker's loss."""
+        self.step_in_parts([loss])
+
+    def step_in_parts(self, losses: Iterable[Tensor]) -> None:
+        """One optimizer step on the sum of `losses`, which are computed one after another: only one is in memory."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total = torch.zeros((), device=self.device)
+        for loss in losses:
+            loss.backward()
+            total += loss.detach()
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
-        self._losses.append(loss.detach())
+        self._losses.append(total)
 
     def _end_epoch(self, seconds: float) -> None:
         losses = torch.stack(self._losses).float()

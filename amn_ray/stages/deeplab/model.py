@@ -1,0 +1,77 @@
+"""DeepLabv2 and its loss.
+
+Legend: B = images, H W = pixels, h w = the grid of stride 8, N = classes without background, C = N+1 channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from amn_ray.data.source import IGNORE
+from amn_ray.nn.aspp import Aspp
+from amn_ray.nn.reduction import global_mean
+from amn_ray.nn.resnet import ResNet
+from amn_ray.stages.deeplab.config import DeepLabConfig
+from amn_ray.stages.deeplab.example import OUTPUT_STRIDE, scaled
+
+
+class DeepLabNet(nn.Module):
+    """ResNet of output stride 8 → ASPP, at several scales (public PyTorch port of DeepLabv2)."""
+
+    def __init__(self, config: DeepLabConfig, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = ResNet(config.backbone, output_stride=OUTPUT_STRIDE)
+        self.head = Aspp(self.backbone.widths["layer4"], num_classes + 1)
+        self.scales = config.scales
+        # The port trains the convolutions of all layers, the first one too, and no BatchNorm that keeps its statistics.
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                module.requires_grad_(True)
+            elif isinstance(module, nn.BatchNorm2d) and self.backbone.running_statistics:
+                module.requires_grad_(False)
+
+    def pyramid(self, image_BCHW: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> the logits of each scale, (B, N+1, ⌈H·s/8⌉, ⌈W·s/8⌉)."""
+        size = image_BCHW.shape[-2:]
+        images = (
+            image_BCHW if scale == 1 else F.interpolate(image_BCHW, scaled(size, scale), mode="bilinear")
+            for scale in self.scales
+        )
+        return [self.head(self.backbone(image)) for image in images]
+
+    def forward(self, image_BCHW: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> the logits of each scale, and last their pixel-wise maximum at the size of scale 1."""
+        pyramid = self.pyramid(image_BCHW)
+        return [*pyramid, largest(pyramid)]
+
+
+def largest(pyramid: Sequence[Tensor]) -> Tensor:
+    """The pixel-wise maximum over scales, at the size of the first."""
+    size = pyramid[0].shape[-2:]
+    resized = [
+        logits if logits.shape[-2:] == size else F.interpolate(logits, size, mode="bilinear") for logits in pyramid
+    ]
+    return torch.stack(resized).amax(0)
+
+
+def segmentation_loss(pyramid: Sequence[Tensor], labels: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:
+    """The sum over outputs of the mean cross-entropy over the pixels that are not 255 (method 9).
+
+    Args:
+        pyramid: logits (B, N+1, h, w) of each output, float32.
+        labels: of each output, integer labels 0…N or 255 (B, h, w).
+        counts: of each output, the number of its defined pixels in this worker's whole batch, of which `pyramid` may
+            be a part. The means are over the pixels of all workers.
+
+    Returns:
+        A scalar.
+    """
+    terms = [
+        global_mean(F.cross_entropy(logits, label.long(), ignore_index=IGNORE, reduction="sum"), count)
+        for logits, label, count in zip(pyramid, labels, counts, strict=True)
+    ]
+    return torch.stack(terms).sum()

@@ -1,0 +1,55 @@
+"""Training DeepLabv2 on pseudo-masks (method 9; public PyTorch port of DeepLabv2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from amn_ray.data.source import IGNORE
+from amn_ray.nn.resnet import normalise
+from amn_ray.stages.deeplab.config import DeepLabConfig
+from amn_ray.stages.deeplab.model import DeepLabNet, segmentation_loss
+from amn_ray.training.job import Job
+from amn_ray.training.loop import Loop
+
+DECAY_EVERY = 10
+
+
+def train_worker(settings: dict) -> None:
+    """The whole training, on each worker."""
+    job: Job = settings["job"]
+    config: DeepLabConfig = job.config
+
+    def optimise(model: DeepLabNet) -> tuple[SGD, LRScheduler]:
+        weights, biases = (
+            [p for n, p in model.head.named_parameters() if n.endswith(end)] for end in ("weight", "bias")
+        )
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in model.backbone.parameters() if p.requires_grad]},
+            {"params": weights, "lr": 10 * config.lr},
+            {"params": biases, "lr": 20 * config.lr, "weight_decay": 0},
+        ]
+        optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        return optimizer, LambdaLR(
+            optimizer, lambda step: (1 - step // DECAY_EVERY * DECAY_EVERY / job.num_steps) ** config.power
+        )
+
+    loop = Loop(job, lambda: DeepLabNet(config, job.num_classes), optimise)
+    for batch in loop.batches():
+        labels = [batch[f"label{i}"] for i in range(len(config.scales))]
+        labels.append(labels[0])  # of the maximum over scales
+        counts = [(label != IGNORE).sum() for label in labels]
+
+        def losses(image: Tensor, labels: list[Tensor], counts: list[Tensor]) -> Iterator[Tensor]:
+            size = -(-len(image) // config.accumulate)
+            for start in range(0, len(image), size):
+                part = slice(start, start + size)
+                with loop.autocast():
+                    pyramid = loop.model(normalise(image[part]))
+                yield segmentation_loss([logits.float() for logits in pyramid], [one[part] for one in labels], counts)
+
+        loop.step_in_parts(losses(batch["image"], labels, counts))
