@@ -24,8 +24,10 @@ from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.crf.config import CrfConfig
+from amn_ray.stages.irn.config import IrnConfig
 
-STEPS = ("images", "cam", "seed", "amn", "amn_seed")
+STEPS = ("images", "cam", "seed", "amn", "amn_seed", "irn")
+BRANCHES = ("amn", "cam")
 """What the pipeline makes, in this order."""
 
 
@@ -56,7 +58,9 @@ class PipelineConfig:
     store: str = "outputs"
     """Directory or URL of all artifacts."""
     until: str = "amn_seed"
-    """The last step: images, cam, seed, amn or amn_seed."""
+    """The last step: images, cam, seed, amn, amn_seed or irn."""
+    branch: str = "amn"
+    """Whose maps IRN refines: amn, or cam, which skips AMN (the paper's baseline)."""
     seed: int = 0
     """Of everything random in training."""
     precision: str = "auto"
@@ -65,12 +69,16 @@ class PipelineConfig:
     cam: CamConfig = field(default_factory=CamConfig)
     crf: SeedConfigs = field(default_factory=SeedConfigs)
     amn: AmnConfig = field(default_factory=AmnConfig)
+    irn: IrnConfig = field(default_factory=IrnConfig)
 
     def __post_init__(self) -> None:
         check_choice(self, "until", STEPS)
+        check_choice(self, "branch", BRANCHES)
+        if self.branch == "cam" and self.until.startswith("amn"):
+            raise ValueError(f"until={self.until}: branch=cam skips AMN; set until=seed or until=irn")
         # One backbone for all stages. (YAML cannot say `cam.backbone: ${backbone}`: OmegaConf merges no
         # interpolation into a typed node.)
-        for name, stage in (("cam", self.cam), ("amn", self.amn)):
+        for name, stage in (("cam", self.cam), ("amn", self.amn), ("irn", self.irn)):
             if stage.backbone not in (BackboneConfig(), self.backbone):
                 raise ValueError(f"{name}.backbone: is the same in all stages; set backbone.* instead")
             stage.backbone = self.backbone

@@ -1,6 +1,6 @@
 """The recipe on one page: the only module that knows the order of the stages.
 
-    images ─ cam ─ seed (CRF) ─ amn ─ amn_seed (CRF)
+    images ─ cam ─ seed (CRF) ─ amn ─ amn_seed (CRF) ─ irn
 
 Every step is an artifact of the store; one that is there already is not made again.
 """
@@ -29,10 +29,13 @@ from amn_ray.stages.cam import stage as cam
 from amn_ray.stages.crf import stage as crf
 from amn_ray.stages.images import stage as images
 from amn_ray.stages.images.config import SplitRequest
+from amn_ray.stages.irn import stage as irn
 from amn_ray.stages.score import stage as score
 from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.tracking import EpochCallback, TrackedRun, Tracker
 
+TRAINED = (cam, amn, irn)
+"""The stages that report epochs."""
 SOURCES: Mapping[type, type] = {ShapesConfig: Shapes, VocConfig: Voc, FolderConfig: Folder}
 
 
@@ -51,12 +54,19 @@ def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Make
     seeds = make("seed", crf, config.crf.cam, base | {"maps": cams})
     make.score("seed", base | {"masks": seeds})
     yield "seed"
-    amns = make("amn", amn, config.amn, base | start | {"seeds": seeds})
-    make.score("amn", base | {"maps": amns}, ScoreConfig(threshold=config.amn.threshold))
-    yield "amn"
-    amn_seeds = make("amn_seed", crf, config.crf.amn, base | {"maps": amns})
-    make.score("amn_seed", base | {"masks": amn_seeds})
-    yield "amn_seed"
+    refined = {"maps": cams, "seeds": seeds}
+    if config.branch == "amn":
+        amns = make("amn", amn, config.amn, base | start | {"seeds": seeds})
+        make.score("amn", base | {"maps": amns}, ScoreConfig(threshold=config.amn.threshold))
+        yield "amn"
+        amn_seeds = make("amn_seed", crf, config.crf.amn, base | {"maps": amns})
+        make.score("amn_seed", base | {"masks": amn_seeds})
+        yield "amn_seed"
+        refined = {"maps": amns, "seeds": amn_seeds}
+    # IRN needs features that mean something: without ImageNet's, those of the classifier.
+    masks = make("irn", irn, config.irn, base | (start or {"backbone": cams}) | refined)
+    make.score("irn", base | {"masks": masks})
+    yield "irn"
 
 
 def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
@@ -172,6 +182,6 @@ class Maker:
             return output.manifest()
         console.say(step, f"→ {output.stage}/{output.fingerprint}")
         started = time.monotonic()
-        extra = {"callbacks": [EpochCallback(self.tracker.uri, child.run_id, step)]} if stage in (cam, amn) else {}
+        extra = {"callbacks": [EpochCallback(self.tracker.uri, child.run_id, step)]} if stage in TRAINED else {}
         result = stage.run(config, inputs, output, self.cluster, **extra)
         return output.commit(config=identity, inputs=inputs, seconds=time.monotonic() - started, result=result)

@@ -74,7 +74,15 @@ def test_only_score_reads_ground_truth() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["stages.crf.infer", "stages.score.infer", "stages.cam.example", "stages.amn.example"]
+    "module",
+    [
+        "stages.crf.infer",
+        "stages.score.infer",
+        "stages.cam.example",
+        "stages.amn.example",
+        "stages.irn.example",
+        "stages.deeplab.example",
+    ],
 )
 def test_what_runs_in_light_processes_does_not_load_pytorch(module: str) -> None:
     code = f"import sys, amn_ray.{module}; sys.exit('torch' in sys.modules)"
