@@ -23,20 +23,26 @@ from amn_ray.errors import RequestError
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.crf.config import CrfConfig
+from amn_ray.stages.crf.config import CrfConfig, KernelConfig
+from amn_ray.stages.deeplab.config import DeepLabConfig
 from amn_ray.stages.irn.config import IrnConfig
 
-STEPS = ("images", "cam", "seed", "amn", "amn_seed", "irn")
+STEPS = ("images", "cam", "seed", "amn", "amn_seed", "irn", "deeplab", "deeplab_crf")
 BRANCHES = ("amn", "cam")
 """What the pipeline makes, in this order."""
 
 
 @dataclass(kw_only=True)
-class SeedConfigs:
-    """The CRF after CAM (method 3) and the one after AMN (method 6)."""
+class CrfConfigs:
+    """The CRF after CAM (method 3), after AMN (method 6), and after DeepLab (method 10)."""
 
     cam: CrfConfig = field(default_factory=CrfConfig)
     amn: CrfConfig = field(default_factory=lambda: CrfConfig(conf_fg=0.45, conf_bg=0.15))
+    deeplab: KernelConfig = field(
+        default_factory=lambda: KernelConfig(
+            gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4
+        )
+    )
 
 
 @dataclass(kw_only=True)
@@ -58,7 +64,7 @@ class PipelineConfig:
     store: str = "outputs"
     """Directory or URL of all artifacts."""
     until: str = "amn_seed"
-    """The last step: images, cam, seed, amn, amn_seed or irn."""
+    """The last step: images, cam, seed, amn, amn_seed, irn, deeplab or deeplab_crf."""
     branch: str = "amn"
     """Whose maps IRN refines: amn, or cam, which skips AMN (the paper's baseline)."""
     seed: int = 0
@@ -67,20 +73,21 @@ class PipelineConfig:
     """auto (bf16 where the hardware computes it, else fp32), bf16 or fp32, in all networks."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     cam: CamConfig = field(default_factory=CamConfig)
-    crf: SeedConfigs = field(default_factory=SeedConfigs)
+    crf: CrfConfigs = field(default_factory=CrfConfigs)
     amn: AmnConfig = field(default_factory=AmnConfig)
     irn: IrnConfig = field(default_factory=IrnConfig)
+    deeplab: DeepLabConfig = field(default_factory=DeepLabConfig)
 
     def __post_init__(self) -> None:
         check_choice(self, "until", STEPS)
         check_choice(self, "branch", BRANCHES)
         if self.branch == "cam" and self.until.startswith("amn"):
             raise ValueError(f"until={self.until}: branch=cam skips AMN; set until=seed or until=irn")
-        # One backbone for all stages. (YAML cannot say `cam.backbone: ${backbone}`: OmegaConf merges no
+        # One backbone for all stages but DeepLab. (YAML cannot say `cam.backbone: ${backbone}`: OmegaConf merges no
         # interpolation into a typed node.)
         for name, stage in (("cam", self.cam), ("amn", self.amn), ("irn", self.irn)):
             if stage.backbone not in (BackboneConfig(), self.backbone):
-                raise ValueError(f"{name}.backbone: is the same in all stages; set backbone.* instead")
+                raise ValueError(f"{name}.backbone: is the same in cam, amn and irn; set backbone.* instead")
             stage.backbone = self.backbone
 
 

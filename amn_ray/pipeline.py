@@ -1,6 +1,6 @@
 """The recipe on one page: the only module that knows the order of the stages.
 
-    images ─ cam ─ seed (CRF) ─ amn ─ amn_seed (CRF) ─ irn
+    images ─ cam ─ seed (CRF) ─ amn ─ amn_seed (CRF) ─ irn ─ deeplab ─ deeplab_crf
 
 Every step is an artifact of the store; one that is there already is not made again.
 """
@@ -22,11 +22,13 @@ from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.source import DatasetConfig, Source
 from amn_ray.data.voc import Voc, VocConfig
+from amn_ray.nn.config import BackboneConfig
 from amn_ray.reporting import console, results
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.backbone import stage as backbone
 from amn_ray.stages.cam import stage as cam
 from amn_ray.stages.crf import stage as crf
+from amn_ray.stages.deeplab import stage as deeplab
 from amn_ray.stages.images import stage as images
 from amn_ray.stages.images.config import SplitRequest
 from amn_ray.stages.irn import stage as irn
@@ -34,7 +36,7 @@ from amn_ray.stages.score import stage as score
 from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.tracking import EpochCallback, TrackedRun, Tracker
 
-TRAINED = (cam, amn, irn)
+TRAINED = (cam, amn, irn, deeplab)
 """The stages that report epochs."""
 SOURCES: Mapping[type, type] = {ShapesConfig: Shapes, VocConfig: Voc, FolderConfig: Folder}
 
@@ -42,11 +44,10 @@ SOURCES: Mapping[type, type] = {ShapesConfig: Shapes, VocConfig: Voc, FolderConf
 def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Maker) -> Iterator[str]:
     """The method: yields the name of each step when it is done."""
     table = make("images", images, splits["train"], {})
-    for split in splits.keys() - {"train"}:
-        make(f"images_{split}", images, splits[split], {})
+    evaluated = {"images": make("images_val", images, splits["val"], {}) if "val" in splits else table}
     yield "images"
     base: dict[str, Artifact] = {"images": table}
-    start = {} if config.backbone.weights is None else {"backbone": make("backbone", backbone, config.backbone, {})}
+    start = initial_weights("backbone", config.backbone, make)
 
     cams = make("cam", cam, config.cam, base | start)
     make.score("cam", base | {"maps": cams}, ScoreConfig(threshold=config.cam.threshold))
@@ -67,6 +68,19 @@ def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Make
     masks = make("irn", irn, config.irn, base | (start or {"backbone": cams}) | refined)
     make.score("irn", base | {"masks": masks})
     yield "irn"
+    start = initial_weights("deeplab_backbone", config.deeplab.backbone, make) or {"backbone": cams}
+    inputs = base | start | {"masks": masks, "evaluated": evaluated["images"]}
+    predictions = make("deeplab", deeplab, config.deeplab, inputs)
+    make.score("deeplab", evaluated | {"masks": predictions})
+    yield "deeplab"
+    final = make("deeplab_crf", crf, config.crf.deeplab, evaluated | {"logits": predictions})
+    make.score("deeplab_crf", evaluated | {"masks": final})
+    yield "deeplab_crf"
+
+
+def initial_weights(step: str, config: BackboneConfig, make: Maker) -> dict[str, Artifact]:
+    """The backbone that training starts from; none where it starts from random weights."""
+    return {} if config.weights is None else {"backbone": make(step, backbone, config, {})}
 
 
 def run(config: PipelineConfig) -> dict[str, dict[str, float]]:

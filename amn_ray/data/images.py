@@ -10,8 +10,9 @@ from PIL import Image
 
 from amn_ray.data.source import IGNORE
 
-MASK_SCHEMA = pa.schema({"image_id": pa.string(), "mask": pa.binary()})
-"""One row of a masks table (PNG, uint8, 255 = undefined): seeds and pseudo-masks are the same thing."""
+MASK_SCHEMA = pa.schema({"image_id": pa.string(), "mask": pa.binary(), "present": pa.list_(pa.int16())})
+"""One row of a masks table: PNG, uint8, 255 = undefined, and the values that occur in it. Seeds and pseudo-masks are
+the same thing."""
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
@@ -42,6 +43,11 @@ def encode_mask(mask_HW: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(mask_HW).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
+
+
+def mask_row(image_id: str, mask_HW: np.ndarray) -> dict[str, object]:
+    """A row of MASK_SCHEMA."""
+    return {"image_id": image_id, "mask": encode_mask(mask_HW), "present": np.unique(mask_HW).tolist()}
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:

@@ -35,6 +35,11 @@ def same_size_groups(images: Sequence[np.ndarray], max_pixels: int = PIXELS_PER_
         yield from (positions[start : start + step] for start in range(0, len(positions), step))
 
 
+def images_per_pass(image_BCHW: Tensor) -> int:
+    """How many of these images should go through a network together."""
+    return max(1, PIXELS_PER_PASS[image_BCHW.device.type] // (image_BCHW.shape[2] * image_BCHW.shape[3]))
+
+
 @torch.inference_mode()
 def scales_with_flips(
     forward: Callable[..., Tensor],
@@ -61,8 +66,7 @@ def scales_with_flips(
         scaled_BHWC = np.stack([image if scale == 1 else resize_image(image, *size) for image in images])
         image_BCHW = normalise(torch.from_numpy(scaled_BHWC).to(device))
         pairs = [torch.cat([image_BCHW, image_BCHW.flip(3)]), *(torch.cat([rows, rows]) for rows in conditions)]
-        per_pass = max(1, PIXELS_PER_PASS[device.type] // (size[0] * size[1]))
-        passes = zip(*(rows.split(per_pass) for rows in pairs), strict=True)
+        passes = zip(*(rows.split(images_per_pass(image_BCHW)) for rows in pairs), strict=True)
         with autocast(device, precision):
             made = [
                 forward(image.contiguous(memory_format=torch.channels_last), *rows).float() for image, *rows in passes

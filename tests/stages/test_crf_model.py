@@ -8,7 +8,7 @@ from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels
 
 from amn_ray.stages.crf.config import CrfConfig
-from amn_ray.stages.crf.model import LabelCrf, hard_labels, refined_seed
+from amn_ray.stages.crf.model import ImageCrf, hard_labels, refined_seed
 
 
 def blob(height: int = 40, width: int = 56) -> tuple[np.ndarray, np.ndarray]:
@@ -36,10 +36,10 @@ def fresh_crf(image: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndar
 def test_two_runs_on_one_lattice_equal_two_fresh_ones() -> None:
     image, maps = blob()
     first, second = hard_labels(maps, 0.30), hard_labels(maps, 0.05)
-    shared = LabelCrf(image, 3, CrfConfig())
-    np.testing.assert_array_equal(shared.refine(first), fresh_crf(image, first, 3))
-    np.testing.assert_array_equal(shared.refine(second), fresh_crf(image, second, 3))
-    np.testing.assert_array_equal(shared.refine(first), fresh_crf(image, first, 3))
+    shared = ImageCrf(image, 3, CrfConfig())
+    np.testing.assert_array_equal(shared.refine(first, 0.7), fresh_crf(image, first, 3))
+    np.testing.assert_array_equal(shared.refine(second, 0.7), fresh_crf(image, second, 3))
+    np.testing.assert_array_equal(shared.refine(first, 0.7), fresh_crf(image, first, 3))
 
 
 def test_the_seed_is_foreground_background_or_undefined_as_ahn_et_al_say() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
-from amn_ray.data.images import MASK_SCHEMA, decode_image, encode_mask
+from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
 from amn_ray.nn.maps import from_row, full_size
-from amn_ray.stages.crf.config import CrfConfig
-from amn_ray.stages.crf.model import refined_seed
+from amn_ray.stages.crf.config import CrfConfig, KernelConfig
+from amn_ray.stages.crf.model import refined_prediction, refined_seed
 
 COLUMNS = ("image",)
 
@@ -24,10 +24,28 @@ class MakeSeed:
         """`image_id`, `image` -> rows of MASK_SCHEMA."""
         ids = batch.column("image_id").to_pylist()
         seeds = []
-        for encoded, row in zip(
-            batch.column("image").to_pylist(), self.maps.take(ids, ["keys", "maps", "h", "w"]), strict=True
-        ):
+        stored = self.maps.take(ids, ["keys", "maps", "h", "w"])
+        for image_id, encoded, row in zip(ids, batch.column("image").to_pylist(), stored, strict=True):
             image_HWC = decode_image(encoded)
             maps_KHW = full_size(from_row(row), *image_HWC.shape[:2])
-            seeds.append(encode_mask(refined_seed(image_HWC, maps_KHW, row["keys"], self.config)))
-        return pa.table({"image_id": ids, "mask": seeds}, schema=MASK_SCHEMA)
+            seeds.append(mask_row(image_id, refined_seed(image_HWC, maps_KHW, row["keys"], self.config)))
+        return pa.Table.from_pylist(seeds, schema=MASK_SCHEMA)
+
+
+class MakePrediction:
+    """Maps batches of the image table (joined with a network's logits) to the masks table."""
+
+    def __init__(self, config: KernelConfig, logits: Artifact) -> None:
+        self.config = config
+        self.logits = logits.table("masks")
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`image_id`, `image` -> rows of MASK_SCHEMA."""
+        ids = batch.column("image_id").to_pylist()
+        masks = []
+        stored = self.logits.take(ids, ["keys", "maps", "h", "w"])
+        for image_id, encoded, row in zip(ids, batch.column("image").to_pylist(), stored, strict=True):
+            image_HWC = decode_image(encoded)
+            logits_CHW = full_size(from_row(row), *image_HWC.shape[:2])
+            masks.append(mask_row(image_id, refined_prediction(image_HWC, logits_CHW, self.config)))
+        return pa.Table.from_pylist(masks, schema=MASK_SCHEMA)

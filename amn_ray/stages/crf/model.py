@@ -1,4 +1,4 @@
-"""Dense CRF on hard labels, twice, on one lattice.
+"""Dense CRF: on hard labels, twice, on one lattice; and on a network's probabilities.
 
 Legend: H W = pixels, K = classes of the image; local labels are 0 = background, 1…K = its classes in the maps' order.
 """
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from pydensecrf.densecrf import DenseCRF2D
-from pydensecrf.utils import unary_from_labels
+from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
 from amn_ray.data.source import IGNORE
-from amn_ray.stages.crf.config import CrfConfig
+from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 
 
 def hard_labels(maps_KHW: np.ndarray, threshold: float) -> np.ndarray:
@@ -21,10 +21,10 @@ def hard_labels(maps_KHW: np.ndarray, threshold: float) -> np.ndarray:
     return np.concatenate([background, maps_KHW]).argmax(0).astype(np.int32)
 
 
-class LabelCrf:
+class ImageCrf:
     """The dense CRF of one image. Its lattices depend on the image only and are built once, for any number of runs."""
 
-    def __init__(self, image_HWC: np.ndarray, num_labels: int, config: CrfConfig) -> None:
+    def __init__(self, image_HWC: np.ndarray, num_labels: int, config: KernelConfig) -> None:
         self.config = config
         self.num_labels = num_labels
         self.height, self.width = image_HWC.shape[:2]
@@ -37,9 +37,12 @@ class LabelCrf:
             compat=config.bilateral_compat,
         )
 
-    def refine(self, labels_HW: np.ndarray) -> np.ndarray:
-        """Hard local labels int32 (H, W) -> refined ones uint8 (H, W)."""
-        unary = unary_from_labels(labels_HW, self.num_labels, gt_prob=self.config.gt_prob, zero_unsure=False)
+    def refine(self, labels_HW: np.ndarray, gt_prob: float) -> np.ndarray:
+        """Hard local labels int32 (H, W), trusted with `gt_prob` -> refined ones uint8 (H, W)."""
+        return self.infer(unary_from_labels(labels_HW, self.num_labels, gt_prob=gt_prob, zero_unsure=False))
+
+    def infer(self, unary: np.ndarray) -> np.ndarray:
+        """Energies (labels, H·W) -> local labels uint8 (H, W)."""
         self.crf.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
         energy = np.array(self.crf.inference(self.config.iterations))
         return energy.argmax(0).reshape(self.height, self.width).astype(np.uint8)
@@ -59,10 +62,26 @@ def refined_seed(image_HWC: np.ndarray, maps_KHW: np.ndarray, keys: Sequence[int
     """
     if not keys:
         return np.zeros(image_HWC.shape[:2], np.uint8)
-    crf = LabelCrf(image_HWC, len(keys) + 1, config)
-    sure_foreground = crf.refine(hard_labels(maps_KHW, config.conf_fg))
-    any_foreground = crf.refine(hard_labels(maps_KHW, config.conf_bg))
+    crf = ImageCrf(image_HWC, len(keys) + 1, config)
+    sure_foreground = crf.refine(hard_labels(maps_KHW, config.conf_fg), config.gt_prob)
+    any_foreground = crf.refine(hard_labels(maps_KHW, config.conf_bg), config.gt_prob)
     labels = np.array([0, *keys], np.uint8)
     seed_HW = labels[sure_foreground]
     seed_HW[(sure_foreground == 0) & (any_foreground > 0)] = IGNORE
     return seed_HW
+
+
+def refined_prediction(image_HWC: np.ndarray, logits_CHW: np.ndarray, config: KernelConfig) -> np.ndarray:
+    """A segmentation network's prediction after dense CRF (method 10).
+
+    Args:
+        image_HWC: uint8 RGB.
+        logits_CHW: float32, all N+1 labels, at the image's size.
+        config: kernels.
+
+    Returns:
+        uint8 (H, W): labels 0…N.
+    """
+    exponentials = np.exp(logits_CHW - logits_CHW.max(0))
+    probability_CHW = exponentials / exponentials.sum(0)
+    return ImageCrf(image_HWC, len(logits_CHW), config).infer(unary_from_softmax(probability_CHW))

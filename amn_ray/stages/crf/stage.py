@@ -8,24 +8,24 @@ from typing import Any
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
 from amn_ray.mapping import map_table
-from amn_ray.stages.crf.config import CrfConfig
-from amn_ray.stages.crf.infer import COLUMNS, MakeSeed
+from amn_ray.stages.crf.config import CrfConfig, KernelConfig
+from amn_ray.stages.crf.infer import COLUMNS, MakePrediction, MakeSeed
 
 NAME = "crf"
-VERSION = 1
+VERSION = 2
 TABLE = "masks"
 
 
-def run(config: CrfConfig, inputs: Mapping[str, Artifact], output: Artifact, cluster: Cluster) -> dict[str, Any]:
-    """Refine the maps of all images. Inputs: `images` and `maps`."""
+def run(config: KernelConfig, inputs: Mapping[str, Artifact], output: Artifact, cluster: Cluster) -> dict[str, Any]:
+    """Refine the maps (given a CrfConfig) or a network's predictions of all images.
+
+    Inputs: `images`, and either `maps` or `logits`.
+    """
     images = inputs["images"]
-    speed = map_table(
-        cluster,
-        (images, "rows"),
-        COLUMNS,
-        MakeSeed,
-        {"config": config, "maps": inputs["maps"]},
-        (output, TABLE),
-        share=cluster.cpu_share(),
+    mapper, settings = (
+        (MakeSeed, {"config": config, "maps": inputs["maps"]})
+        if isinstance(config, CrfConfig)
+        else (MakePrediction, {"config": config, "logits": inputs["logits"]})
     )
+    speed = map_table(cluster, (images, "rows"), COLUMNS, mapper, settings, (output, TABLE), share=cluster.cpu_share())
     return {"rows": images.manifest()["rows"], "metrics": {"images_per_second": speed}}

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from amn_ray.data.source import IGNORE
 from amn_ray.nn.aspp import Aspp
+from amn_ray.nn.multiscale import images_per_pass
+from amn_ray.nn.precision import autocast
 from amn_ray.nn.reduction import global_mean
-from amn_ray.nn.resnet import ResNet
+from amn_ray.nn.resnet import ResNet, normalise
 from amn_ray.stages.deeplab.config import DeepLabConfig
 from amn_ray.stages.deeplab.example import OUTPUT_STRIDE, scaled
 
@@ -75,3 +78,24 @@ def segmentation_loss(pyramid: Sequence[Tensor], labels: Sequence[Tensor], count
         for logits, label, count in zip(pyramid, labels, counts, strict=True)
     ]
     return torch.stack(terms).sum()
+
+
+@torch.inference_mode()
+def predict(
+    model: DeepLabNet, images: Sequence[np.ndarray], *, device: torch.device, precision: str
+) -> list[np.ndarray]:
+    """The largest logits over scales of images of one size (method 10).
+
+    Args:
+        model: in eval mode, on `device`.
+        images: B uint8 RGB arrays (H, W, 3) of one size.
+        device: where `model` is.
+        precision: see nn.precision.autocast.
+
+    Returns:
+        For each image float32 (N+1, ⌈H/8⌉, ⌈W/8⌉).
+    """
+    image_BCHW = normalise(torch.from_numpy(np.stack(images)).to(device))
+    with autocast(device, precision):
+        made = [model(part)[-1].float().cpu() for part in image_BCHW.split(images_per_pass(image_BCHW))]
+    return list(torch.cat(made).numpy())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
-from amn_ray.data.images import MASK_SCHEMA, decode_image, encode_mask
+from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
 from amn_ray.nn.maps import from_row
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.training.job import MODEL
@@ -49,5 +49,5 @@ class MakePseudoMask:
             for i, edge_hw, mean in zip(group, edges, means, strict=True):
                 maps_Khw = torch.from_numpy(from_row(stored[i])).to(self.device)
                 mask = pseudo_mask(maps_Khw, edge_hw, stored[i]["keys"], images[i].shape[:2], self.config.walk)
-                rows[i] = {"image_id": ids[i], "mask": encode_mask(mask), "displacement": mean.tolist()}
+                rows[i] = mask_row(ids[i], mask) | {"displacement": mean.tolist()}
         return pa.Table.from_pylist([rows[i] for i in range(len(ids))], schema=SCHEMA)

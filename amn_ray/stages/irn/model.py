@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from amn_ray.data.source import IGNORE
 from amn_ray.nn.config import STRIDE
 from amn_ray.nn.maps import stored_size
+from amn_ray.nn.multiscale import images_per_pass
 from amn_ray.nn.precision import autocast
 from amn_ray.nn.reduction import global_mean
 from amn_ray.nn.resnet import ResNet, normalise
@@ -172,8 +173,11 @@ def edge_maps(
     h, w = stored_size(height, width)
     image_BCHW = normalise(torch.from_numpy(np.stack(images)).to(device))
     pair = pad(torch.cat([image_BCHW, image_BCHW.flip(3)]), (0, -width % STRIDE, 0, -height % STRIDE))
+    logits, means = [], []
     with autocast(device, precision):
-        logits, displacement = model(pair.contiguous(memory_format=torch.channels_last))
-    straight, mirrored = logits.float()[..., :h, :w].chunk(2)
-    means_B2 = displacement.float()[: len(images), :, :h, :w].mean((2, 3)) + model.displacement_mean
-    return torch.sigmoid((straight + mirrored.flip(2)) / 2), means_B2
+        for part in pair.split(images_per_pass(pair)):
+            edge_Bhw, displacement_B2hw = model(part.contiguous(memory_format=torch.channels_last))
+            logits.append(edge_Bhw.float()[..., :h, :w])
+            means.append(displacement_B2hw.float()[..., :h, :w].mean((2, 3)) + model.displacement_mean)
+    straight, mirrored = torch.cat(logits).chunk(2)
+    return torch.sigmoid((straight + mirrored.flip(2)) / 2), torch.cat(means)[: len(images)]

@@ -1,0 +1,48 @@
+"""Predicting on Ray Data (method 10)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from amn_ray.artifacts import Artifact
+from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
+from amn_ray.nn.maps import SCHEMA as MAPS
+from amn_ray.nn.maps import full_size, to_row
+from amn_ray.stages.deeplab.config import DeepLabConfig
+from amn_ray.training.job import MODEL
+
+COLUMNS = ("image",)
+SCHEMA = pa.unify_schemas([MASK_SCHEMA, MAPS])
+"""A masks table with the logits (float16, stride 8, `keys` = all labels 0…N) that dense CRF starts from."""
+
+
+class Predict:
+    """Loads the network once, maps batches of the image table to masks and logits."""
+
+    def __init__(self, config: DeepLabConfig, num_classes: int, weights: Artifact, threads: int) -> None:
+        import torch  # on the actor: the driver, which only names this class, need not load it
+
+        from amn_ray.nn.weights import load_module, pick_device
+        from amn_ray.stages.deeplab.model import DeepLabNet
+
+        torch.set_num_threads(threads)
+        self.config = config
+        self.labels = list(range(num_classes + 1))
+        self.device = pick_device()
+        self.model = load_module(DeepLabNet(config, num_classes), weights.read(MODEL)).to(self.device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`image_id`, `image` -> rows of SCHEMA."""
+        from amn_ray.nn.multiscale import same_size_groups
+        from amn_ray.stages.deeplab.model import predict
+
+        ids = batch.column("image_id").to_pylist()
+        images = [decode_image(encoded) for encoded in batch.column("image").to_pylist()]
+        rows: dict[int, dict] = {}
+        for group in same_size_groups(images):
+            made = predict(self.model, [images[i] for i in group], device=self.device, precision=self.config.precision)
+            for i, logits_Chw in zip(group, made, strict=True):
+                mask = full_size(logits_Chw, *images[i].shape[:2]).argmax(0).astype(np.uint8)
+                rows[i] = mask_row(ids[i], mask) | to_row(ids[i], self.labels, logits_Chw)
+        return pa.Table.from_pylist([rows[i] for i in range(len(ids))], schema=SCHEMA)
