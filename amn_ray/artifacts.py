@@ -41,6 +41,27 @@ def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
+def locate(url: str) -> tuple[pa.fs.FileSystem, str]:
+    """The file system and path of a local path, or of any URL that pyarrow opens."""
+    if "://" in url:
+        return pa.fs.FileSystem.from_uri(url)
+    return pa.fs.LocalFileSystem(), str(Path(url).expanduser().resolve())
+
+
+def write_whole(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
+    """Write a file so that readers see all of it or nothing.
+
+    On a local disk that is write-then-rename; an object store's single put is atomic by itself.
+    """
+    fs.create_dir(posixpath.dirname(path), recursive=True)
+    local = isinstance(fs, pa.fs.LocalFileSystem)
+    target = f"{path}.{time.time_ns()}.partial" if local else path
+    with fs.open_output_stream(target) as stream:
+        stream.write(content)
+    if local:
+        fs.move(target, path)
+
+
 @dataclass(frozen=True)
 class Store:
     """Where artifacts live: a directory, or any URL that pyarrow opens (`s3://bucket/prefix`)."""
@@ -49,24 +70,20 @@ class Store:
     root: str
 
     @classmethod
-    def open(cls, url: str) -> Store:
-        """Open and probe a store.
+    def open(cls, url: str, key: str = "store") -> Store:
+        """Open a place to write to, and probe it; `key` is the setting that named it.
 
         Raises:
             RequestError: the store cannot be created or written to.
         """
         try:
-            fs, root = (
-                pa.fs.FileSystem.from_uri(url)
-                if "://" in url
-                else (pa.fs.LocalFileSystem(), str(Path(url).expanduser().resolve()))
-            )
+            fs, root = locate(url)
             store = cls(fs, root)
             fs.create_dir(root, recursive=True)
             store._probe()
         except (OSError, pa.ArrowException) as error:
             raise RequestError(
-                f"store={url}: cannot be written ({_first_line(error)}); give a directory or URL that you may write to"
+                f"{key}={url}: cannot be written ({_first_line(error)}); give a directory or URL that you may write to"
             ) from error
         return store
 
@@ -115,18 +132,8 @@ class Artifact:
             return stream.read()
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file so that readers see all of it or nothing.
-
-        On a local disk that is write-then-rename; an object store's single put is atomic by itself.
-        """
-        target = self.at(name)
-        self.fs.create_dir(posixpath.dirname(target), recursive=True)
-        local = isinstance(self.fs, pa.fs.LocalFileSystem)
-        path = f"{target}.{time.time_ns()}.partial" if local else target
-        with self.fs.open_output_stream(path) as stream:
-            stream.write(content)
-        if local:
-            self.fs.move(path, target)
+        """Write a file so that readers see all of it or nothing."""
+        write_whole(self.fs, self.at(name), content)
 
     def remove(self, name: str = "") -> None:
         """Delete a sub-folder (or the whole artifact) if it is there."""
@@ -200,6 +207,14 @@ class Table:
     def ids(self) -> list[str]:
         """All image ids, sorted."""
         return sorted(self._places)
+
+    def all_ids(self) -> list[str]:
+        """What is in the column at this moment, sorted: an id that is there twice is told twice."""
+        ids: list[str] = []
+        for path in self.files:
+            with suppress(pa.ArrowInvalid, OSError), pq.ParquetFile(path, filesystem=self.fs) as shard:
+                ids += shard.read(columns=["image_id"]).column(0).to_pylist()
+        return sorted(ids)
 
     def column(self, name: str) -> dict[str, Any]:
         """One (small) column of the whole table by image id."""

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from amn_ray.config import PipelineConfig, register
+from amn_ray.config import SCHEMAS, register
 from amn_ray.errors import RequestError, RunError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -77,7 +77,8 @@ def _sentence(error: BaseException) -> str:
 
 
 def _nearest(key: str) -> str:
-    matches = difflib.get_close_matches(key, list(_keys(PipelineConfig)), n=1)
+    keys = [name for schema in SCHEMAS.values() for name in _keys(schema)]
+    matches = difflib.get_close_matches(key, keys, n=1)
     return f", did you mean {matches[0]}" if matches else ""
 
 

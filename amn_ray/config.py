@@ -7,6 +7,7 @@ out of range is refused before anything starts.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,9 @@ from amn_ray.data.shapes import ShapesConfig
 from amn_ray.data.source import DatasetConfig
 from amn_ray.data.voc import VocConfig
 from amn_ray.errors import RequestError
+from amn_ray.export import ExportConfig
 from amn_ray.nn.config import BackboneConfig
+from amn_ray.predict import PredictConfig
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
@@ -52,6 +55,10 @@ class TrackingConfig:
     uri: str | None = None
     """null keeps a SQLite file and the artifacts in the store; else the URI of a tracking server."""
     experiment: str = "amn-ray"
+    register: str | None = None
+    """Also enter the segmentation model into MLflow's registry, under this name."""
+    alias: str = "champion"
+    """The alias that the registered version gets."""
 
 
 @dataclass(kw_only=True)
@@ -63,7 +70,7 @@ class PipelineConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     store: str = "outputs"
     """Directory or URL of all artifacts."""
-    until: str = "amn_seed"
+    until: str = "deeplab_crf"
     """The last step: images, cam, seed, amn, amn_seed, irn, deeplab or deeplab_crf."""
     branch: str = "amn"
     """Whose maps IRN refines: amn, or cam, which skips AMN (the paper's baseline)."""
@@ -91,16 +98,21 @@ class PipelineConfig:
             stage.backbone = self.backbone
 
 
+SCHEMAS: Mapping[str, type] = {"pipeline": PipelineConfig, "export": ExportConfig, "predict": PredictConfig}
+"""The root configuration of each job in conf/."""
+
+
 def register() -> None:
     """Make the dataclasses known to Hydra, as the schemas that conf/ names."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=PipelineConfig)
+    for job, node in SCHEMAS.items():
+        store.store(name=f"{job}_schema", node=node)
     for name, node in (("shapes", ShapesConfig), ("voc", VocConfig), ("folder", FolderConfig)):
         store.store(group="schema/dataset", name=name, node=node)
 
 
-def load(composed: DictConfig) -> PipelineConfig:
-    """The composed YAML as checked dataclasses.
+def load(composed: DictConfig) -> Any:
+    """The composed YAML as checked dataclasses, of the type that its schema names.
 
     Raises:
         RequestError: a value is out of its range; the sentence begins with the full key.

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from amn_ray import runs
 from amn_ray.artifacts import Artifact, Store, fingerprint, git_commit
 from amn_ray.cluster import Cluster
-from amn_ray.config import PipelineConfig, flat
+from amn_ray.config import PipelineConfig, TrackingConfig, flat
 from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.source import DatasetConfig, Source
 from amn_ray.data.voc import Voc, VocConfig
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.reporting import console, results
+from amn_ray.segmenter import WEIGHTS, Settings, write_model
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.backbone import stage as backbone
 from amn_ray.stages.cam import stage as cam
@@ -108,7 +111,10 @@ def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
         for step in steps(config, splits, make):
             if step == config.until:
                 break
+        if "deeplab_crf" in make.artifacts:
+            log_model(make, config.tracking)
         figures = results.draw(make.artifacts, make.manifests, folder / "figures")
+        runs.record(folder, {step: made for step, made in make.artifacts.items() if not step.endswith("_score")})
         summary = folder / "summary.json"
         summary.write_text(json.dumps(make.summary, indent=2))
         for path in [*figures, summary]:
@@ -119,6 +125,16 @@ def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
     console.summary_table(make.summary)
     console.where_to_look(summary, folder / "figures")
     return make.summary
+
+
+def log_model(make: Maker, config: TrackingConfig) -> None:
+    """The segmentation network with its CRF, as a model in the MLflow run of its training."""
+    predictions, refined, images = (make.artifacts[step] for step in ("deeplab", "deeplab_crf", "images"))
+    with make.tracker.run("deeplab", predictions.fingerprint, make.tags, make.parent) as child:
+        if not child.has_model:
+            with tempfile.TemporaryDirectory() as folder:
+                write_model(Path(folder), Settings.of(predictions, refined, images), predictions.read(WEIGHTS))
+                child.model(make.tracker.uri, Path(folder), config.register, config.alias)
 
 
 def open_source(config: DatasetConfig) -> Source:

@@ -5,11 +5,14 @@ The same command continues its own run (found by the fingerprint of its configur
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,10 @@ from amn_ray.config import TrackingConfig
 from amn_ray.errors import RequestError
 
 FINGERPRINT = "fingerprint"
+MODEL_TAG = "model_uri"
+PACKAGE = Path(__file__).parent
+MODEL_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pillow", "pyarrow", "pydensecrf2", "safetensors")
+"""What the logged model needs besides our code, which travels with it."""
 MAX_BATCH = 1000
 """Metrics per request, MLflow's own limit."""
 
@@ -121,6 +128,47 @@ class TrackedRun:
     def artifact(self, path: Path) -> None:
         """A file."""
         self.client.log_artifact(self.run_id, str(path))
+
+    @property
+    def has_model(self) -> bool:
+        """Whether `model` was called for this run."""
+        return MODEL_TAG in self.client.get_run(self.run_id).data.tags
+
+    def model(self, uri: str, folder: Path, register: str | None, alias: str) -> None:
+        """Log the model of amn_ray.segmenter whose data is in `folder`.
+
+        Args:
+            uri: of the tracking server or database.
+            folder: see segmenter.write_model.
+            register: a name in MLflow's model registry; None registers nothing.
+            alias: given to the registered version.
+        """
+        # Imported here: seconds, and needed once in a pipeline's life.
+        import mlflow.pyfunc
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import ColSpec, Schema
+
+        mlflow.set_tracking_uri(uri)
+        # Else the model goes to the default experiment, whose files are in the working directory.
+        mlflow.set_experiment(experiment_id=self.client.get_run(self.run_id).info.experiment_id)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # else it lists what it would have guessed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no input example: a signature says it better
+            made = Model.log(
+                artifact_path=None,
+                name="segmenter",
+                flavor=mlflow.pyfunc,
+                run_id=self.run_id,
+                registered_model_name=register,
+                loader_module="amn_ray.segmenter",
+                data_path=str(folder),
+                code_paths=[str(PACKAGE)],
+                pip_requirements=[f"{name}=={version(name)}" for name in MODEL_PACKAGES],
+                signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema([ColSpec("binary", "mask")])),
+            )
+        if register is not None:
+            self.client.set_registered_model_alias(register, alias, made.registered_model_version)
+        self.tags({MODEL_TAG: made.model_uri})
 
 
 class EpochCallback(UserCallback):

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import numerics, processes
+from benchmarks import boundaries, numerics, processes
 
 
 def main() -> None:
@@ -31,7 +31,8 @@ def main() -> None:
             stages.add_row(step, f"{peak:.1f}")
         measures = [
             numerics.maps, partial(numerics.rounding, store), numerics.crf, numerics.thresholds, numerics.storage,
-            processes.crf_actors,
+            processes.crf_actors, boundaries.walk, boundaries.training_step, numerics.deeplab,
+            partial(processes.predict_actors, store),
         ]  # fmt: skip
         for measure in measures:
             for what, against, ratio, target in measure():

@@ -21,14 +21,17 @@ from amn_ray.data.transforms import resize_image
 from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
 from amn_ray.evaluation.thresholds import confusion_curve, count_image, threshold_grid
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.nn.maps import to_row
-from amn_ray.nn.precision import has_bf16
+from amn_ray.nn.maps import hard_labels, to_row
+from amn_ray.nn.precision import autocast, has_bf16
 from amn_ray.nn.resnet import normalise
 from amn_ray.nn.weights import load_module
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.model import CamNet, cam_maps
 from amn_ray.stages.crf.config import CrfConfig
-from amn_ray.stages.crf.model import ImageCrf, hard_labels
+from amn_ray.stages.crf.model import ImageCrf
+from amn_ray.stages.deeplab.config import DeepLabConfig
+from amn_ray.stages.deeplab.example import grid_size
+from amn_ray.stages.deeplab.model import DeepLabNet, predict, segmentation_loss
 from benchmarks.timing import in_turn
 
 CPU = torch.device("cpu")
@@ -185,3 +188,26 @@ def storage() -> Iterator[Row]:
     stored = to_row("x", keys, small)["maps"]
     assert isinstance(stored, bytes)
     yield "stored maps (before zstd)", "full-size float32", len(stored) / full.nbytes, "≤ 0.1"
+
+
+def deeplab() -> Iterator[Row]:
+    """DeepLabv2 with ResNet-50: a training step of crops of 321, and predictions of photographs; three scales each."""
+    config = DeepLabConfig(backbone=BackboneConfig(weights=None))
+    model = DeepLabNet(config, CLASSES).to(memory_format=torch.channels_last)
+    image_BCHW = normalise(torch.from_numpy(np.stack([image for image, _, _ in pictures(2)]))[:, :321, :321])
+    image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
+    sizes = [grid_size((321, 321), scale) for scale in config.scales]
+    labels = [torch.zeros(2, *size, dtype=torch.uint8) for size in [*sizes, sizes[0]]]
+    counts = [torch.tensor(label.numel()) for label in labels]
+
+    def train() -> None:
+        with autocast(CPU, config.precision):
+            pyramid = model.train()(image_BCHW)
+        segmentation_loss([logits.float() for logits in pyramid], labels, counts).backward()
+
+    def test() -> None:
+        predict(model.eval(), [image for image, _, _ in pictures(2)], device=CPU, precision=config.precision)
+
+    seconds = in_turn({"train": train, "test": test}, rounds=3)
+    yield "DeepLab training, ResNet-50: images/s", "", 2 / seconds["train"], ""
+    yield "DeepLab prediction, ResNet-50: images/s", "", 2 / seconds["test"], ""

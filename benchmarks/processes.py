@@ -14,12 +14,15 @@ import psutil
 import ray
 
 from amn_ray.cluster import Cluster, ClusterConfig
+from amn_ray.data.images import encode_png
+from amn_ray.predict import PredictConfig, predict
 from amn_ray.stages.crf.config import CrfConfig
 from amn_ray.stages.crf.model import refined_seed
 from benchmarks.numerics import Row, pictures, soft_maps
 from benchmarks.timing import in_turn
 
 IMAGES = 16
+PREDICTED = 128
 
 
 @ray.remote(num_cpus=1)
@@ -51,6 +54,25 @@ def crf_actors() -> Iterator[Row]:
     seconds = in_turn({"one": lambda: run(1), "two": lambda: run(2)}, rounds=3)
     ray.shutdown()
     yield "CRF on 2 actors", "on 1 actor", seconds["one"] / seconds["two"], "≥ 1.8"
+
+
+def predict_actors(store: Path) -> Iterator[Row]:
+    """`jobs/predict.py` with the demo's network, from the first image to the last mask, actors' start included."""
+    folder = store / "pictures"
+    folder.mkdir()
+    for index, (image, _, _) in enumerate(pictures(PREDICTED)):
+        (folder / f"{index}.png").write_bytes(encode_png(image))
+
+    def run(actors: int) -> None:
+        cluster = ClusterConfig(object_store_gb=0.3, map_actors=actors)
+        predict(
+            PredictConfig(images=str(folder), out=str(store / "out"), store=str(store), overwrite=True, cluster=cluster)
+        )
+
+    seconds = in_turn({"one": lambda: run(1), "two": lambda: run(2)}, rounds=1)
+    ray.shutdown()
+    for name in ("one", "two"):
+        yield f"predict with CRF, {name} actor(s): images/s", "", PREDICTED / seconds[name], ""
 
 
 def memory(store: Path) -> Iterator[tuple[str, float]]:

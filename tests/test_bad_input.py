@@ -44,7 +44,6 @@ def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
         ("crf.amn.conf_bg=0.9", ["crf.amn.conf_bg=0.9", "conf_fg"]),
         ("amn.lc=[layer5]", ["amn.lc", "layer5", "layer4"]),
         ("until=deeplap", ["until=deeplap", "amn"]),
-        ("branch=cam", ["until=amn_seed", "branch=cam", "until=irn"]),
         ("irn.radius=1", ["irn.radius=1", "at least 2"]),
         ("irn.scale=[1.5,0.5]", ["irn.scale", "smallest, largest"]),
         ("backbone.name=vgg16", ["backbone.name=vgg16", "resnet50"]),

@@ -54,6 +54,15 @@ def test_every_row_is_mapped_once(
     assert len(calls(tmp_path)) == ROWS
 
 
+def test_a_run_that_died_between_its_last_row_and_its_manifest_maps_nothing_again(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    run(cluster, places, ONE, log=str(tmp_path))
+    assert run(cluster, places, ONE, log=str(tmp_path)) == 0
+    assert len(calls(tmp_path)) == ROWS
+    assert places[1].table("rows").all_ids() == [f"{index:03d}" for index in range(ROWS)]
+
+
 def test_a_run_that_died_goes_on_without_losing_or_repeating_rows(
     cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
 ) -> None:

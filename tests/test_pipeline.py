@@ -12,12 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
@@ -28,6 +27,7 @@ from amn_ray.cluster import Cluster
 from amn_ray.data.images import encode_mask
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.nn.config import BackboneConfig
+from amn_ray.runs import find
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
 
@@ -37,6 +37,9 @@ SETTINGS = [
     "cluster.object_store_gb=0.2",
     "cam.epochs=2", "cam.batch_size=8", "cam.crop=64", "cam.long_side=[64,80]", "cam.scales=[1.0]",
     "amn.epochs=2", "amn.batch_size=8", "amn.crop=64", "amn.scale=[1.0,1.2]", "amn.scales=[1.0]",
+    "irn.epochs=1", "irn.batch_size=8", "irn.crop=64", "irn.radius=4",
+    "deeplab.iterations=5", "deeplab.batch_size=8", "deeplab.accumulate=2", "deeplab.crop=65",
+    "deeplab.scales=[1.0,0.5]",
 ]  # fmt: skip
 
 
@@ -66,16 +69,18 @@ def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None
 
 
 def write_folder(root: Path, masks: bool) -> Path:
-    source = Shapes(ShapesConfig(num_train=24, size=64))
+    source = Shapes(ShapesConfig(num_train=24, num_val=6, size=64))
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
-    lines = ["image,labels"]
-    for record in source.listing("train").records:
+    lines = ["image,labels,split"]
+    records = {split: source.listing(split).records for split in ("train", "val")}
+    for split, record in ((split, record) for split, listed in records.items() for record in listed):
         image, mask = source.load(record)
         (root / "images" / f"{record.image_id}.png").write_bytes(image)
         if masks and mask is not None:
             (root / "masks" / f"{record.image_id}.png").write_bytes(encode_mask(mask))
-        lines.append(f"{record.image_id}.png," + ";".join(source.classes[label - 1] for label in record.labels))
+        labels = ";".join(source.classes[label - 1] for label in record.labels)
+        lines.append(f"{record.image_id}.png,{labels},{split}")
     (root / "labels.csv").write_text("\n".join(lines))
     return root
 
@@ -84,21 +89,16 @@ def manifests(store: Path) -> dict[str, dict[str, Any]]:
     return {str(path.parent): json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")}
 
 
-def artifact(store: Path, stage: str) -> Artifact:
-    (path,) = store.glob(f"{stage}/*/manifest.json")
-    return Artifact(pa.fs.LocalFileSystem(), str(path.parent), stage, path.parent.name)
+def runs_of(store: Path) -> Mapping[str, Artifact]:
+    """What each step of the store's last run made."""
+    return find(Store.open(str(store)), None).artifacts
 
 
-def tables(store: Path, stage: str) -> list[dict[str, Any]]:
-    """All tables of a stage's artifacts, in the order in which they were made."""
-    folders = sorted(store.glob(f"{stage}/*/manifest.json"), key=lambda path: path.stat().st_mtime)
-    names = ("maps", "masks")
-    return [
-        pq.read_table(path.parent / name).sort_by("image_id").to_pydict()
-        for path in folders
-        for name in names
-        if (path.parent / name).is_dir()
-    ]
+def table(store: Path, step: str) -> dict[str, Any]:
+    """The maps or masks of a step."""
+    artifact = runs_of(store)[step]
+    (folder,) = (artifact.at(name) for name in ("maps", "masks") if artifact.exists(name))
+    return pq.read_table(folder).sort_by("image_id").to_pydict()
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
 
 def test_a_killed_run_without_ground_truth_ends_with_the_same_tables(runs: tuple[Path, Path, str]) -> None:
     quiet, killed, _ = runs
-    for stage in ("cam", "crf"):
-        first, second = tables(quiet, stage)[0], tables(killed, stage)[0]
+    for step in ("cam", "seed"):
+        first, second = table(quiet, step), table(killed, step)
         assert len(set(first["image_id"])) == len(first["image_id"]) == 24
         assert first == second
 
@@ -129,13 +129,14 @@ def test_amn_without_ground_truth_makes_the_same_maps(
     runs: tuple[Path, Path, str], cluster: Cluster, tmp_path: Path
 ) -> None:
     quiet, killed, _ = runs
-    images, seeds = artifact(killed, "images"), artifact(killed, "crf")
+    found = runs_of(killed)
+    images, seeds = found["images"], found["seed"]
     store = Store.open(str(tmp_path))
     output = store.artifact("amn", 1, {}, {})
     settings = next(iter(m for m in manifests(quiet).values() if m["stage"] == "amn"))["config"]
     backbone = BackboneConfig(**settings.pop("backbone"))
     amn.run(AmnConfig(backbone=backbone, **settings), {"images": images, "seeds": seeds}, output, cluster)
-    assert pq.read_table(output.at("maps")).sort_by("image_id").to_pydict() == tables(quiet, "amn")[0]
+    assert pq.read_table(output.at("maps")).sort_by("image_id").to_pydict() == table(quiet, "amn")
 
 
 def test_the_same_command_again_makes_nothing_anew(runs: tuple[Path, Path, str]) -> None:
@@ -156,9 +157,13 @@ def test_the_summary_names_every_step_and_its_metrics(runs: tuple[Path, Path, st
     assert str(path) in output
     for step in ("cam", "amn"):
         assert {"miou", "best_miou", "best_tau", "tau_width", "images_per_second", "loss"} <= summary[step].keys()
-    assert {"miou", "images_per_second"} <= summary["seed"].keys()
+    for step in ("seed", "amn_seed", "irn", "deeplab", "deeplab_crf"):
+        assert {"miou", "precision", "recall", "images_per_second"} <= summary[step].keys()
     figures = {figure.name for figure in path.parent.glob("figures/*.png")}
-    assert figures == {"miou_by_threshold.png", "best_threshold.png", "class_iou.png", "examples.png"}
+    assert figures == {
+        "miou_by_threshold.png", "best_threshold.png", "class_iou.png", "confusion.png", "examples.png",
+        "predictions.png",
+    }  # fmt: skip
     for figure in path.parent.glob("figures/*.png"):
         with Image.open(figure) as picture:
             assert np.asarray(picture.convert("L")).std() > 5, f"{figure} is blank"
@@ -174,7 +179,10 @@ def test_mlflow_holds_one_parent_and_a_child_per_step(runs: tuple[Path, Path, st
         parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
         assert len(parents) == 1, "a resumed pipeline continues its own run"
         names = sorted(run.info.run_name for run in found if run.data.tags.get("mlflow.parentRunId"))
-        assert names == (["amn", "amn_seed"] if store == quiet else []) + ["cam", "images", "seed"]
+        steps = ["images", "images_val", "cam", "seed"]
+        assert names == sorted(
+            [*steps, "amn", "amn_seed", "irn", "deeplab", "deeplab_crf"] if store == quiet else steps
+        )
         assert {run.info.status for run in found} == {"FINISHED"}
         children = {run.info.run_name: run for run in found}
         history = client.get_metric_history(children["cam"].info.run_id, "cam/loss_curve")
@@ -182,5 +190,16 @@ def test_mlflow_holds_one_parent_and_a_child_per_step(runs: tuple[Path, Path, st
         assert parents[0].data.params["cam.epochs"] == "2"
         assert children["cam"].data.params["epochs"] == "2"
         assert {"dataset", "git_commit", "fingerprint"} <= parents[0].data.tags.keys()
+        if store == quiet:
+            assert "model_uri" in children["deeplab"].data.tags
     scored = {name: run for name, run in children.items() if any(key.endswith("miou") for key in run.data.metrics)}
     assert not scored, "without ground truth nothing is scored"
+
+
+def test_the_val_split_is_what_the_segmentation_network_is_judged_on(runs: tuple[Path, Path, str]) -> None:
+    quiet, _, _ = runs
+    for step in ("deeplab", "deeplab_crf"):
+        ids = table(quiet, step)["image_id"]
+        assert len(ids) == 6
+        assert all(image_id.startswith("val") for image_id in ids)
+    assert len(table(quiet, "irn")["image_id"]) == 24

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,37 @@ def encode_mask(mask_HW: np.ndarray) -> bytes:
     """Label values uint8 (H, W) -> a grey PNG of the same values, small and fast rather than smallest."""
     stream = io.BytesIO()
     Image.fromarray(mask_HW).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+@lru_cache(maxsize=1)
+def voc_palette() -> np.ndarray:
+    """VOC's colours: uint8 (256, 3), label -> RGB; 0 is black and 255 off-white."""
+    palette = np.zeros((256, 3), np.uint8)
+    for label in range(256):
+        rest, colour = label, [0, 0, 0]
+        for bit in range(7, -1, -1):
+            for channel in range(3):
+                colour[channel] |= (rest >> channel & 1) << bit
+            rest >>= 3
+        palette[label] = colour
+    return palette
+
+
+def encode_palette_mask(mask_HW: np.ndarray) -> bytes:
+    """Label values uint8 (H, W) -> a PNG of mode P in VOC's colours, as people and other frameworks expect masks."""
+    image = Image.fromarray(mask_HW)
+    image.putpalette(voc_palette().tobytes())
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def encode_overlay(image_HWC: np.ndarray, mask_HW: np.ndarray) -> bytes:
+    """An image under its half-transparent mask, as JPEG; background stays as it is."""
+    painted = np.where(mask_HW[..., None] > 0, image_HWC // 2 + voc_palette()[mask_HW] // 2, image_HWC)
+    stream = io.BytesIO()
+    Image.fromarray(painted).save(stream, "JPEG", quality=90)
     return stream.getvalue()
 
 

@@ -57,3 +57,17 @@ def foreground_error_rates(confusion: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     over, missed = (predicted - hit)[occurs] / union[occurs], (truth - hit)[occurs] / union[occurs]
     return float(over.mean()), float(missed.mean())
+
+
+def foreground_precision_recall(confusion: np.ndarray) -> tuple[float, float]:
+    """(precision, recall): the means over the foreground classes that occur of hits by predicted (true) pixels.
+
+    A class that is never predicted has precision 0, one that is never true recall 0.
+    """
+    hit = np.diagonal(confusion)[1:].astype(np.float64)
+    predicted, truth = confusion.sum(0)[1:], confusion.sum(1)[1:]
+    occurs = predicted + truth > 0
+    if not occurs.any():
+        return float("nan"), float("nan")
+    precision, recall = hit / np.maximum(predicted, 1), hit / np.maximum(truth, 1)
+    return float(precision[occurs].mean()), float(recall[occurs].mean())

@@ -48,3 +48,9 @@ def full_size(maps_Khw: np.ndarray, height: int, width: int) -> np.ndarray:
     for target, map_hw in zip(full, maps_Khw, strict=True):
         target[:] = np.asarray(Image.fromarray(map_hw).resize((width, height), Image.Resampling.BILINEAR))
     return full
+
+
+def hard_labels(maps_KHW: np.ndarray, threshold: float) -> np.ndarray:
+    """Argmax of the maps behind a constant background: int32 (H, W), 0 = background, k = the k-th map (1…K)."""
+    background = np.full((1, *maps_KHW.shape[1:]), threshold, maps_KHW.dtype)
+    return np.concatenate([background, maps_KHW]).argmax(0).astype(np.int32)

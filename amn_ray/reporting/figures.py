@@ -16,18 +16,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-
-def voc_palette() -> np.ndarray:
-    """VOC's colour map uint8 (256, 3): the bits of a label, spread over the channels; 255 is off-white."""
-    palette = np.zeros((256, 3), np.uint8)
-    for label in range(256):
-        rest, colour = label, [0, 0, 0]
-        for bit in range(7, -1, -1):
-            for channel in range(3):
-                colour[channel] |= (rest >> channel & 1) << bit
-            rest >>= 3
-        palette[label] = colour
-    return palette
+from amn_ray.data.images import voc_palette
 
 
 def _save(figure: Figure, path: Path) -> Path:
@@ -76,39 +65,50 @@ def class_iou_bars(tables: Mapping[str, Mapping[str, float | None]], path: Path)
     return _save(figure, path)
 
 
+def confusion_heat_map(confusion: np.ndarray, names: Sequence[str], title: str, path: Path) -> Path:
+    """What the pixels of each class were taken for: int64 (N+1, N+1), rows = truth, as shares of their row."""
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    side = max(4, 0.45 * len(names))
+    figure, axes = plt.subplots(figsize=(side + 1, side))
+    image = axes.imshow(share, cmap="magma", vmin=0, vmax=1)
+    if len(names) <= 25:  # beyond that, numbers are too small to read
+        for y, x in np.argwhere(share >= 0.01):
+            axes.text(
+                x, y, f"{100 * share[y, x]:.0f}", ha="center", va="center", fontsize=7,
+                color="black" if share[y, x] > 0.6 else "white",
+            )  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set(xlabel="prediction", ylabel="truth", title=title)
+    figure.colorbar(image, label="share of the class's pixels", fraction=0.046)
+    return _save(figure, path)
+
+
 @dataclass(frozen=True)
-class PanelRow:
-    """One image of the panel, as arrays (H, W, 3) for pictures and uint8 (H, W) for masks; None leaves a gap."""
+class Picture:
+    """One cell of a panel."""
 
     image: np.ndarray
-    truth: np.ndarray | None
-    cam: np.ndarray
-    """float32 (H, W), the largest CAM of the image's classes."""
-    seed: np.ndarray | None
-    amn: np.ndarray | None
-    """float32 (H, W), the largest AMN map."""
-    prediction: np.ndarray | None
+    """uint8 (H, W, 3)."""
+    mask: np.ndarray | None = None
+    """Labels uint8 (H, W), shown instead of the image."""
+    heat: np.ndarray | None = None
+    """float32 (H, W) in [0, 1], shown over the image."""
 
 
-def example_panel(rows: Sequence[PanelRow], path: Path) -> Path:
-    """Image, ground truth, CAM, seed, AMN map and prediction of a few images (paper Figure 5), in VOC's colours."""
-    titles = ("image", "ground truth", "CAM", "seed", "AMN", "prediction")
+def example_panel(rows: Sequence[Mapping[str, Picture]], path: Path) -> Path:
+    """Some images (rows) after every step (columns, by title), in VOC's colours (paper Figures 5 and 7)."""
+    titles = list(rows[0])
     figure, grid = plt.subplots(len(rows), len(titles), figsize=(2 * len(titles), 1.9 * len(rows)), squeeze=False)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
     for axes_row, row in zip(grid, rows, strict=True):
-        pictures = (row.image, row.truth, row.cam, row.seed, row.amn, row.prediction)
-        for axes, title, picture in zip(axes_row, titles, pictures, strict=True):
+        for axes, title in zip(axes_row, titles, strict=True):
+            picture = row[title]
             axes.set_axis_off()
-            if axes_row is grid[0]:
-                axes.set_title(title, fontsize=9)
-            if picture is None:
-                continue
-            if picture.dtype == np.uint8 and picture.ndim == 2:
-                axes.imshow(paint(picture), interpolation="nearest")
-            elif picture.ndim == 2:
-                axes.imshow(row.image)
-                axes.imshow(picture, cmap="jet", vmin=0, vmax=1, alpha=0.6)
-            else:
-                axes.imshow(picture)
+            axes.imshow(picture.image if picture.mask is None else paint(picture.mask), interpolation="nearest")
+            if picture.heat is not None:
+                axes.imshow(picture.heat, cmap="jet", vmin=0, vmax=1, alpha=0.6)
     figure.subplots_adjust(wspace=0.04, hspace=0.04)
     return _save(figure, path)
 

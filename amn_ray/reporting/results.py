@@ -10,11 +10,14 @@ import numpy as np
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_image, decode_mask
-from amn_ray.nn.maps import from_row, full_size
+from amn_ray.nn.maps import from_row, full_size, hard_labels
 from amn_ray.reporting import figures
 
 EXAMPLES = 6
 MAPS = ("cam", "amn")
+TRAIN_STEPS = ("cam", "seed", "amn", "amn_seed", "irn")
+VAL_STEPS = ("deeplab", "deeplab_crf")
+"""The steps whose results the two panels show."""
 
 
 def one_line(metrics: Mapping[str, float]) -> str:
@@ -41,9 +44,21 @@ def draw(artifacts: Mapping[str, Artifact], manifests: Mapping[str, dict[str, An
         figures.class_iou_bars({step: manifest["iou"] for step, manifest in scores.items()}, folder / "class_iou.png"),
         _class_table({step: manifest["iou"] for step, manifest in scores.items()}, folder / "class_iou.csv"),
     ]
-    rows = _examples(artifacts, scores)
-    if rows:
-        drawn.append(figures.example_panel(rows, folder / "examples.png"))
+    last = list(scores)[-1]
+    confusion = np.array(scores[last]["confusion"])
+    drawn.append(
+        figures.confusion_heat_map(
+            confusion, list(scores[last]["iou"]), f"Confusion of {last}", folder / "confusion.png"
+        )
+    )
+    evaluated = artifacts.get("images_val", artifacts["images"])
+    panels = (("examples", artifacts["images"], TRAIN_STEPS), ("predictions", evaluated, VAL_STEPS))
+    for name, images, candidates in panels:
+        steps = [step for step in candidates if step in scores]
+        if steps:
+            ids = _examples(artifacts[f"{steps[0]}_score"])
+            rows = [_example(image_id, images, {step: artifacts[step] for step in steps}, scores) for image_id in ids]
+            drawn.append(figures.example_panel(rows, folder / f"{name}.png"))
     return drawn
 
 
@@ -60,44 +75,35 @@ def _class_table(tables: Mapping[str, Mapping[str, float | None]], path: Path) -
     return path
 
 
-def _examples(artifacts: Mapping[str, Artifact], scores: Mapping[str, dict[str, Any]]) -> list[figures.PanelRow]:
-    """A fixed choice of evaluated images, spread evenly over the split."""
-    best = artifacts["cam_score"].table("images").column("best_tau")
-    scored = [image_id for image_id, tau in best.items() if tau is not None]
-    chosen = [scored[i] for i in np.linspace(0, len(scored) - 1, min(EXAMPLES, len(scored))).astype(int)]
-    return [_example(image_id, artifacts, scores) for image_id in chosen]
+def _examples(score: Artifact) -> list[str]:
+    """A fixed choice of scored images, spread evenly over the split."""
+    scored = [image_id for image_id, truth in score.table("images").column("truth").items() if truth is not None]
+    return [scored[i] for i in np.linspace(0, len(scored) - 1, min(EXAMPLES, len(scored))).astype(int)]
 
 
 def _example(
-    image_id: str, artifacts: Mapping[str, Artifact], scores: Mapping[str, dict[str, Any]]
-) -> figures.PanelRow:
-    row = artifacts["images"].table("rows").take([image_id], ["image", "mask"])[0]
+    image_id: str, images: Artifact, made: Mapping[str, Artifact], scores: Mapping[str, dict[str, Any]]
+) -> dict[str, figures.Picture]:
+    """The image after each step; maps also cut at their default τ."""
+    row = images.table("rows").take([image_id], ["image", "mask"])[0]
     image_HWC = decode_image(row["image"])
     size = image_HWC.shape[:2]
-    maps = {step: _maps(artifacts[step], image_id, size) for step in MAPS if step in artifacts}
-    last = "amn" if "amn" in maps else "cam"
-    keys, maps_KHW = maps[last]
-    threshold = scores[last]["config"]["threshold"]
-    labels = np.array([0, *keys], np.uint8)
-    constant = np.full((1, *size), threshold, np.float32)
-    return figures.PanelRow(
-        image=image_HWC,
-        truth=decode_mask(row["mask"]),
-        cam=_largest(maps["cam"][1], size),
-        seed=_mask(artifacts["seed"], image_id) if "seed" in artifacts else None,
-        amn=_largest(maps["amn"][1], size) if "amn" in maps else None,
-        prediction=labels[np.concatenate([constant, maps_KHW]).argmax(0)],
-    )
-
-
-def _maps(artifact: Artifact, image_id: str, size: tuple[int, int]) -> tuple[list[int], np.ndarray]:
-    row = artifact.table("maps").take([image_id], ["keys", "maps", "h", "w"])[0]
-    return row["keys"], full_size(from_row(row), *size)
-
-
-def _largest(maps_KHW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return maps_KHW.max(0) if len(maps_KHW) else np.zeros(size, np.float32)
-
-
-def _mask(artifact: Artifact, image_id: str) -> np.ndarray:
-    return decode_mask(artifact.table("masks").take([image_id], ["mask"])[0]["mask"])
+    pictures = {
+        "image": figures.Picture(image_HWC),
+        "ground truth": figures.Picture(image_HWC, decode_mask(row["mask"])),
+    }
+    for step, artifact in made.items():
+        if step in MAPS:
+            stored = artifact.table("maps").take([image_id], ["keys", "maps", "h", "w"])[0]
+            maps_KHW = full_size(from_row(stored), *size)
+            heat = maps_KHW.max(0) if len(maps_KHW) else np.zeros(size, np.float32)
+            pictures[step] = figures.Picture(image_HWC, heat=heat)
+            threshold = scores[step]["config"]["threshold"]
+            labels = np.array([0, *stored["keys"]], np.uint8)
+            pictures[f"{step} at τ = {threshold}"] = figures.Picture(
+                image_HWC, labels[hard_labels(maps_KHW, threshold)]
+            )
+        else:
+            mask = artifact.table("masks").take([image_id], ["mask"])[0]["mask"]
+            pictures[step] = figures.Picture(image_HWC, decode_mask(mask))
+    return pictures

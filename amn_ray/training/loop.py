@@ -45,7 +45,8 @@ class Loop:
         self.device = ray.train.torch.get_device()
 
         torch.manual_seed(job.feed.seed)
-        self.plain_model = build().to(memory_format=torch.channels_last)
+        # On its device before the optimizer exists: a checkpoint's momenta go where their parameters are.
+        self.plain_model = build().to(self.device).to(memory_format=torch.channels_last)
         self.optimizer, self.schedule = optimise(self.plain_model)
         self.epoch = 0
         self.history: list[dict[str, float]] = []

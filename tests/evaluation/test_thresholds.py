@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from amn_ray.evaluation.confusion import class_iou, confusion_matrix, foreground_error_rates, mean_iou
+from amn_ray.evaluation.confusion import (
+    class_iou,
+    confusion_matrix,
+    foreground_error_rates,
+    foreground_precision_recall,
+    mean_iou,
+)
 from amn_ray.evaluation.thresholds import (
     best_threshold,
     confusion_curve,
@@ -87,6 +93,11 @@ def test_iou_by_hand_with_a_class_that_does_not_occur() -> None:
     over, missed = foreground_error_rates(confusion)
     assert over == pytest.approx((1 / 3 + 0) / 2)
     assert missed == pytest.approx((1 / 3 + 1) / 2)
+    # Class 1: 1 of 2 predicted and of 2 true pixels is hit. Class 2 is never hit. Class 3 does not occur.
+    assert foreground_precision_recall(confusion) == pytest.approx((1 / 4, 1 / 4))
+    never_predicted = np.array([[5, 0, 0], [1, 3, 0], [2, 0, 0]])
+    assert foreground_precision_recall(never_predicted) == pytest.approx(((1 + 0) / 2, (3 / 4 + 0) / 2))
+    assert all(np.isnan(foreground_precision_recall(np.array([[7, 0], [0, 0]]))))
 
 
 def test_the_width_is_that_of_the_range_around_the_best_threshold_only() -> None:

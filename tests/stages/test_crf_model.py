@@ -7,8 +7,9 @@ import pytest
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels
 
+from amn_ray.nn.maps import hard_labels
 from amn_ray.stages.crf.config import CrfConfig
-from amn_ray.stages.crf.model import ImageCrf, hard_labels, refined_seed
+from amn_ray.stages.crf.model import ImageCrf, refined_seed
 
 
 def blob(height: int = 40, width: int = 56) -> tuple[np.ndarray, np.ndarray]:

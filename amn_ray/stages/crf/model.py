@@ -12,13 +12,8 @@ from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
 from amn_ray.data.source import IGNORE
+from amn_ray.nn.maps import hard_labels
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
-
-
-def hard_labels(maps_KHW: np.ndarray, threshold: float) -> np.ndarray:
-    """Argmax of the maps behind a constant background map: local labels int32 (H, W)."""
-    background = np.full((1, *maps_KHW.shape[1:]), threshold, maps_KHW.dtype)
-    return np.concatenate([background, maps_KHW]).argmax(0).astype(np.int32)
 
 
 class ImageCrf:

@@ -42,7 +42,7 @@ def run(
 
     images, masks, evaluated = inputs["images"], inputs["masks"], inputs["evaluated"]
     classes = images.manifest()["classes"]
-    missing = _missing_classes(masks, classes)
+    missing = missing_classes(masks, classes)
     history = train(
         _train_worker,
         config,
@@ -63,7 +63,7 @@ def run(
     return {"rows": rows, "history": history, "missing_classes": missing, "metrics": metrics}
 
 
-def _missing_classes(masks: Artifact, classes: Sequence[str]) -> list[str]:
+def missing_classes(masks: Artifact, classes: Sequence[str]) -> list[str]:
     """The classes without a pixel in any pseudo-mask: they cannot be learned, and their IoU will be 0."""
     present = set().union(*masks.table("masks").column("present").values()) - {IGNORE}
     if not present:

@@ -9,14 +9,19 @@ import numpy as np
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
-from amn_ray.evaluation.confusion import class_iou, foreground_error_rates, mean_iou
+from amn_ray.evaluation.confusion import (
+    class_iou,
+    foreground_error_rates,
+    foreground_precision_recall,
+    mean_iou,
+)
 from amn_ray.evaluation.thresholds import ImageCounts, confusion_curve, tau_width, threshold_grid
 from amn_ray.mapping import map_table
 from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.stages.score.infer import COLUMNS, ScoreMaps, ScoreMasks, counts_of
 
 NAME = "score"
-VERSION = 1
+VERSION = 2
 TABLE = "images"
 
 
@@ -59,7 +64,6 @@ def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: l
         return {"metrics": {}}
     best = int(miou_T.argmax())
     default = int(np.flatnonzero(grid == config.threshold)[0])
-    over, missed = foreground_error_rates(confusion_T[default])
     return {
         "metrics": {
             "miou": float(miou_T[default]),
@@ -67,9 +71,9 @@ def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: l
             "best_tau": float(grid[best]),
             "tau_width": tau_width(grid, miou_T, 2),
             "tau_width_1": tau_width(grid, miou_T, 1),
-            "false_positive": over,
-            "false_negative": missed,
+            **_foreground(confusion_T[default]),
         },
+        "confusion": confusion_T[default].tolist(),
         "curve": {"tau": grid.tolist(), "miou": miou_T.tolist()},
         "iou": _by_class(confusion_T[default], classes),
         "best_iou": _by_class(confusion_T[best], classes),
@@ -83,17 +87,22 @@ def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
         confusion[np.ix_(image.truth, image.predicted)] += image.counts[..., 0]
     if not confusion.any():
         return {"metrics": {}}
-    over, missed = foreground_error_rates(confusion)
     undefined = output.table(TABLE).column("undefined")
     return {
         "metrics": {
             "miou": float(mean_iou(confusion)),  # undefined pixels count as background
             "undefined": float(np.mean([share for share in undefined.values() if share is not None])),
-            "false_positive": over,
-            "false_negative": missed,
+            **_foreground(confusion),
         },
+        "confusion": confusion.tolist(),
         "iou": _by_class(confusion, classes),
     }
+
+
+def _foreground(confusion: np.ndarray) -> dict[str, float]:
+    over, missed = foreground_error_rates(confusion)
+    precision, recall = foreground_precision_recall(confusion)
+    return {"false_positive": over, "false_negative": missed, "precision": precision, "recall": recall}
 
 
 def _by_class(confusion: np.ndarray, classes: list[str]) -> dict[str, float | None]:

@@ -1,0 +1,119 @@
+"""Masks of a finished run as files that other frameworks read: palette PNGs in VOC's layout.
+
+<out>/SegmentationClass/<image_id>.png
+<out>/ImageSets/Segmentation/<split>.txt
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from amn_ray import runs
+from amn_ray.artifacts import Artifact, Store, locate, write_whole
+from amn_ray.checks import check_choice
+from amn_ray.data.images import decode_mask, encode_palette_mask
+from amn_ray.errors import RequestError
+from amn_ray.nn.maps import from_row, full_size, hard_labels
+from amn_ray.reporting.console import say
+
+STEPS = ("cam", "seed", "amn", "amn_seed", "irn", "deeplab", "deeplab_crf")
+EVALUATED = ("deeplab", "deeplab_crf")
+"""The steps whose masks are those of the evaluated split; all others' are those of the training images."""
+BATCH = 256
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    """Everything that `jobs/export.py` can be told."""
+
+    stage: str | None = None
+    """Whose masks: cam, seed, amn, amn_seed, irn, deeplab or deeplab_crf; maps are cut at their default τ."""
+    out: str | None = None
+    """Folder to write to."""
+    store: str = "outputs"
+    run: str | None = None
+    """Name of a run (its folder in `<store>/runs/`); null = the one that ended last."""
+    split: str | None = None
+    """train or val; null = the one that the stage has masks of."""
+    overwrite: bool = False
+    """Write into a folder that is not empty."""
+
+    def __post_init__(self) -> None:
+        if self.stage is not None:
+            check_choice(self, "stage", STEPS)
+        if self.split is not None:
+            check_choice(self, "split", ("train", "val"))
+
+
+def export(config: ExportConfig) -> None:
+    """Write all masks and the list of their ids.
+
+    Raises:
+        RequestError: the stage has not run, has no masks of that split, or `out` is not empty.
+    """
+    if config.stage is None:
+        raise RequestError(f"stage is not set: whose masks? stage={'|'.join(STEPS)}")
+    if config.out is None:
+        raise RequestError("out is not set: expected a folder to write to; set out=/path")
+    run = runs.find(Store(*locate(config.store)), config.run)
+    made = run.step(config.stage, needed_by=f"stage={config.stage}")
+    has_val = "images_val" in run.artifacts
+    split = "val" if config.stage in EVALUATED and has_val else "train"
+    if config.split not in (None, split):
+        raise RequestError(f"split={config.split}: stage={config.stage} has masks of {split} only; leave split out")
+    images = run.artifacts["images_val" if split == "val" else "images"]
+    fs, root = locate(config.out)
+    refuse_full(fs, root, config.overwrite)
+    masks = partial(_masks_of_maps, made, images) if config.stage in ("cam", "amn") else partial(_masks, made)
+
+    def write(pair: tuple[str, Callable[[], np.ndarray]]) -> None:
+        image_id, mask = pair
+        write_whole(fs, posixpath.join(root, "SegmentationClass", f"{image_id}.png"), encode_palette_mask(mask()))
+
+    ids = images.table("rows").ids()
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(ids), BATCH):  # a few at a time: a data set of masks need not fit into memory
+            list(pool.map(write, masks(ids[start : start + BATCH])))
+    lines = "".join(f"{image_id}\n" for image_id in ids)
+    write_whole(fs, posixpath.join(root, "ImageSets", "Segmentation", f"{split}.txt"), lines.encode())
+    say("export", f"{len(ids)} masks of {config.stage} ({split}) in {root}")
+
+
+def refuse_full(fs: pa.fs.FileSystem, root: str, overwrite: bool) -> None:
+    """Refuse to write into a folder that holds something already.
+
+    Raises:
+        RequestError: it does, and `overwrite` is not set; or it is a file.
+    """
+    info = fs.get_file_info(root)
+    if info.type == pa.fs.FileType.File:
+        raise RequestError(f"out={root}: is a file, expected a folder that is new or empty")
+    if not overwrite and fs.get_file_info(pa.fs.FileSelector(root, allow_not_found=True)):
+        raise RequestError(f"out={root}: is not empty; choose another folder or set overwrite=true")
+
+
+def _masks(made: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    for image_id, row in zip(ids, made.table("masks").take(ids, ["mask"]), strict=True):
+        yield image_id, partial(decode_mask, row["mask"])
+
+
+def _masks_of_maps(made: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    threshold = made.manifest()["config"]["threshold"]
+    maps = made.table("maps").take(ids, ["keys", "maps", "h", "w"])
+    sizes = images.table("rows").take(ids, ["height", "width"])
+    for image_id, row, size in zip(ids, maps, sizes, strict=True):
+        yield image_id, partial(_cut, row, size, threshold)
+
+
+def _cut(row: dict[str, Any], size: dict[str, int], threshold: float) -> np.ndarray:
+    """Labels uint8 (H, W) of a row of maps."""
+    maps_KHW = full_size(from_row(row), size["height"], size["width"])
+    return np.array([0, *row["keys"]], np.uint8)[hard_labels(maps_KHW, threshold)]

@@ -1,0 +1,220 @@
+"""Segmenting new images with a trained network: a folder of files in, masks and overlays out.
+
+    <out>/masks/<name>.png       labels, in VOC's colours
+    <out>/overlays/<name>.jpg    the image under its mask
+
+Actors with the network make logits, tasks refine them and write; both run at the same time. A mask that is there is
+not made again, so the same command goes on after a crash.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from PIL import Image
+from ray.data import ActorPoolStrategy
+
+from amn_ray import runs
+from amn_ray.artifacts import Artifact, Store, locate, write_whole
+from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
+from amn_ray.data.images import decode_image, encode_overlay, encode_palette_mask
+from amn_ray.errors import RequestError, RunError, told_by_workers
+from amn_ray.nn.maps import from_row, to_row
+from amn_ray.reporting.console import say
+from amn_ray.segmenter import WEIGHTS, Segmenter, Settings, mask_of
+from amn_ray.stages.crf.config import KernelConfig
+
+BATCH = 16
+"""Images per block and per call."""
+TELL_EVERY = 30
+"""Seconds."""
+SHOWN = 20
+"""Broken files that the message at the end names."""
+
+
+@dataclass(kw_only=True)
+class PredictConfig:
+    """Everything that `jobs/predict.py` can be told."""
+
+    images: str | None = None
+    """Folder of images, with its sub-folders: a path or a URL."""
+    out: str | None = None
+    """Folder to write to: a path or a URL."""
+    store: str = "outputs"
+    run: str | None = None
+    """Name of a run (its folder in `<store>/runs/`); null = the one that ended last."""
+    crf: bool = True
+    """Refine by dense CRF."""
+    overwrite: bool = False
+    """Make masks again that are there already."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+
+def predict(config: PredictConfig) -> None:
+    """Segment all files of the folder.
+
+    Raises:
+        RequestError: there is no such run, folder or image.
+        RunError: some files are not images or are broken; all others are done.
+    """
+    for name in ("images", "out"):
+        if getattr(config, name) is None:
+            raise RequestError(f"{name} is not set: expected a folder; set {name}=/path")
+    run = runs.find(Store(*locate(config.store)), config.run)
+    predictions, refined = (run.step(name, needed_by="predict") for name in ("deeplab", "deeplab_crf"))
+    settings = Settings.of(predictions, refined, run.artifacts["images"])
+    source, files = _files(str(config.images))
+    out = Store.open(str(config.out), key="out")
+    if f"{out.root}/".startswith(f"{source.root}/"):
+        raise RequestError(f"out={config.out}: lies in images={config.images}, so masks would be taken for images")
+    done = set() if config.overwrite else _present(out)
+    left = [name for name in files if _stem(name) not in done]
+    if len(left) < len(files):
+        say("predict", f"{len(files) - len(left)} masks are there already")
+    failures = _run(Cluster(config.cluster), left, source, out, settings, predictions, crf=config.crf) if left else {}
+    say("predict", f"{len(files) - len(failures)} masks and overlays in {out.root}")
+    if failures:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())[:SHOWN])
+        more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+        raise RunError(
+            f"{len(failures)} of {len(files)} files could not be read as images, all others are done: {shown}{more}"
+        )
+
+
+def _files(url: str) -> tuple[Store, list[str]]:
+    """All files below a folder, as paths relative to it; hidden ones are left out."""
+    fs, root = locate(url)
+    if fs.get_file_info(root).type != pa.fs.FileType.Directory:
+        raise RequestError(f"images={url}: not found, expected a folder of images")
+    found = fs.get_file_info(pa.fs.FileSelector(root, recursive=True))
+    names = sorted(posixpath.relpath(item.path, root) for item in found if item.type == pa.fs.FileType.File)
+    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    if not names:
+        raise RequestError(f"images={url}: holds no file, expected images")
+    stems = Counter(map(_stem, names))
+    doubles = [name for name in names if stems[_stem(name)] > 1]
+    if doubles:
+        raise RequestError(f"images={url}: {doubles[0]} and {doubles[1]} would get the same mask; rename one of them")
+    return Store(fs, root), names
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+def _present(out: Store) -> set[str]:
+    masks = posixpath.join(out.root, "masks")
+    found = out.fs.get_file_info(pa.fs.FileSelector(masks, recursive=True, allow_not_found=True))
+    return {_stem(posixpath.relpath(item.path, masks)) for item in found if item.path.endswith(".png")}
+
+
+def _run(
+    cluster: Cluster,
+    files: Sequence[str],
+    source: Store,
+    out: Store,
+    settings: Settings,
+    weights: Artifact,
+    *,
+    crf: bool,
+) -> dict[str, str]:
+    """Returns the reasons of the files that are no images, by name."""
+    cluster.connect()
+    share = cluster.map_share()
+    blocks = [pa.table({"file": files[start : start + BATCH]}) for start in range(0, len(files), BATCH)]
+    finish = partial(_finish, source=source, out=out, kernels=settings.crf if crf else None)
+    failures: dict[str, str] = {}
+    started = told = time.monotonic()
+    done = 0
+    with told_by_workers():
+        results = (
+            ray.data.from_arrow(blocks)
+            .map_batches(
+                MakeLogits,
+                fn_constructor_kwargs={
+                    "source": source, "settings": settings, "weights": weights, "threads": share.threads,
+                },
+                batch_size=BATCH,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=min(share.count, len(blocks))),
+                num_cpus=share.cpus,
+                num_gpus=share.gpus or None,
+            )
+            .map_batches(
+                finish,
+                batch_size=BATCH,
+                batch_format="pyarrow",
+                num_cpus=LIGHT_TASK_CPUS,
+                concurrency=min(cluster.cpu_share().count, len(blocks)),
+            )
+        )  # fmt: skip
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+            done += batch.num_rows
+            failures |= {row["file"]: row["error"] for row in batch.to_pylist() if row["error"]}
+            if time.monotonic() - told > TELL_EVERY:
+                told = time.monotonic()
+                speed = done / (told - started)
+                minutes = (len(files) - done) / speed / 60
+                say("predict", f"{done}/{len(files)} images, {speed:.1f} images/s, about {minutes:.0f} min left")
+    return failures
+
+
+class MakeLogits:
+    """Loads the network once, maps batches of file names to their logits (or the reason why there are none)."""
+
+    def __init__(self, source: Store, settings: Settings, weights: Artifact, threads: int) -> None:
+        import torch  # on the actor: the driver, which only names this class, need not load it
+
+        torch.set_num_threads(threads)
+        self.source = source
+        self.segmenter = Segmenter(settings, weights.read(WEIGHTS))
+        self.labels = list(range(len(settings.classes) + 1))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`file` -> rows of LOGITS."""
+        return pa.Table.from_pylist([self._logits(name) for name in batch.column("file").to_pylist()], schema=LOGITS)
+
+    def _logits(self, name: str) -> dict[str, Any]:
+        try:
+            image_HWC = decode_image(_read(self.source, name))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+            return {"file": name, "error": " ".join(str(error).split()) or type(error).__name__}
+        logits = to_row("", self.labels, self.segmenter.logits(image_HWC))
+        return {"file": name, "error": "", "logits": logits["maps"], "h": logits["h"], "w": logits["w"]}
+
+
+LOGITS = pa.schema({"file": pa.string(), "error": pa.string(), "logits": pa.binary(), "h": pa.int32(), "w": pa.int32()})
+"""Logits are float16 [N+1, h, w]; null where `error` is not empty."""
+
+
+def _finish(batch: pa.Table, source: Store, out: Store, kernels: KernelConfig | None) -> pa.Table:
+    """Rows of LOGITS -> `file`, `error`; masks and overlays are written."""
+    for row in batch.to_pylist():
+        if not row["error"]:
+            image_HWC = decode_image(_read(source, row["file"]))
+            mask_HW = mask_of(image_HWC, _logits_of(row), kernels)
+            stem = _stem(row["file"])
+            overlay = encode_overlay(image_HWC, mask_HW)
+            write_whole(out.fs, posixpath.join(out.root, "overlays", f"{stem}.jpg"), overlay)
+            # The mask comes last: where it is, both are.
+            write_whole(out.fs, posixpath.join(out.root, "masks", f"{stem}.png"), encode_palette_mask(mask_HW))
+    return batch.select(["file", "error"])
+
+
+def _logits_of(row: Mapping[str, Any]) -> np.ndarray:
+    count = len(row["logits"]) // (2 * row["h"] * row["w"])
+    return from_row({"keys": range(count), "maps": row["logits"], "h": row["h"], "w": row["w"]})
+
+
+def _read(source: Store, name: str) -> bytes:
+    with source.fs.open_input_stream(posixpath.join(source.root, name)) as stream:
+        return stream.read()

@@ -1,0 +1,71 @@
+"""A pipeline's record: which artifact each step made. Written by the pipeline, read by the jobs that use its results.
+
+It is `run.json` in the run's folder `<store>/runs/<run>/`, beside `summary.json` and the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from amn_ray.artifacts import Artifact, Store
+from amn_ray.errors import RequestError
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pipeline that ended well."""
+
+    folder: Path
+    artifacts: Mapping[str, Artifact]
+    """By step, in the order in which they were made."""
+
+    def step(self, name: str, *, needed_by: str) -> Artifact:
+        """What a step made.
+
+        Raises:
+            RequestError: the run stopped before that step.
+        """
+        if name not in self.artifacts:
+            raise RequestError(
+                f"{needed_by}: the run {self.folder.name} made {', '.join(self.artifacts)} only; give the command that "
+                f"started it again with until={name}, or name another run"
+            )
+        return self.artifacts[name]
+
+
+def record(folder: Path, artifacts: Mapping[str, Artifact]) -> None:
+    """Write the record of a run that ended."""
+    steps = {step: f"{artifact.stage}/{artifact.fingerprint}" for step, artifact in artifacts.items()}
+    (folder / RECORD).write_text(json.dumps({"steps": steps}, indent=2))
+
+
+def find(store: Store, name: str | None) -> Run:
+    """The run of that name in the store, or the one that ended last.
+
+    Raises:
+        RequestError: there is none.
+    """
+    runs = Path(store.root) / "runs"
+    if name is None:
+        records = sorted(runs.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime)
+        if not records:
+            raise RequestError(f"{runs}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran")
+        path = records[-1]
+    else:
+        path = runs / name / RECORD
+        if not path.is_file():
+            known = ", ".join(sorted(record.parent.name for record in runs.glob(f"*/{RECORD}"))) or "none"
+            raise RequestError(f"run={name}: not found in {runs}, which holds {known}")
+    steps: dict[str, str] = json.loads(path.read_text())["steps"]
+    return Run(path.parent, {step: _artifact(store, place) for step, place in steps.items()})
+
+
+def _artifact(store: Store, place: str) -> Artifact:
+    stage, fingerprint = place.split("/")
+    return Artifact(store.fs, posixpath.join(store.root, place), stage, fingerprint)

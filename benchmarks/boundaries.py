@@ -1,0 +1,92 @@
+"""IRN's walk and training step, at the sizes of photographs (500×375 is 125×94 at stride 4)."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from amn_ray.stages.irn import model
+from amn_ray.stages.irn.config import WalkConfig
+from amn_ray.stages.irn.walk import random_walk, transition
+from benchmarks.numerics import Row
+from benchmarks.timing import in_turn
+
+IMAGES, GRID, RADIUS = 4, 128, 10
+"""A training batch of crops of 512; the paper's batch is 32."""
+
+
+def scene(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two maps and edges between 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(2, height, width, generator=generator), torch.rand(height, width, generator=generator)
+
+
+def walk() -> Iterator[Row]:
+    """The sparse walk against eight squarings of the dense matrix."""
+    config = WalkConfig()
+    maps_Khw, edge_hw = scene(48, 60)
+
+    def dense() -> torch.Tensor:
+        matrix = transition(edge_hw, config.radius, config.beta).to_dense()
+        for _ in range(config.doublings):
+            matrix = matrix @ matrix
+        state_PK = (maps_Khw**config.power * (1 - edge_hw)).flatten(1).T
+        return (matrix @ state_PK).T.reshape(maps_Khw.shape)
+
+    def sparse() -> torch.Tensor:
+        return random_walk(maps_Khw, edge_hw, config)
+
+    torch.testing.assert_close(sparse(), dense(), rtol=1e-3, atol=1e-6)
+    seconds = in_turn({"dense": dense, "sparse": sparse}, rounds=3)
+    yield "random walk at 48×60, K = 2", "power of the dense matrix", seconds["dense"] / seconds["sparse"], "≥ 20"
+
+    large = scene(94, 125)
+    seconds = in_turn({"sparse": lambda: random_walk(*large, config)}, rounds=3)
+    entries = transition(large[1], config.radius, config.beta).values().numel()
+    pixels = large[1].numel()
+    operations = config.doublings * pixels**3 / (2**config.doublings * entries * len(large[0]))
+    yield "random walk at 94×125, K = 2: seconds", "", seconds["sparse"], "≤ 2"
+    yield "its multiplications", "the dense matrix's (counted)", operations, ""
+
+
+def loss_step(plain: bool) -> Callable[[], None]:
+    """One forward and backward pass of the loss."""
+    torch.manual_seed(0)
+    edge = torch.rand(IMAGES, GRID, GRID).requires_grad_()
+    shift = torch.randn(IMAGES, 2, GRID, GRID).requires_grad_()
+    seed = torch.randint(0, 3, (IMAGES, GRID // 8, GRID // 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    if plain:
+        keep: Any = lambda function, *arguments, use_reentrant: function(*arguments)  # noqa: E731
+        model.checkpoint = keep
+
+    def step() -> None:
+        model.irn_loss(edge, shift, seed, RADIUS).backward()
+
+    return step
+
+
+def measure_step(plain: bool) -> tuple[float, float]:
+    """(median seconds, GiB that the step adds to a process)."""
+    step = loss_step(plain)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = in_turn({"step": step}, rounds=3)["step"]
+    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+
+
+def training_step() -> Iterator[Row]:
+    """One direction of pairs at a time against all paths in memory."""
+    spawn = get_context("spawn")
+    measured = {}
+    for plain in (True, False):
+        with ProcessPoolExecutor(1, spawn, torch.set_num_threads, (torch.get_num_threads(),)) as process:
+            measured[plain] = process.submit(measure_step, plain).result()
+    (plain_seconds, plain_memory), (seconds, memory) = measured[True], measured[False]
+    name = f"IRN's loss and gradient, {IMAGES} crops of 512"
+    yield f"{name}: GiB", "", memory, ""
+    yield "the same with all paths in memory: GiB", "", plain_memory, ""
+    yield f"{name}: speed", "all paths in memory", plain_seconds / seconds, ""

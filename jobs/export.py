@@ -1,0 +1,19 @@
+"""Write a finished run's masks as palette PNGs: `python jobs/export.py stage=irn out=masks/`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from amn_ray import cli
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="export")
+def main(composed: DictConfig) -> None:
+    """Compose, check, run."""
+    from amn_ray import config, export
+
+    with cli.plain_errors():
+        export.export(config.load(composed))
+
+
+if __name__ == "__main__":
+    cli.run(main)

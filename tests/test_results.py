@@ -1,0 +1,309 @@
+"""What people take home: mask files, predictions on new images, a model. On a run whose network has random weights."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow import MlflowClient
+from PIL import Image
+
+from amn_ray import runs
+from amn_ray.artifacts import Artifact, Store
+from amn_ray.cluster import Cluster
+from amn_ray.config import TrackingConfig
+from amn_ray.data.images import MASK_SCHEMA, decode_image, decode_mask, mask_row
+from amn_ray.data.transforms import resize_image
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.nn.maps import SCHEMA as MAPS
+from amn_ray.nn.maps import full_size, to_row
+from amn_ray.nn.weights import to_bytes
+from amn_ray.segmenter import LONGEST, Segmenter, Settings, mask_of, write_model
+from amn_ray.stages.crf.config import KernelConfig
+from amn_ray.stages.crf.model import refined_prediction
+from amn_ray.stages.deeplab.config import DeepLabConfig
+from amn_ray.stages.deeplab.model import DeepLabNet, predict
+from amn_ray.tracking import Tracker
+from tests.conftest import encode, noise
+
+Job = Callable[..., tuple[int, str]]
+SETTINGS = Settings(
+    DeepLabConfig(backbone=BackboneConfig(name="resnet18", weights=None), scales=[1.0, 0.5], precision="fp32"),
+    KernelConfig(iterations=3),
+    ["nut", "bolt"],
+)
+
+
+@pytest.fixture(scope="module")
+def weights() -> bytes:
+    torch.manual_seed(0)
+    model = DeepLabNet(SETTINGS.network, len(SETTINGS.classes))
+    torch.nn.init.normal_(model.head.branches[0].weight, std=0.5)
+    return to_bytes(model, {})[0]
+
+
+def put(artifact: Artifact, table: str, rows: list[dict], schema: pa.Schema | None = None) -> None:
+    folder = Path(artifact.at(table))
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "0.parquet")
+
+
+@pytest.fixture
+def finished(tmp_path: Path, weights: bytes) -> Store:
+    """The store of a run with two images, their CAMs, IRN's masks, and a DeepLab."""
+    store = Store.open(str(tmp_path / "store"))
+
+    def artifact(stage: str, config: object) -> Artifact:
+        return store.artifact(stage, 1, config, {})
+
+    images, cam, irn = (artifact(stage, {}) for stage in ("images", "cam", "irn"))
+    deeplab, refined = artifact("deeplab", SETTINGS.network), artifact("crf", SETTINGS.crf)
+    sizes = {"a": (6, 9), "b": (12, 5)}
+    put(images, "rows", [{"image_id": name, "height": h, "width": w} for name, (h, w) in sizes.items()])
+    images.commit(config={}, inputs={}, seconds=0, result={"rows": 2, "classes": SETTINGS.classes})
+    left = np.zeros((1, 2, 3), np.float32)
+    left[0, :, 0] = 1
+    put(cam, "maps", [to_row("a", [2], left), to_row("b", [], np.zeros((0, 3, 2), np.float32))], MAPS)
+    cam.commit(config={"threshold": 0.5}, inputs={}, seconds=0, result={"rows": 2})
+    rng = np.random.default_rng(0)
+    masks = [mask_row(name, rng.choice([0, 1, 2, 255], size).astype(np.uint8)) for name, size in sizes.items()]
+    put(irn, "masks", masks, MASK_SCHEMA)
+    irn.commit(config={}, inputs={}, seconds=0, result={"rows": 2})
+    deeplab.write("model.safetensors", weights)
+    deeplab.commit(config=SETTINGS.network, inputs={}, seconds=0, result={"rows": 2})
+    refined.commit(config=SETTINGS.crf, inputs={}, seconds=0, result={"rows": 2})
+    folder = Path(store.root) / "runs" / "one"
+    folder.mkdir(parents=True)
+    runs.record(folder, {"images": images, "cam": cam, "irn": irn, "deeplab": deeplab, "deeplab_crf": refined})
+    return store
+
+
+def test_exported_masks_are_palette_files_with_the_stored_values(job: Job, finished: Store, tmp_path: Path) -> None:
+    out = tmp_path / "masks"
+    assert job("export", f"store={finished.root}", "stage=irn", f"out={out}")[0] == 0
+    stored = runs.find(finished, None).artifacts["irn"].table("masks").column("mask")
+    for name in ("a", "b"):
+        with Image.open(out / "SegmentationClass" / f"{name}.png") as image:
+            assert image.mode == "P"
+            np.testing.assert_array_equal(np.asarray(image), decode_mask(stored[name]))
+            colours = np.asarray(image.convert("RGB"))
+            assert (colours[np.asarray(image) == 1] == [128, 0, 0]).all()
+            assert (colours[np.asarray(image) == 255] == [224, 224, 192]).all()
+    assert (out / "ImageSets/Segmentation/train.txt").read_text() == "a\nb\n"
+
+
+def test_exported_maps_are_cut_at_their_threshold_at_the_size_of_the_image(
+    job: Job, finished: Store, tmp_path: Path
+) -> None:
+    assert job("export", f"store={finished.root}", "stage=cam", f"out={tmp_path}/masks")[0] == 0
+    mask = decode_mask((tmp_path / "masks/SegmentationClass/a.png").read_bytes())
+    assert mask.shape == (6, 9)
+    # Cell 0 of three covers columns 0-2; half way to the centre of cell 1, the map falls to one half.
+    np.testing.assert_array_equal(mask, np.where(np.arange(9) < 3, 2, 0)[None].repeat(6, 0))
+    assert not decode_mask((tmp_path / "masks/SegmentationClass/b.png").read_bytes()).any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["stage=amn"], ["stage=amn", "images, cam, irn", "until=amn"]),
+        (["stage=irn", "split=val"], ["split=val", "train"]),
+        (["stage=irn", "run=two"], ["run=two", "one"]),
+        (["stage=nonsense"], ["nonsense", "irn"]),
+        ([], ["stage is not set"]),
+        (["stage=irn", "store=nowhere"], ["nowhere", "no finished run"]),
+    ],
+)
+def test_an_impossible_export_is_refused(
+    job: Job, finished: Store, tmp_path: Path, overrides: list[str], words: list[str]
+) -> None:
+    code, err = job("export", f"store={finished.root}", f"out={tmp_path}/masks", *overrides)
+    assert code == 2
+    assert all(word in err for word in words), err
+    assert not (tmp_path / "masks").exists()
+    assert not Path("nowhere").exists()
+
+
+def test_a_folder_that_is_not_empty_is_written_to_only_when_asked(job: Job, finished: Store, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/mine.txt").write_text("precious")
+    arguments = ("export", f"store={finished.root}", "stage=irn", f"out={tmp_path}/masks")
+    code, err = job(*arguments)
+    assert code == 2
+    assert "not empty" in err
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["mine.txt"]
+    assert job(*arguments, "overwrite=true")[0] == 0
+    assert (tmp_path / "masks/mine.txt").read_text() == "precious"
+    assert (tmp_path / "masks/SegmentationClass/a.png").exists()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Images of many shapes, one broken and one that is none."""
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for name, (height, width) in {"plain.png": (40, 56), "dot.png": (1, 1), "more/line.png": (3, 700)}.items():
+        (folder / name).write_bytes(encode(noise(height, width, seed=width)))
+    (folder / "huge.jpg").write_bytes(encode(np.tile(noise(30, 40), (100, 100, 1)), "JPEG"))
+    (folder / "cut.jpg").write_bytes(encode(noise(50, 50), "JPEG")[:400])
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def test_predictions_are_written_for_every_readable_image_and_the_others_are_named(
+    job: Job, cluster: Cluster, finished: Store, pictures: Path, tmp_path: Path, weights: bytes
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("predict", f"store={finished.root}", f"images={pictures}", f"out={out}")
+    code, err = job(*arguments)
+    assert code == 1
+    assert "2 of 6 files" in err
+    assert "cut.jpg" in err
+    assert "notes.txt" in err
+    masks = {str(path.relative_to(out / "masks")): path for path in (out / "masks").rglob("*.*")}
+    assert masks.keys() == {"plain.png", "dot.png", "more/line.png", "huge.png"}
+    image_HWC = decode_image((pictures / "plain.png").read_bytes())
+    logits = Segmenter(SETTINGS, weights).logits(image_HWC).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(
+        decode_mask(masks["plain.png"].read_bytes()), mask_of(image_HWC, logits, SETTINGS.crf)
+    )
+    for name, path in masks.items():
+        with Image.open(path) as mask, Image.open(next(pictures.rglob(f"{path.stem}.*"))) as image:
+            assert mask.mode == "P"
+            assert mask.size == image.size
+        with Image.open((out / "overlays" / name).with_suffix(".jpg")) as overlay:
+            assert overlay.size == image.size
+
+    # What is there is not made again; the broken files are told again.
+    stamps = {name: path.stat().st_mtime_ns for name, path in masks.items()}
+    masks["dot.png"].unlink()
+    code, err = job(*arguments)
+    assert code == 1
+    assert masks["dot.png"].exists()
+    assert {n: p.stat().st_mtime_ns for n, p in masks.items() if n != "dot.png"} == {
+        n: stamp for n, stamp in stamps.items() if n != "dot.png"
+    }
+
+
+def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "twice").mkdir()
+    for name in ("a.png", "a.jpg"):
+        (tmp_path / "twice" / name).write_bytes(b"")
+    for images, words in [("missing", "not found"), ("empty", "no file"), ("twice", "same mask")]:
+        code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/{images}", f"out={tmp_path}/out")
+        assert code == 2
+        assert words in err
+    code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/twice", f"out={tmp_path}/twice/out")
+    assert code == 2
+
+
+def test_a_segmenter_is_the_networks_largest_logits_and_the_crf(weights: bytes) -> None:
+    image_HWC = noise(45, 70)
+    segmenter = Segmenter(SETTINGS, weights)
+    (expected,) = predict(segmenter.model, [image_HWC], device=torch.device("cpu"), precision="fp32")
+    logits = segmenter.logits(image_HWC)
+    np.testing.assert_array_equal(logits, expected)
+    plain = full_size(logits, 45, 70).argmax(0)
+    np.testing.assert_array_equal(mask_of(image_HWC, logits, None), plain)
+    refined = refined_prediction(image_HWC, full_size(logits, 45, 70), SETTINGS.crf)
+    np.testing.assert_array_equal(mask_of(image_HWC, logits, SETTINGS.crf), refined)
+    assert len(np.unique(plain)) > 1
+
+
+def test_large_images_are_segmented_at_a_smaller_size(weights: bytes) -> None:
+    image_HWC = np.tile(noise(4, 8), (32, 2 * LONGEST // 8, 1))
+    segmenter = Segmenter(SETTINGS, weights)
+    logits = segmenter.logits(image_HWC)
+    half = resize_image(image_HWC, 64, LONGEST)
+    np.testing.assert_array_equal(logits, segmenter.logits(half))
+    mask = mask_of(image_HWC, logits, None)
+    assert mask.shape == (128, 2 * LONGEST)
+    np.testing.assert_array_equal(mask[1::2, 1::2], mask_of(half, logits, None))
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory, weights: bytes) -> tuple[str, str]:
+    """(tracking URI, model URI) of a model that was logged and registered."""
+    folder = tmp_path_factory.mktemp("models")
+    tracker = Tracker(TrackingConfig(experiment="models"), Store.open(str(folder / "store")))
+    write_model(folder / "data", SETTINGS, weights)
+    with tracker.run("deeplab", "f", {}) as run:
+        assert not run.has_model
+        run.model(tracker.uri, folder / "data", register="parts", alias="champion")
+        assert run.has_model
+    return tracker.uri, tracker.client.get_run(run.run_id).data.tags["model_uri"]
+
+
+def expected_mask(encoded: bytes, weights: bytes) -> np.ndarray:
+    image_HWC = decode_image(encoded)
+    return mask_of(image_HWC, Segmenter(SETTINGS, weights).logits(image_HWC), SETTINGS.crf)
+
+
+def test_the_logged_model_predicts_masks_and_holds_no_pickle(logged: tuple[str, str], weights: bytes) -> None:
+    uri, model = logged
+    mlflow.set_tracking_uri(uri)
+    encoded = [encode(noise(33, 20)), encode(noise(20, 33, seed=1), "JPEG")]
+    for address in (model, "models:/parts@champion"):
+        masks = mlflow.pyfunc.load_model(address).predict(pd.DataFrame({"image": encoded}))["mask"]
+        for one, mask in zip(encoded, masks, strict=True):
+            np.testing.assert_array_equal(decode_mask(mask), expected_mask(one, weights))
+    folder = Path(mlflow.artifacts.download_artifacts(model))
+    database = Path(uri.removeprefix("sqlite:///"))
+    assert folder.is_relative_to(database.parent), "a model lies in the store, whatever the working directory is"
+    files = list(folder.rglob("*"))
+    assert {"model.safetensors", "settings.json", "segmenter.py"} <= {path.name for path in files}
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pth")]
+    version = MlflowClient(uri).get_model_version_by_alias("parts", "champion")
+    assert int(version.version) == 1
+
+
+@pytest.fixture
+def server(logged: tuple[str, str], tmp_path: Path) -> Iterator[str]:
+    """The address of `mlflow models serve`."""
+    uri, model = logged
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["models", "serve", "-m", model, "-h", "127.0.0.1", "-p", str(port), "--env-manager", "local", "-w", "1"]
+    environment = {"MLFLOW_TRACKING_URI": uri, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    log = (tmp_path / "serve.txt").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *command], env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, (tmp_path / "serve.txt").read_text()[-3000:]
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2)
+            break
+        except OSError:
+            time.sleep(0.3)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(30)
+
+
+def test_a_served_model_answers_with_the_mask(server: str, weights: bytes) -> None:
+    encoded = encode(noise(24, 31))
+    body = {"dataframe_records": [{"image": base64.b64encode(encoded).decode()}]}
+    request = urllib.request.Request(
+        f"{server}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        (row,) = json.load(answer)["predictions"]
+    np.testing.assert_array_equal(decode_mask(base64.b64decode(row["mask"])), expected_mask(encoded, weights))
