@@ -41,10 +41,17 @@ def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
-def locate(url: str) -> tuple[pa.fs.FileSystem, str]:
-    """The file system and path of a local path, or of any URL that pyarrow opens."""
+def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
+    """The file system and path of a local path, or of any URL that pyarrow opens.
+
+    Raises:
+        RequestError: no such kind of URL; `key` is the setting that named it.
+    """
     if "://" in url:
-        return pa.fs.FileSystem.from_uri(url)
+        try:
+            return pa.fs.FileSystem.from_uri(url)
+        except (OSError, pa.ArrowException) as error:
+            raise RequestError(f"{key}={url}: cannot be opened ({_first_line(error)})") from error
     return pa.fs.LocalFileSystem(), str(Path(url).expanduser().resolve())
 
 
@@ -77,7 +84,7 @@ class Store:
             RequestError: the store cannot be created or written to.
         """
         try:
-            fs, root = locate(url)
+            fs, root = locate(url, key)
             store = cls(fs, root)
             fs.create_dir(root, recursive=True)
             store._probe()

@@ -31,8 +31,8 @@ from amn_ray.stages.deeplab.config import DeepLabConfig
 from amn_ray.stages.irn.config import IrnConfig
 
 STEPS = ("images", "cam", "seed", "amn", "amn_seed", "irn", "deeplab", "deeplab_crf")
-BRANCHES = ("amn", "cam")
 """What the pipeline makes, in this order."""
+BRANCHES = ("amn", "cam")
 
 
 @dataclass(kw_only=True)
@@ -59,6 +59,12 @@ class TrackingConfig:
     """Also enter the segmentation model into MLflow's registry, under this name."""
     alias: str = "champion"
     """The alias that the registered version gets."""
+
+    def __post_init__(self) -> None:
+        for name in ("register", "alias"):
+            value = getattr(self, name)
+            if value is not None and (not value or set(value) & set("/:@")):
+                raise ValueError(f"{name}={value}: must be a name without / : @")
 
 
 @dataclass(kw_only=True)
@@ -87,6 +93,11 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         check_choice(self, "until", STEPS)
+        if self.deeplab.backbone.weights is None and self.deeplab.backbone.name != self.backbone.name:
+            raise ValueError(
+                f"deeplab.backbone.weights=null: DeepLab then starts from the classifier's {self.backbone.name}, but "
+                f"deeplab.backbone.name={self.deeplab.backbone.name}; make the names equal or name its weights"
+            )
         check_choice(self, "branch", BRANCHES)
         if self.branch == "cam" and self.until.startswith("amn"):
             raise ValueError(f"until={self.until}: branch=cam skips AMN; set until=seed or until=irn")
@@ -96,6 +107,11 @@ class PipelineConfig:
             if stage.backbone not in (BackboneConfig(), self.backbone):
                 raise ValueError(f"{name}.backbone: is the same in cam, amn and irn; set backbone.* instead")
             stage.backbone = self.backbone
+
+    def reaches(self, step: str) -> bool:
+        """Whether the pipeline makes this step."""
+        skipped = self.branch == "cam" and step in ("amn", "amn_seed")
+        return not skipped and STEPS.index(step) <= STEPS.index(self.until)
 
 
 SCHEMAS: Mapping[str, type] = {"pipeline": PipelineConfig, "export": ExportConfig, "predict": PredictConfig}

@@ -24,7 +24,8 @@ from amn_ray.errors import RequestError
 from amn_ray.nn.maps import from_row, full_size, hard_labels
 from amn_ray.reporting.console import say
 
-STEPS = ("cam", "seed", "amn", "amn_seed", "irn", "deeplab", "deeplab_crf")
+MAPS = ("cam", "amn")
+STEPS = (*MAPS, "seed", "amn_seed", "irn", "deeplab", "deeplab_crf")
 EVALUATED = ("deeplab", "deeplab_crf")
 """The steps whose masks are those of the evaluated split; all others' are those of the training images."""
 BATCH = 256
@@ -70,9 +71,10 @@ def export(config: ExportConfig) -> None:
     if config.split not in (None, split):
         raise RequestError(f"split={config.split}: stage={config.stage} has masks of {split} only; leave split out")
     images = run.artifacts["images_val" if split == "val" else "images"]
-    fs, root = locate(config.out)
+    fs, root = locate(config.out, "out")
     refuse_full(fs, root, config.overwrite)
-    masks = partial(_masks_of_maps, made, images) if config.stage in ("cam", "amn") else partial(_masks, made)
+    Store.open(config.out, "out")
+    masks = partial(_masks_of_maps, made, images) if config.stage in MAPS else partial(_masks, made)
 
     def write(pair: tuple[str, Callable[[], np.ndarray]]) -> None:
         image_id, mask = pair

@@ -19,14 +19,15 @@ from typing import Any
 from amn_ray import runs
 from amn_ray.artifacts import Artifact, Store, fingerprint, git_commit
 from amn_ray.cluster import Cluster
-from amn_ray.config import PipelineConfig, TrackingConfig, flat
+from amn_ray.config import PipelineConfig, flat
 from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.source import DatasetConfig, Source
 from amn_ray.data.voc import Voc, VocConfig
+from amn_ray.errors import RequestError
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.reporting import console, results
-from amn_ray.segmenter import WEIGHTS, Settings, write_model
+from amn_ray.segmenter import Settings, write_model
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.backbone import stage as backbone
 from amn_ray.stages.cam import stage as cam
@@ -38,6 +39,7 @@ from amn_ray.stages.irn import stage as irn
 from amn_ray.stages.score import stage as score
 from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.tracking import EpochCallback, TrackedRun, Tracker
+from amn_ray.training.job import MODEL
 
 TRAINED = (cam, amn, irn, deeplab)
 """The stages that report epochs."""
@@ -51,6 +53,8 @@ def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Make
     yield "images"
     base: dict[str, Artifact] = {"images": table}
     start = initial_weights("backbone", config.backbone, make)
+    if config.reaches("deeplab"):  # now, not hours later, when its weights are missing
+        deeplab_start = initial_weights("deeplab_backbone", config.deeplab.backbone, make)
 
     cams = make("cam", cam, config.cam, base | start)
     make.score("cam", base | {"maps": cams}, ScoreConfig(threshold=config.cam.threshold))
@@ -71,8 +75,7 @@ def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Make
     masks = make("irn", irn, config.irn, base | (start or {"backbone": cams}) | refined)
     make.score("irn", base | {"masks": masks})
     yield "irn"
-    start = initial_weights("deeplab_backbone", config.deeplab.backbone, make) or {"backbone": cams}
-    inputs = base | start | {"masks": masks, "evaluated": evaluated["images"]}
+    inputs = base | (deeplab_start or {"backbone": cams}) | {"masks": masks, "evaluated": evaluated["images"]}
     predictions = make("deeplab", deeplab, config.deeplab, inputs)
     make.score("deeplab", evaluated | {"masks": predictions})
     yield "deeplab"
@@ -82,7 +85,7 @@ def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Make
 
 
 def initial_weights(step: str, config: BackboneConfig, make: Maker) -> dict[str, Artifact]:
-    """The backbone that training starts from; none where it starts from random weights."""
+    """The backbone that training starts from; none where no weights are named."""
     return {} if config.weights is None else {"backbone": make(step, backbone, config, {})}
 
 
@@ -98,6 +101,7 @@ def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
     val = SplitRequest.of(source, config.dataset, "val")
     if val.listing.records:
         splits["val"] = val
+    check_batches(config, len(splits["train"].listing.records))
     store = Store.open(config.store)
     identity = fingerprint(dataclasses.replace(config, store=""), [split.identity() for split in splits.values()])
     folder = Path(store.root) / "runs" / identity
@@ -111,10 +115,14 @@ def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
         for step in steps(config, splits, make):
             if step == config.until:
                 break
-        if "deeplab_crf" in make.artifacts:
-            log_model(make, config.tracking)
+        runs.record(
+            folder,
+            {step: made for step, made in make.artifacts.items() if not step.endswith("_score")},
+            crf=config.crf.deeplab,
+        )
+        if "deeplab" in make.artifacts:
+            log_model(make, config)
         figures = results.draw(make.artifacts, make.manifests, folder / "figures")
-        runs.record(folder, {step: made for step, made in make.artifacts.items() if not step.endswith("_score")})
         summary = folder / "summary.json"
         summary.write_text(json.dumps(make.summary, indent=2))
         for path in [*figures, summary]:
@@ -127,14 +135,31 @@ def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
     return make.summary
 
 
-def log_model(make: Maker, config: TrackingConfig) -> None:
+def check_batches(config: PipelineConfig, num_images: int) -> None:
+    """Refuse now what a later stage would refuse after hours.
+
+    Raises:
+        RequestError: a batch is larger than the data set, or cannot be divided among the workers.
+    """
+    workers = config.cluster.train_workers or 1
+    for name in ("cam", "amn", "irn", "deeplab"):
+        size = getattr(config, name).batch_size
+        if config.reaches(name) and (size > num_images or size % workers):
+            raise RequestError(
+                f"{name}.batch_size={size}: must be a multiple of the training workers ({workers}) and not larger than "
+                f"the number of training images ({num_images})"
+            )
+
+
+def log_model(make: Maker, config: PipelineConfig) -> None:
     """The segmentation network with its CRF, as a model in the MLflow run of its training."""
-    predictions, refined, images = (make.artifacts[step] for step in ("deeplab", "deeplab_crf", "images"))
+    predictions, images = make.artifacts["deeplab"], make.artifacts["images"]
     with make.tracker.run("deeplab", predictions.fingerprint, make.tags, make.parent) as child:
         if not child.has_model:
             with tempfile.TemporaryDirectory() as folder:
-                write_model(Path(folder), Settings.of(predictions, refined, images), predictions.read(WEIGHTS))
-                child.model(make.tracker.uri, Path(folder), config.register, config.alias)
+                settings = Settings.of(predictions, images, config.crf.deeplab)
+                write_model(Path(folder), settings, predictions.read(MODEL))
+                child.model(make.tracker.uri, Path(folder), config.tracking.register, config.tracking.alias)
 
 
 def open_source(config: DatasetConfig) -> Source:

@@ -9,6 +9,7 @@ not made again, so the same command goes on after a crash.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import time
 from collections import Counter
@@ -24,15 +25,17 @@ from PIL import Image
 from ray.data import ActorPoolStrategy
 
 from amn_ray import runs
-from amn_ray.artifacts import Artifact, Store, locate, write_whole
+from amn_ray.artifacts import Artifact, Store, fingerprint, locate, write_whole
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.data.images import decode_image, encode_overlay, encode_palette_mask
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.nn.maps import from_row, to_row
 from amn_ray.reporting.console import say
-from amn_ray.segmenter import WEIGHTS, Segmenter, Settings, mask_of
+from amn_ray.segmenter import Segmenter, Settings, mask_of
 from amn_ray.stages.crf.config import KernelConfig
+from amn_ray.training.job import MODEL
 
+RECORD = "predict.json"
 BATCH = 16
 """Images per block and per call."""
 TELL_EVERY = 30
@@ -70,12 +73,13 @@ def predict(config: PredictConfig) -> None:
         if getattr(config, name) is None:
             raise RequestError(f"{name} is not set: expected a folder; set {name}=/path")
     run = runs.find(Store(*locate(config.store)), config.run)
-    predictions, refined = (run.step(name, needed_by="predict") for name in ("deeplab", "deeplab_crf"))
-    settings = Settings.of(predictions, refined, run.artifacts["images"])
+    predictions = run.step("deeplab", needed_by="predict")
+    settings = Settings.of(predictions, run.artifacts["images"], run.crf)
     source, files = _files(str(config.images))
-    out = Store.open(str(config.out), key="out")
-    if f"{out.root}/".startswith(f"{source.root}/"):
+    if f"{locate(str(config.out), 'out')[1]}/".startswith(f"{source.root}/"):
         raise RequestError(f"out={config.out}: lies in images={config.images}, so masks would be taken for images")
+    out = Store.open(str(config.out), "out")
+    _claim(out, fingerprint(predictions.fingerprint, settings.crf if config.crf else None), config)
     done = set() if config.overwrite else _present(out)
     left = [name for name in files if _stem(name) not in done]
     if len(left) < len(files):
@@ -90,9 +94,27 @@ def predict(config: PredictConfig) -> None:
         )
 
 
+def _claim(out: Store, identity: str, config: PredictConfig) -> None:
+    """Note in the folder whose predictions it holds.
+
+    Raises:
+        RequestError: it holds another network's.
+    """
+    path = posixpath.join(out.root, RECORD)
+    content = json.dumps({"predictions": identity}).encode()
+    if not config.overwrite and out.fs.get_file_info(path).type == pa.fs.FileType.File:
+        with out.fs.open_input_stream(path) as stream:
+            if stream.read() != content:
+                raise RequestError(
+                    f"out={config.out}: holds the predictions of another run or another crf=; choose another folder, "
+                    "or set overwrite=true"
+                )
+    write_whole(out.fs, path, content)
+
+
 def _files(url: str) -> tuple[Store, list[str]]:
     """All files below a folder, as paths relative to it; hidden ones are left out."""
-    fs, root = locate(url)
+    fs, root = locate(url, "images")
     if fs.get_file_info(root).type != pa.fs.FileType.Directory:
         raise RequestError(f"images={url}: not found, expected a folder of images")
     found = fs.get_file_info(pa.fs.FileSelector(root, recursive=True))
@@ -176,7 +198,7 @@ class MakeLogits:
 
         torch.set_num_threads(threads)
         self.source = source
-        self.segmenter = Segmenter(settings, weights.read(WEIGHTS))
+        self.segmenter = Segmenter(settings, weights.read(MODEL))
         self.labels = list(range(len(settings.classes) + 1))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -185,7 +207,7 @@ class MakeLogits:
 
     def _logits(self, name: str) -> dict[str, Any]:
         try:
-            image_HWC = decode_image(_read(self.source, name))
+            image_HWC = decode_image(_read(self.source, name), upright=True)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
             return {"file": name, "error": " ".join(str(error).split()) or type(error).__name__}
         logits = to_row("", self.labels, self.segmenter.logits(image_HWC))
@@ -200,7 +222,7 @@ def _finish(batch: pa.Table, source: Store, out: Store, kernels: KernelConfig | 
     """Rows of LOGITS -> `file`, `error`; masks and overlays are written."""
     for row in batch.to_pylist():
         if not row["error"]:
-            image_HWC = decode_image(_read(source, row["file"]))
+            image_HWC = decode_image(_read(source, row["file"]), upright=True)
             mask_HW = mask_of(image_HWC, _logits_of(row), kernels)
             stem = _stem(row["file"])
             overlay = encode_overlay(image_HWC, mask_HW)

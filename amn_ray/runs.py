@@ -5,6 +5,7 @@ It is `run.json` in the run's folder `<store>/runs/<run>/`, beside `summary.json
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import posixpath
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from amn_ray.artifacts import Artifact, Store
 from amn_ray.errors import RequestError
+from amn_ray.stages.crf.config import KernelConfig
 
 RECORD = "run.json"
 
@@ -24,6 +26,8 @@ class Run:
     folder: Path
     artifacts: Mapping[str, Artifact]
     """By step, in the order in which they were made."""
+    crf: KernelConfig
+    """Of the CRF after DeepLab, also where the run stopped before it."""
 
     def step(self, name: str, *, needed_by: str) -> Artifact:
         """What a step made.
@@ -33,16 +37,16 @@ class Run:
         """
         if name not in self.artifacts:
             raise RequestError(
-                f"{needed_by}: the run {self.folder.name} made {', '.join(self.artifacts)} only; give the command that "
-                f"started it again with until={name}, or name another run"
+                f"{needed_by}: the run {self.folder.name} made {', '.join(self.artifacts)} only; run jobs/pipeline.py "
+                f"until {name}, or name another run"
             )
         return self.artifacts[name]
 
 
-def record(folder: Path, artifacts: Mapping[str, Artifact]) -> None:
+def record(folder: Path, artifacts: Mapping[str, Artifact], crf: KernelConfig) -> None:
     """Write the record of a run that ended."""
     steps = {step: f"{artifact.stage}/{artifact.fingerprint}" for step, artifact in artifacts.items()}
-    (folder / RECORD).write_text(json.dumps({"steps": steps}, indent=2))
+    (folder / RECORD).write_text(json.dumps({"steps": steps, "crf": dataclasses.asdict(crf)}, indent=2))
 
 
 def find(store: Store, name: str | None) -> Run:
@@ -62,8 +66,9 @@ def find(store: Store, name: str | None) -> Run:
         if not path.is_file():
             known = ", ".join(sorted(record.parent.name for record in runs.glob(f"*/{RECORD}"))) or "none"
             raise RequestError(f"run={name}: not found in {runs}, which holds {known}")
-    steps: dict[str, str] = json.loads(path.read_text())["steps"]
-    return Run(path.parent, {step: _artifact(store, place) for step, place in steps.items()})
+    content = json.loads(path.read_text())
+    artifacts = {step: _artifact(store, place) for step, place in content["steps"].items()}
+    return Run(path.parent, artifacts, KernelConfig(**content["crf"]))
 
 
 def _artifact(store: Store, place: str) -> Artifact:

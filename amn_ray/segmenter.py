@@ -42,10 +42,11 @@ class Settings:
     classes: Sequence[str]
 
     @classmethod
-    def of(cls, predictions: Artifact, refined: Artifact, images: Artifact) -> Settings:
-        """From what a run made: DeepLab, its CRF, and the images that it was trained on."""
-        network, crf = predictions.manifest()["config"], refined.manifest()["config"]
-        return cls.parse({"network": network, "crf": crf, "classes": images.manifest()["classes"]})
+    def of(cls, predictions: Artifact, images: Artifact, crf: KernelConfig) -> Settings:
+        """From what a run made: DeepLab, and the images that it was trained on."""
+        network = predictions.manifest()["config"]
+        plain = {"network": network, "crf": dataclasses.asdict(crf), "classes": images.manifest()["classes"]}
+        return cls.parse(plain)
 
     @classmethod
     def parse(cls, plain: dict[str, Any]) -> Settings:
@@ -110,7 +111,7 @@ class ImageModel:
         return images["image"].map(self._predict).to_frame("mask")
 
     def _predict(self, encoded: bytes) -> bytes:
-        image_HWC = decode_image(encoded)
+        image_HWC = decode_image(encoded, upright=True)
         logits_Chw = self.segmenter.logits(image_HWC)
         return encode_palette_mask(mask_of(image_HWC, logits_Chw, self.segmenter.settings.crf))
 

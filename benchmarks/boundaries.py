@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import resource
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from amn_ray.stages.irn import model
@@ -73,9 +75,12 @@ def loss_step(plain: bool) -> Callable[[], None]:
 def measure_step(plain: bool) -> tuple[float, float]:
     """(median seconds, GiB that the step adds to a process)."""
     step = loss_step(plain)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's record of the largest memory
+    before = psutil.Process().memory_info().rss
     seconds = in_turn({"step": step}, rounds=3)["step"]
-    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak is not None
+    return seconds, (int(peak[1]) * 1024 - before) / 2**30
 
 
 def training_step() -> Iterator[Row]:

@@ -44,6 +44,11 @@ def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
         ("crf.amn.conf_bg=0.9", ["crf.amn.conf_bg=0.9", "conf_fg"]),
         ("amn.lc=[layer5]", ["amn.lc", "layer5", "layer4"]),
         ("until=deeplap", ["until=deeplap", "amn"]),
+        ("branch=cam until=amn_seed", ["until=amn_seed", "branch=cam", "until=irn"]),
+        ("deeplab.backbone.name=resnet50", ["deeplab.backbone.weights=null", "resnet18", "resnet50"]),
+        ("deeplab.batch_size=401", ["deeplab.batch_size=401", "400"]),
+        ("cluster.train_workers=3", ["cam.batch_size=16", "workers (3)"]),
+        ("tracking.register=a/b", ["tracking.register=a/b"]),
         ("irn.radius=1", ["irn.radius=1", "at least 2"]),
         ("irn.scale=[1.5,0.5]", ["irn.scale", "smallest, largest"]),
         ("backbone.name=vgg16", ["backbone.name=vgg16", "resnet50"]),
@@ -58,7 +63,7 @@ def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
 def test_a_wrong_configuration_is_refused_at_start(
     refused: Callable[..., str], override: str, words: list[str]
 ) -> None:
-    sentence = refused(override)
+    sentence = refused(*override.split())
     for word in words:
         assert word in sentence
 
@@ -178,7 +183,7 @@ class TestPixels:
         torch.save([1, 2, 3], tmp_path / "list.pth")
         (tmp_path / "noise.pth").write_bytes(b"these are not weights")
         (tmp_path / "noise.safetensors").write_bytes(b"these are not weights")
-        base = ["dataset=folder", f"dataset.root={folder}", "until=cam", "backbone.name=resnet18"]
+        base = ["dataset=folder", f"dataset.root={folder}", "until=cam", "cam.batch_size=1", "backbone.name=resnet18"]
         assert "does not fit backbone.name=resnet18" in refused(*base, f"backbone.weights={tmp_path}/part.pth")
         assert "is not a state dict" in refused(*base, f"backbone.weights={tmp_path}/list.pth")
         assert "cannot be read" in refused(*base, f"backbone.weights={tmp_path}/noise.pth")

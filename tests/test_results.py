@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import socket
 import subprocess
@@ -88,7 +89,8 @@ def finished(tmp_path: Path, weights: bytes) -> Store:
     refined.commit(config=SETTINGS.crf, inputs={}, seconds=0, result={"rows": 2})
     folder = Path(store.root) / "runs" / "one"
     folder.mkdir(parents=True)
-    runs.record(folder, {"images": images, "cam": cam, "irn": irn, "deeplab": deeplab, "deeplab_crf": refined})
+    kept = {"images": images, "cam": cam, "irn": irn, "deeplab": deeplab, "deeplab_crf": refined}
+    runs.record(folder, kept, SETTINGS.crf)
     return store
 
 
@@ -120,7 +122,7 @@ def test_exported_maps_are_cut_at_their_threshold_at_the_size_of_the_image(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["stage=amn"], ["stage=amn", "images, cam, irn", "until=amn"]),
+        (["stage=amn"], ["stage=amn", "images, cam, irn", "until amn"]),
         (["stage=irn", "split=val"], ["split=val", "train"]),
         (["stage=irn", "run=two"], ["run=two", "one"]),
         (["stage=nonsense"], ["nonsense", "irn"]),
@@ -208,8 +210,33 @@ def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path:
         code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/{images}", f"out={tmp_path}/out")
         assert code == 2
         assert words in err
-    code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/twice", f"out={tmp_path}/twice/out")
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good/a.png").write_bytes(encode(noise(5, 5)))
+    code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/good", f"out={tmp_path}/good/out")
     assert code == 2
+    assert "lies in images" in err
+    assert [path.name for path in (tmp_path / "good").iterdir()] == ["a.png"]
+    for key in ("store", "images", "out"):
+        places = {"store": finished.root, "images": tmp_path / "good", "out": tmp_path / "out"} | {key: "foo://x"}
+        code, err = job("predict", *(f"{name}={place}" for name, place in places.items()))
+        assert code == 2
+        assert f"{key}=foo://x" in err
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out/predict.json").write_text('{"predictions": "another"}')
+    code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/good", f"out={tmp_path}/out")
+    assert code == 2
+    assert "another run" in err
+    assert not (tmp_path / "out/masks").exists()
+
+
+def test_photographs_are_turned_as_their_camera_says() -> None:
+    image_HWC = noise(4, 6)
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rows become columns
+    Image.fromarray(image_HWC).save(stream, "PNG", exif=exif)
+    np.testing.assert_array_equal(decode_image(stream.getvalue(), upright=True), np.rot90(image_HWC, -1))
+    np.testing.assert_array_equal(decode_image(stream.getvalue()), image_HWC)
 
 
 def test_a_segmenter_is_the_networks_largest_logits_and_the_crf(weights: bytes) -> None:

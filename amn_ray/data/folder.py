@@ -69,7 +69,13 @@ class Folder:
             )
         if split == "val" and not records:
             return Listing([])
-        return Listing(checked(records, where=f"{self._table} (split {split})", config=self.config))
+        return Listing(
+            checked(
+                records,
+                where=f"{self._table} (split {split})",
+                labelled=split == "train" and not self.config.allow_unlabelled,
+            )
+        )
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
         """See Source."""

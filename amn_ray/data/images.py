@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, ImageOps
 
 from amn_ray.data.source import IGNORE
 
@@ -16,14 +16,18 @@ MASK_SCHEMA = pa.schema({"image_id": pa.string(), "mask": pa.binary(), "present"
 the same thing."""
 
 
-def decode_image(encoded: bytes) -> np.ndarray:
+def decode_image(encoded: bytes, upright: bool = False) -> np.ndarray:
     """An encoded image of any PIL mode (grey, palette, CMYK, RGBA, …) -> RGB uint8 (H, W, 3).
+
+    Args:
+        encoded: the content of an image file.
+        upright: turn photographs as their EXIF tag says. (Data sets' masks are drawn on the pixels as they lie.)
 
     Raises:
         OSError: not an image, or cut short (PIL's own sentence).
     """
     with Image.open(io.BytesIO(encoded)) as image:
-        return np.array(image.convert("RGB"))
+        return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
 
 
 def decode_mask(encoded: bytes) -> np.ndarray:

@@ -87,8 +87,8 @@ class Source(Protocol):
         ...
 
 
-def checked(records: Iterable[Record], *, where: str, config: DatasetConfig) -> list[Record]:
-    """The records, if they form a usable split.
+def checked(records: Iterable[Record], *, where: str, labelled: bool) -> list[Record]:
+    """The records, if they form a usable split; with `labelled`, every image must have a label.
 
     Raises:
         RequestError: no image at all, an id twice, an image without label that may not have none, a missing file.
@@ -104,7 +104,7 @@ def checked(records: Iterable[Record], *, where: str, config: DatasetConfig) -> 
             raise RequestError(f"{where}: image {record.image} does not exist; remove its line or add the file")
         if record.mask and not Path(record.mask).is_file():
             raise RequestError(f"{where}: mask {record.mask} does not exist; remove it from the split or add the file")
-        if not record.labels and not config.allow_unlabelled:
+        if labelled and not record.labels:
             raise RequestError(
                 f"{where}: image {record.image_id!r} has no label of dataset.classes; label it, remove it, or set "
                 "dataset.allow_unlabelled=true to train on it as background"

@@ -78,7 +78,8 @@ class Voc:
                 )
             )
         where = f"{self._list_file(self.config.train_list if split == 'train' else self.config.val_list)}"
-        return Listing(checked(records, where=where, config=self.config), unknown)
+        labelled = split == "train" and not self.config.allow_unlabelled
+        return Listing(checked(records, where=where, labelled=labelled), unknown)
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
         """See Source; mask values are renumbered to `classes`."""

@@ -17,7 +17,8 @@ class BackboneConfig:
     name: str = "resnet50"
     """resnet18, resnet34, resnet50 or resnet101."""
     weights: str | None = "imagenet"
-    """`imagenet` (torchvision's V1), a .pth or .safetensors file of a torchvision ResNet, or null for random ones."""
+    """`imagenet` (torchvision's V1), a .pth or .safetensors file of a torchvision ResNet or of a torchvision
+    segmentation network on one (COCO initialisation), or null for random ones."""
     batchnorm: str = "running"
     """`running` uses the stored statistics in training too (the method's); `batch` is for training from scratch."""
 

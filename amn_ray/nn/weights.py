@@ -35,7 +35,7 @@ def backbone_state(config: BackboneConfig) -> dict[str, Tensor]:
                 ".safetensors file, or null to train from scratch"
             ) from error
     else:
-        state = _read(Path(str(config.weights)), where)
+        state = backbone_of(_read(Path(str(config.weights)), where))
     try:
         ResNet(config).load_torchvision(state)
     except RuntimeError as error:
@@ -71,12 +71,17 @@ def load_module(module: M, content: bytes) -> M:
     return module.to(memory_format=torch.channels_last).eval()
 
 
+def backbone_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The backbone's part of a segmentation network's weights (torchvision's COCO ones, or ours), else all of them."""
+    prefix = "backbone."
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)} or state
+
+
 def load_backbone(backbone: ResNet, content: bytes) -> None:
     """Load a backbone from a torchvision state dict, or from the weights of another stage's network."""
-    state = safetensors.torch.load(content)
-    own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
-    if own:
-        backbone.load_state_dict(own)
+    state = backbone_of(safetensors.torch.load(content))
+    if "stem.0.weight" in state:
+        backbone.load_state_dict(state)
     else:
         backbone.load_torchvision(state)
 

@@ -29,7 +29,7 @@ COLUMNS: Sequence[tuple[str, str, float, str]] = (
 
 def summary_table(summary: Mapping[str, Mapping[str, float]]) -> None:
     """The last thing a pipeline prints: steps by metrics; mIoU in percent."""
-    table = Table(title="Against ground truth (deeplab: of val, all others: of train)")
+    table = Table(title="Against ground truth (deeplab: of val, if there is one; all others: of train)")
     table.add_column("step")
     for title, *_ in COLUMNS:
         table.add_column(title, justify="right")

@@ -31,16 +31,19 @@ def one_line(metrics: Mapping[str, float]) -> str:
 def draw(artifacts: Mapping[str, Artifact], manifests: Mapping[str, dict[str, Any]], folder: Path) -> list[Path]:
     """All figures that the steps made so far allow; returns their files."""
     folder.mkdir(parents=True, exist_ok=True)
-    scores = {name.removesuffix("_score"): manifests[name] for name in manifests if f"{name}".endswith("_score")}
+    scores = {name.removesuffix("_score"): manifests[name] for name in manifests if name.endswith("_score")}
     scores = {step: manifest for step, manifest in scores.items() if "iou" in manifest}
     if not scores:
         return []
     curves = {step: scores[step]["curve"] for step in MAPS if step in scores}
-    drawn = [
-        figures.threshold_curves(curves, folder / "miou_by_threshold.png"),
-        figures.best_threshold_histogram(
-            {step: _best_taus(artifacts[f"{step}_score"]) for step in curves}, folder / "best_threshold.png"
-        ),
+    drawn = []
+    if curves:
+        taus = {step: _best_taus(artifacts[f"{step}_score"]) for step in curves}
+        drawn += [
+            figures.threshold_curves(curves, folder / "miou_by_threshold.png"),
+            figures.best_threshold_histogram(taus, folder / "best_threshold.png"),
+        ]
+    drawn += [
         figures.class_iou_bars({step: manifest["iou"] for step, manifest in scores.items()}, folder / "class_iou.png"),
         _class_table({step: manifest["iou"] for step, manifest in scores.items()}, folder / "class_iou.csv"),
     ]

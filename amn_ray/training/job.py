@@ -13,6 +13,8 @@ from amn_ray.training.feed import Feed
 MODEL = "model.safetensors"
 HISTORY = "history.json"
 BACKBONE = "backbone.safetensors"
+MAX_CHECKPOINTS = 100
+"""In a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,11 @@ class Job:
     @property
     def num_epochs(self) -> int:
         return math.ceil(self.num_steps / self.feed.steps_per_epoch)
+
+    @property
+    def epochs_per_checkpoint(self) -> int:
+        """1, or more where epochs are many and short."""
+        return math.ceil(self.num_epochs / MAX_CHECKPOINTS)
 
     def steps_of(self, epoch: int) -> int:
         """The number of steps of an epoch (0, 1, …)."""

@@ -53,6 +53,7 @@ class Loop:
         self._resume()
         self.model = ray.train.torch.prepare_model(self.plain_model)
         self._losses: list[Tensor] = []
+        self._told = len(self.history)
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """This worker's share of every remaining batch; does the epochs' ends on the way."""
@@ -119,13 +120,16 @@ class Loop:
             if (part := values[offset : offset + every])
         ]
         self.epoch += 1
+        if self.epoch % self.job.epochs_per_checkpoint and self.epoch < self.job.num_epochs:
+            return
         metrics = {
             "epoch": self.epoch,
             "epochs": self.job.num_epochs,
             "loss": sum(values) / len(values),
             "images_per_second": speed,
-            "points": self.history[-math.ceil(steps / every) :],
+            "points": self.history[self._told :],
         }
+        self._told = len(self.history)
         if self.rank == 0:
             with tempfile.TemporaryDirectory() as folder:
                 self._save(Path(folder))

@@ -13,6 +13,7 @@ class DeepLabConfig:
     """Multi-scale training and testing."""
 
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(name="resnet101"))
+    """weights: null starts from the classifier's."""
     seed: int = 0
     """Initial weights of the head, order of images, augmentation."""
     precision: str = "auto"
@@ -22,7 +23,8 @@ class DeepLabConfig:
     batch_size: int = 10
     """Of all training workers together."""
     accumulate: int = 1
-    """Parts that a worker's batch goes through the network in: less memory, the same gradient."""
+    """Parts that a worker's batch goes through the network in: less memory, and the same gradient unless BatchNorm
+    takes a batch's statistics."""
     crop: int = 321
     factors: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.25, 1.5])
     """Training images are resized by one of these factors."""

@@ -31,8 +31,8 @@ def run(
 ) -> dict[str, Any]:
     """Train on the pseudo-masks and predict the evaluated images.
 
-    Inputs: `images` and `masks`, which are trained on; `evaluated`, the image table to predict; and `backbone` where
-    training does not start from random weights.
+    Inputs: `images` and `masks`, which are trained on; `evaluated`, the image table to predict; and `backbone`,
+    whose weights training starts from.
 
     Raises:
         RequestError: the pseudo-masks hold no label at all.

@@ -103,7 +103,8 @@ def irn_loss(edge_Bhw: Tensor, displacement_B2hw: Tensor, seed_Bhw: Tensor, radi
     ½ (positive + negative affinity) + ½ (foreground + background displacement); each is the mean over the pairs whose
     ends have the same label (positive: the mean of the background's and the foreground's pairs; the displacements:
     foreground or background pairs) or different ones (negative). Pairs touching 255 take no part. The means are over
-    the pairs of all workers.
+    the pairs of all workers. All pairs inside the crop count; the released code leaves out those
+    near its left, right and lower borders.
 
     One direction at a time is computed, and computed again for its gradient, so memory holds the paths of one
     direction rather than of all: see `make bench`.

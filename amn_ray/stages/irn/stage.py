@@ -58,7 +58,7 @@ def run(
 
 
 def _store_displacement_mean(output: Artifact) -> None:
-    """Measured by the mappers, which the walk itself does not need it for."""
+    """Over all images, as the mappers measured it. The walk does not need it; users of the displacements do."""
     means = list(output.table(TABLE).column("displacement").values())
     state = safetensors.numpy.load(output.read(MODEL))
     state["displacement_mean"] = np.asarray(np.mean(means, 0), np.float32)
