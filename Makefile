@@ -18,7 +18,7 @@ help:  ## This list
 	touch $@
 
 demo: .venv/installed  ## Run the whole pipeline on drawn images (no data, network or GPU needed)
-	$(BIN)/python jobs/pipeline.py store=$(STORE)
+	$(BIN)/python jobs/pipeline.py "store='$(STORE)'"
 
 test: .venv/installed  ## All tests
 	$(BIN)/python -m pytest
@@ -32,8 +32,9 @@ bench: .venv/installed  ## Measure the speed claims of the README (nothing else 
 	$(BIN)/python -m benchmarks
 
 mlflow: .venv/installed  ## Compare runs in the browser: http://127.0.0.1:5000
+	mkdir -p "$(STORE)"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
-	    --backend-store-uri sqlite:///$(STORE)/mlflow.db --artifacts-destination $(STORE)/mlartifacts
+	    --backend-store-uri "sqlite:///$(STORE)/mlflow.db" --artifacts-destination "$(STORE)/mlartifacts"
 
 clean:  ## Remove the environment (results in $(STORE) stay)
 	rm -rf .venv

@@ -16,6 +16,14 @@ def check_positive(config: object, *names: str) -> None:
             raise ValueError(f"{name}={value}: must be greater than 0")
 
 
+def check_not_negative(config: object, *names: str) -> None:
+    """Refuse values below 0."""
+    for name in names:
+        value = getattr(config, name)
+        if value < 0:
+            raise ValueError(f"{name}={value}: must not be negative")
+
+
 def check_fraction(config: object, *names: str) -> None:
     """Refuse values outside [0, 1]."""
     for name in names:

@@ -32,7 +32,7 @@ class ClusterConfig:
     object_store_gb: float = 1.0
     """Shared memory of a local Ray, for data between tasks."""
     train_workers: int | None = None
-    """Data-parallel training workers; null = one per GPU, or one."""
+    """Data-parallel training workers; null = one per GPU (as many as divide the batch), or one."""
     map_actors: int | None = None
     """Actors that hold a network and make maps; null = one per GPU, or one per two cores."""
     cpu_actors: int | None = None
@@ -128,11 +128,12 @@ class Cluster:
     def _gpus(self) -> int:
         return int(ray.cluster_resources().get("GPU", 0))
 
-    def train_share(self) -> Share:
-        """Resources of the training workers."""
+    def train_share(self, batch_size: int) -> Share:
+        """Resources of the training workers, among whom a batch is divided evenly."""
         self.connect()
         if self._gpus:
-            return Share(self.config.train_workers or self._gpus, cpus=1, gpus=1)
+            dividing = max(count for count in range(1, self._gpus + 1) if batch_size % count == 0)
+            return Share(self.config.train_workers or dividing, cpus=1, gpus=1)
         count = self.config.train_workers or 1
         return Share(count, cpus=self._cpus / count)
 

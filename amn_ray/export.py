@@ -41,7 +41,7 @@ class ExportConfig:
     """Folder to write to."""
     store: str = "outputs"
     run: str | None = None
-    """Name of a run (its folder in `<store>/runs/`); null = the one that ended last."""
+    """Name of a run (its folder in `<store>/runs/`); null = the last one that made these masks."""
     split: str | None = None
     """train or val; null = the one that the stage has masks of."""
     overwrite: bool = False
@@ -64,7 +64,7 @@ def export(config: ExportConfig) -> None:
         raise RequestError(f"stage is not set: whose masks? stage={'|'.join(STEPS)}")
     if config.out is None:
         raise RequestError("out is not set: expected a folder to write to; set out=/path")
-    run = runs.find(Store(*locate(config.store)), config.run)
+    run = runs.find(Store(*locate(config.store)), config.run, config.stage)
     made = run.step(config.stage, needed_by=f"stage={config.stage}")
     has_val = "images_val" in run.artifacts
     split = "val" if config.stage in EVALUATED and has_val else "train"
@@ -89,7 +89,9 @@ def export(config: ExportConfig) -> None:
     say("export", f"{len(ids)} masks of {config.stage} ({split}) in {root}")
 
 
-def refuse_full(fs: pa.fs.FileSystem, root: str, overwrite: bool) -> None:
+def refuse_full(
+    fs: pa.fs.FileSystem, root: str, overwrite: bool, remedy: str = "choose another folder or set overwrite=true"
+) -> None:
     """Refuse to write into a folder that holds something already.
 
     Raises:
@@ -99,7 +101,7 @@ def refuse_full(fs: pa.fs.FileSystem, root: str, overwrite: bool) -> None:
     if info.type == pa.fs.FileType.File:
         raise RequestError(f"out={root}: is a file, expected a folder that is new or empty")
     if not overwrite and fs.get_file_info(pa.fs.FileSelector(root, allow_not_found=True)):
-        raise RequestError(f"out={root}: is not empty; choose another folder or set overwrite=true")
+        raise RequestError(f"out={root}: is not empty; {remedy}")
 
 
 def _masks(made: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:

@@ -54,7 +54,7 @@ def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Make
     base: dict[str, Artifact] = {"images": table}
     start = initial_weights("backbone", config.backbone, make)
     if config.reaches("deeplab"):  # now, not hours later, when its weights are missing
-        deeplab_start = initial_weights("deeplab_backbone", config.deeplab.backbone, make)
+        deeplab_start = initial_weights("deeplab_backbone", config.deeplab.backbone, make, owner="deeplab.")
 
     cams = make("cam", cam, config.cam, base | start)
     make.score("cam", base | {"maps": cams}, ScoreConfig(threshold=config.cam.threshold))
@@ -84,9 +84,16 @@ def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Make
     yield "deeplab_crf"
 
 
-def initial_weights(step: str, config: BackboneConfig, make: Maker) -> dict[str, Artifact]:
-    """The backbone that training starts from; none where no weights are named."""
-    return {} if config.weights is None else {"backbone": make(step, backbone, config, {})}
+def initial_weights(step: str, config: BackboneConfig, make: Maker, owner: str = "") -> dict[str, Artifact]:
+    """The backbone that training starts from; none where no weights are named.
+
+    Raises:
+        RequestError: the weights cannot be used; the sentence begins with `owner` and the key.
+    """
+    try:
+        return {} if config.weights is None else {"backbone": make(step, backbone, config, {})}
+    except RequestError as error:
+        raise RequestError(f"{owner}{error}") from error
 
 
 def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
@@ -98,6 +105,8 @@ def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
     """
     source = open_source(config.dataset)
     splits = {"train": SplitRequest.of(source, config.dataset, "train")}
+    for name, count in splits["train"].listing.unknown_classes.items():
+        console.say("images", f"warning: {count} objects of class {name!r} are ignored, it is not in the class list")
     val = SplitRequest.of(source, config.dataset, "val")
     if val.listing.records:
         splits["val"] = val
@@ -110,7 +119,9 @@ def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
     tracker = Tracker(config.tracking, store)
     tags = {"dataset": config.dataset.name, "git_commit": git_commit()}
     with tracker.run(f"pipeline {config.dataset.name}", identity, tags) as parent:
-        parent.params(flat(config))
+        # A parameter never changes, but a store may be moved, or named in another way.
+        parent.params({name: value for name, value in flat(config).items() if name != "store"})
+        parent.tags({"store": store.root})
         make = Maker(store, Cluster(config.cluster), tracker, parent, tags)
         for step in steps(config, splits, make):
             if step == config.until:
@@ -193,6 +204,7 @@ class Maker:
         with self.tracker.run(step, output.fingerprint, {**self.tags, "stage": stage.NAME}, self.parent) as child:
             if dataclasses.is_dataclass(identity):
                 child.params(flat(identity))
+            child.tags({"reused": str(output.complete).lower()})
             manifest = self._make(step, stage, config, identity, inputs, output, child)
             metrics = {**manifest["metrics"], "seconds": manifest["seconds"]}
             child.metrics({f"{step}/{name}": value for name, value in metrics.items()})
@@ -230,9 +242,7 @@ class Maker:
         output: Artifact,
         child: TrackedRun,
     ) -> dict[str, Any]:
-        reused = output.complete
-        child.tags({"reused": str(reused).lower()})
-        if reused:
+        if output.complete:
             console.say(step, f"is there already ({output.stage}/{output.fingerprint})")
             return output.manifest()
         console.say(step, f"→ {output.stage}/{output.fingerprint}")

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray.data
-from PIL import Image
 from ray.data import ActorPoolStrategy
 
 from amn_ray import runs
 from amn_ray.artifacts import Artifact, Store, fingerprint, locate, write_whole
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
-from amn_ray.data.images import decode_image, encode_overlay, encode_palette_mask
+from amn_ray.data.images import NOT_AN_IMAGE, decode_image, encode_overlay, encode_palette_mask
 from amn_ray.errors import RequestError, RunError, told_by_workers
+from amn_ray.export import refuse_full
 from amn_ray.nn.maps import from_row, to_row
 from amn_ray.reporting.console import say
 from amn_ray.segmenter import Segmenter, Settings, mask_of
@@ -36,6 +36,7 @@ from amn_ray.stages.crf.config import KernelConfig
 from amn_ray.training.job import MODEL
 
 RECORD = "predict.json"
+MASKS, OVERLAYS = "masks", "overlays"
 BATCH = 16
 """Images per block and per call."""
 TELL_EVERY = 30
@@ -54,11 +55,11 @@ class PredictConfig:
     """Folder to write to: a path or a URL."""
     store: str = "outputs"
     run: str | None = None
-    """Name of a run (its folder in `<store>/runs/`); null = the one that ended last."""
+    """Name of a run (its folder in `<store>/runs/`); null = the last one that trained a DeepLab."""
     crf: bool = True
     """Refine by dense CRF."""
     overwrite: bool = False
-    """Make masks again that are there already."""
+    """Remove the masks and overlays that are in `out`, and make all of them again."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
@@ -72,7 +73,7 @@ def predict(config: PredictConfig) -> None:
     for name in ("images", "out"):
         if getattr(config, name) is None:
             raise RequestError(f"{name} is not set: expected a folder; set {name}=/path")
-    run = runs.find(Store(*locate(config.store)), config.run)
+    run = runs.find(Store(*locate(config.store)), config.run, "deeplab")
     predictions = run.step("deeplab", needed_by="predict")
     settings = Settings.of(predictions, run.artifacts["images"], run.crf)
     source, files = _files(str(config.images))
@@ -95,14 +96,21 @@ def predict(config: PredictConfig) -> None:
 
 
 def _claim(out: Store, identity: str, config: PredictConfig) -> None:
-    """Note in the folder whose predictions it holds.
+    """Note in the folder whose predictions it holds; with `overwrite`, older predictions are removed.
 
     Raises:
-        RequestError: it holds another network's.
+        RequestError: it holds another network's, or something else.
     """
     path = posixpath.join(out.root, RECORD)
     content = json.dumps({"predictions": identity}).encode()
-    if not config.overwrite and out.fs.get_file_info(path).type == pa.fs.FileType.File:
+    claimed = out.fs.get_file_info(path).type == pa.fs.FileType.File
+    if not claimed:  # whatever is there, it is not ours to overwrite
+        refuse_full(out.fs, out.root, overwrite=False, remedy="choose another folder")
+    elif config.overwrite:
+        for folder in (MASKS, OVERLAYS):
+            if out.fs.get_file_info(posixpath.join(out.root, folder)).type == pa.fs.FileType.Directory:
+                out.fs.delete_dir(posixpath.join(out.root, folder))
+    else:
         with out.fs.open_input_stream(path) as stream:
             if stream.read() != content:
                 raise RequestError(
@@ -208,7 +216,7 @@ class MakeLogits:
     def _logits(self, name: str) -> dict[str, Any]:
         try:
             image_HWC = decode_image(_read(self.source, name), upright=True)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+        except NOT_AN_IMAGE as error:
             return {"file": name, "error": " ".join(str(error).split()) or type(error).__name__}
         logits = to_row("", self.labels, self.segmenter.logits(image_HWC))
         return {"file": name, "error": "", "logits": logits["maps"], "h": logits["h"], "w": logits["w"]}
@@ -226,9 +234,9 @@ def _finish(batch: pa.Table, source: Store, out: Store, kernels: KernelConfig | 
             mask_HW = mask_of(image_HWC, _logits_of(row), kernels)
             stem = _stem(row["file"])
             overlay = encode_overlay(image_HWC, mask_HW)
-            write_whole(out.fs, posixpath.join(out.root, "overlays", f"{stem}.jpg"), overlay)
+            write_whole(out.fs, posixpath.join(out.root, OVERLAYS, f"{stem}.jpg"), overlay)
             # The mask comes last: where it is, both are.
-            write_whole(out.fs, posixpath.join(out.root, "masks", f"{stem}.png"), encode_palette_mask(mask_HW))
+            write_whole(out.fs, posixpath.join(out.root, MASKS, f"{stem}.png"), encode_palette_mask(mask_HW))
     return batch.select(["file", "error"])
 
 

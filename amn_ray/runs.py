@@ -49,23 +49,28 @@ def record(folder: Path, artifacts: Mapping[str, Artifact], crf: KernelConfig) -
     (folder / RECORD).write_text(json.dumps({"steps": steps, "crf": dataclasses.asdict(crf)}, indent=2))
 
 
-def find(store: Store, name: str | None) -> Run:
-    """The run of that name in the store, or the one that ended last.
+def find(store: Store, name: str | None, step: str) -> Run:
+    """The run of that name in the store; without a name, the one that ended last of those that made `step`.
+
+    Where none of them made it, the one that ended last: `Run.step` will say so.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is no run, or none of that name.
     """
-    runs = Path(store.root) / "runs"
-    if name is None:
-        records = sorted(runs.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime)
-        if not records:
-            raise RequestError(f"{runs}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran")
-        path = records[-1]
-    else:
-        path = runs / name / RECORD
-        if not path.is_file():
-            known = ", ".join(sorted(record.parent.name for record in runs.glob(f"*/{RECORD}"))) or "none"
-            raise RequestError(f"run={name}: not found in {runs}, which holds {known}")
+    folder = Path(store.root) / "runs"
+    records = sorted(folder.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    if name is not None:
+        known = {path.parent.name: path for path in records}
+        if name not in known:
+            raise RequestError(f"run={name}: not found in {folder}, which holds {', '.join(sorted(known)) or 'none'}")
+        return _read(store, known[name])
+    runs = [_read(store, path) for path in records]
+    if not runs:
+        raise RequestError(f"{folder}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran")
+    return next((run for run in runs if step in run.artifacts), runs[0])
+
+
+def _read(store: Store, path: Path) -> Run:
     content = json.loads(path.read_text())
     artifacts = {step: _artifact(store, place) for step, place in content["steps"].items()}
     return Run(path.parent, artifacts, KernelConfig(**content["crf"]))

@@ -19,7 +19,8 @@ from typing import Any
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks GitPython, which complains where git is missing
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from ray.train import UserCallback
 
@@ -51,17 +52,32 @@ def default_uri(store: Store) -> str:
 
 
 class Tracker:
-    """The runs of one pipeline."""
+    """The runs of one pipeline.
+
+    Raises:
+        RequestError: there is no MLflow at `tracking.uri`, or the experiment was deleted.
+    """
 
     def __init__(self, config: TrackingConfig, store: Store) -> None:
         self.uri = config.uri or default_uri(store)
-        self.client = MlflowClient(self.uri)
-        experiment = self.client.get_experiment_by_name(config.experiment)
+        try:
+            self.client = MlflowClient(self.uri)
+            experiment = self.client.get_experiment_by_name(config.experiment)
+            if experiment is None:
+                location = None if config.uri else f"file://{store.root}/mlartifacts"
+                self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
+        except (MlflowException, OSError) as error:
+            raise RequestError(
+                f"tracking.uri={self.uri}: MLflow does not answer there ({str(error).splitlines()[0]}); start "
+                "`mlflow server`, or set tracking.uri=null for a SQLite file in the store"
+            ) from error
         if experiment is not None:
+            if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+                raise RequestError(
+                    f"tracking.experiment={config.experiment}: was deleted from {self.uri}; restore it with `mlflow "
+                    f"experiments restore --experiment-id {experiment.experiment_id}`, or set another name"
+                )
             self.experiment_id = experiment.experiment_id
-        else:
-            location = None if config.uri else f"file://{store.root}/mlartifacts"
-            self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
 
     @contextmanager
     def run(
@@ -188,4 +204,7 @@ class EpochCallback(UserCallback):
             flush=True,
         )
         points = [(int(point["step"]), point["loss"]) for point in report["points"]]
-        TrackedRun(MlflowClient(self.uri), self.run_id).curve(f"{self.step}/loss_curve", points)
+        try:
+            TrackedRun(MlflowClient(self.uri), self.run_id).curve(f"{self.step}/loss_curve", points)
+        except MlflowException as error:  # the pipeline logs the whole curve again when the step is done
+            print(f"{self.step:>9}  warning: MLflow did not take this epoch ({str(error).splitlines()[0]})", flush=True)

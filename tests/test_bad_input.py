@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from amn_ray.artifacts import Store
 from amn_ray.cluster import Cluster
+from amn_ray.config import TrackingConfig
+from amn_ray.tracking import Tracker
 from tests.conftest import encode, noise
 
 Job = Callable[..., tuple[int, str]]
@@ -26,6 +29,7 @@ def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
         assert len(sentence) == 1
         assert "Traceback" not in err
         assert not list(tmp_path.glob("store/*/*/manifest.json")) or "backbone" in sentence[0]
+        assert not list(tmp_path.glob("store/images/*/rows/*.parquet")) or "backbone" in sentence[0]
         return sentence[0]
 
     return run
@@ -58,6 +62,12 @@ def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
         ("dataset=voc12", ["dataset.root", "not set"]),
         ("dataset.max_bad_fraction=1.0", ["dataset.max_bad_fraction"]),
         ("cluster.cpus=0", ["cluster.cpus=0"]),
+        ("crf.amn.gt_prob=1", ["crf.amn.gt_prob=1", "excluded"]),
+        ("seed=-1", ["seed=-1", "negative"]),
+        ("dataset.seed=-1", ["dataset.seed=-1", "negative"]),
+        ("irn.weight_decay=-0.1", ["irn.weight_decay=-0.1", "negative"]),
+        ("tracking.uri=foo://x", ["tracking.uri=foo://x", "mlflow server"]),
+        ("tracking.uri=sqlite:////proc/none/mlflow.db", ["tracking.uri=sqlite:////proc", "does not answer"]),
     ],
 )
 def test_a_wrong_configuration_is_refused_at_start(
@@ -124,6 +134,19 @@ def test_an_image_without_any_label_is_refused(refused: Callable[..., str], fold
 def test_a_table_without_labels_column_is_refused(refused: Callable[..., str], folder: Path) -> None:
     (folder / "labels.csv").write_text("image,class\np.png,nut\n")
     assert "no column 'labels'" in refused("dataset=folder", f"dataset.root={folder}")
+
+
+def test_a_table_in_another_encoding_is_refused(refused: Callable[..., str], folder: Path) -> None:
+    (folder / "labels.csv").write_bytes("image,labels\np.png,Würfel\n".encode("latin-1"))
+    assert "UTF-8" in refused("dataset=folder", f"dataset.root={folder}")
+
+
+def test_a_deleted_experiment_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+    tracker = Tracker(TrackingConfig(experiment="shapes"), Store.open(f"{tmp_path}/store"))
+    tracker.client.delete_experiment(tracker.experiment_id)
+    sentence = refused()
+    assert "tracking.experiment=shapes" in sentence
+    assert "restore" in sentence
 
 
 def test_a_store_that_cannot_be_written_is_refused(job: Job, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def manifests(store: Path) -> dict[str, dict[str, Any]]:
 
 def runs_of(store: Path) -> Mapping[str, Artifact]:
     """What each step of the store's last run made."""
-    return find(Store.open(str(store)), None).artifacts
+    return find(Store.open(str(store)), None, "seed").artifacts
 
 
 def table(store: Path, step: str) -> dict[str, Any]:
@@ -147,6 +147,14 @@ def test_the_same_command_again_makes_nothing_anew(runs: tuple[Path, Path, str])
     assert manifests(quiet) == before
     assert {path: path.stat().st_mtime_ns for path in quiet.glob("*/*/manifest.json")} == stamps
     assert "is there already" in output
+    assert "→" not in output
+
+
+def test_a_store_named_in_another_way_is_the_same_store(runs: tuple[Path, Path, str]) -> None:
+    _, killed, _ = runs
+    other = killed.parent / "elsewhere" / ".." / killed.name
+    (killed.parent / "elsewhere").mkdir()
+    output = finish(start(killed.parent / "without", other, "until=seed"))
     assert "→" not in output
 
 

@@ -97,7 +97,7 @@ def finished(tmp_path: Path, weights: bytes) -> Store:
 def test_exported_masks_are_palette_files_with_the_stored_values(job: Job, finished: Store, tmp_path: Path) -> None:
     out = tmp_path / "masks"
     assert job("export", f"store={finished.root}", "stage=irn", f"out={out}")[0] == 0
-    stored = runs.find(finished, None).artifacts["irn"].table("masks").column("mask")
+    stored = runs.find(finished, None, "irn").artifacts["irn"].table("masks").column("mask")
     for name in ("a", "b"):
         with Image.open(out / "SegmentationClass" / f"{name}.png") as image:
             assert image.mode == "P"
@@ -106,6 +106,14 @@ def test_exported_masks_are_palette_files_with_the_stored_values(job: Job, finis
             assert (colours[np.asarray(image) == 1] == [128, 0, 0]).all()
             assert (colours[np.asarray(image) == 255] == [224, 224, 192]).all()
     assert (out / "ImageSets/Segmentation/train.txt").read_text() == "a\nb\n"
+
+
+def test_export_takes_the_last_run_that_made_the_step(job: Job, finished: Store, tmp_path: Path) -> None:
+    later = Path(finished.root) / "runs" / "prepared"
+    later.mkdir()
+    runs.record(later, {"images": runs.find(finished, "one", "irn").artifacts["images"]}, SETTINGS.crf)
+    assert job("export", f"store={finished.root}", "stage=irn", f"out={tmp_path}/masks")[0] == 0
+    assert (tmp_path / "masks/SegmentationClass/a.png").exists()
 
 
 def test_exported_maps_are_cut_at_their_threshold_at_the_size_of_the_image(
@@ -221,6 +229,14 @@ def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path:
         code, err = job("predict", *(f"{name}={place}" for name, place in places.items()))
         assert code == 2
         assert f"{key}=foo://x" in err
+    (tmp_path / "full/masks").mkdir(parents=True)
+    (tmp_path / "full/masks/a.png").write_text("precious")
+    for more in ([], ["overwrite=true"]):
+        code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/good", f"out={tmp_path}/full", *more)
+        assert code == 2
+        assert "not empty" in err
+    assert (tmp_path / "full/masks/a.png").read_text() == "precious"
+    assert not (tmp_path / "full/predict.json").exists()
     (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "out/predict.json").write_text('{"predictions": "another"}')
     code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/good", f"out={tmp_path}/out")

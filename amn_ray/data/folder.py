@@ -38,9 +38,13 @@ class Folder:
                 "dataset.root is not set: expected a folder with images/ and labels.csv; set dataset.root=/path"
             )
         self.config = config
-        self.root = existing(Path(config.root), "a folder with images/ and labels.csv", "correct dataset.root")
+        root = Path(config.root).expanduser().resolve()  # workers may have another working directory
+        self.root = existing(root, "a folder with images/ and labels.csv", "correct dataset.root")
         self._table = existing(self.root / "labels.csv", "the image labels", "see README, Own data")
-        self._rows = list(self._read())
+        try:
+            self._rows = list(self._read())
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise RequestError(f"{self._table}: cannot be read ({error}); save it as CSV in UTF-8") from error
         self.classes = config.classes or sorted({name for _, names, _ in self._rows for name in names})
         if not self.classes:
             raise RequestError(f"{self._table}: names no class at all; fill the column `labels`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +15,10 @@ from amn_ray.data.source import IGNORE
 MASK_SCHEMA = pa.schema({"image_id": pa.string(), "mask": pa.binary(), "present": pa.list_(pa.int16())})
 """One row of a masks table: PNG, uint8, 255 = undefined, and the values that occur in it. Seeds and pseudo-masks are
 the same thing."""
+
+
+NOT_AN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for files that are damaged, cut short, absurdly large, or no images at all."""
 
 
 def decode_image(encoded: bytes, upright: bool = False) -> np.ndarray:
@@ -40,7 +45,7 @@ def decode_mask(encoded: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(encoded)) as image:
         if image.mode not in ("P", "L", "1"):
             raise ValueError(f"mask has image mode {image.mode}, expected labels in a palette or 8-bit grey PNG")
-        return np.array(image if image.mode != "1" else image.convert("L"))
+        return np.array(image).astype(np.uint8)  # mode 1: labels 0 and 1
 
 
 def encode_mask(mask_HW: np.ndarray) -> bytes:

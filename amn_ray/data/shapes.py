@@ -63,6 +63,8 @@ class ShapesConfig(DatasetConfig):
         for name in ("num_train", "num_val"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must not be negative")
         if self.size < 32:
             raise ValueError(f"size={self.size}: must be at least 32 pixels")
 

@@ -43,7 +43,8 @@ class Voc:
                 "dataset.root is not set: expected the folder that holds JPEGImages; set dataset.root=/path/to/VOC2012"
             )
         self.config = config
-        self.root = existing(Path(config.root), "the VOC folder", "correct dataset.root")
+        root = Path(config.root).expanduser().resolve()  # workers may have another working directory
+        self.root = existing(root, "the VOC folder", "correct dataset.root")
         self.classes = config.classes or CLASSES
         unknown = [name for name in self.classes if name not in CLASSES]
         if unknown:

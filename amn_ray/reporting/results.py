@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def draw(artifacts: Mapping[str, Artifact], manifests: Mapping[str, dict[str, An
         drawn += [
             figures.threshold_curves(curves, folder / "miou_by_threshold.png"),
             figures.best_threshold_histogram(taus, folder / "best_threshold.png"),
+            *(_curve_table(curve, folder / f"miou_by_threshold_{step}.csv") for step, curve in curves.items()),
         ]
     drawn += [
         figures.class_iou_bars({step: manifest["iou"] for step, manifest in scores.items()}, folder / "class_iou.png"),
@@ -67,6 +68,12 @@ def draw(artifacts: Mapping[str, Artifact], manifests: Mapping[str, dict[str, An
 
 def _best_taus(score: Artifact) -> list[float]:
     return [tau for tau in score.table("images").column("best_tau").values() if tau is not None]
+
+
+def _curve_table(curve: Mapping[str, Sequence[float]], path: Path) -> Path:
+    lines = [f"{tau:.4f},{miou:.6f}" for tau, miou in zip(curve["tau"], curve["miou"], strict=True)]
+    path.write_text("tau,miou\n" + "\n".join(lines) + "\n")
+    return path
 
 
 def _class_table(tables: Mapping[str, Mapping[str, float | None]], path: Path) -> Path:

@@ -57,7 +57,7 @@ def train(
         RequestError: batch size and number of workers or images do not fit.
         RunError: the training failed, also after restarts.
     """
-    share = cluster.train_share()
+    share = cluster.train_share(config.batch_size)
     feed = Feed(sources=sources, example=example, seed=config.seed, batch_size=config.batch_size)
     if feed.batch_size % share.count:
         raise RequestError(

@@ -43,7 +43,7 @@ class Feed:
 
     def dataset(self, start_epoch: int, num_steps: int, num_workers: int) -> ray.data.Dataset:
         """The examples from `start_epoch` to step `num_steps`, in order, one block per worker and step."""
-        steps = num_steps - start_epoch * self.steps_per_epoch
+        steps = max(0, num_steps - start_epoch * self.steps_per_epoch)  # the last epoch may be cut short
         first = start_epoch * self.steps_per_epoch * self.batch_size
         positions = ray.data.range(steps * self.batch_size, override_num_blocks=max(1, steps * num_workers))
         return paced(positions.map_batches(self._load, fn_kwargs={"first": first}, batch_size=None, num_cpus=1))

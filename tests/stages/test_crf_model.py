@@ -7,9 +7,10 @@ import pytest
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels
 
+from amn_ray.config import CrfConfigs
 from amn_ray.nn.maps import hard_labels
 from amn_ray.stages.crf.config import CrfConfig
-from amn_ray.stages.crf.model import ImageCrf, refined_seed
+from amn_ray.stages.crf.model import ImageCrf, refined_prediction, refined_seed
 
 
 def blob(height: int = 40, width: int = 56) -> tuple[np.ndarray, np.ndarray]:
@@ -55,6 +56,20 @@ def test_the_seed_is_foreground_background_or_undefined_as_ahn_et_al_say() -> No
     expected[foreground + background == 0] = 0
     np.testing.assert_array_equal(seed, expected)
     assert set(np.unique(seed)) >= {0, 4, 17}
+
+
+def test_a_prediction_is_refined_with_deeplabs_kernels_on_its_softmax() -> None:
+    image, maps = blob()
+    logits = np.concatenate([np.full((1, *maps.shape[1:]), 0.4), maps]).astype(np.float32) * 4
+    crf = DenseCRF2D(image.shape[1], image.shape[0], 3)
+    probability = np.exp(logits) / np.exp(logits).sum(0)
+    crf.setUnaryEnergy(np.ascontiguousarray(-np.log(probability).reshape(3, -1)))
+    crf.addPairwiseGaussian(sxy=1, compat=3)
+    crf.addPairwiseBilateral(sxy=67, srgb=3, rgbim=np.ascontiguousarray(image.copy()), compat=4)
+    expected = np.argmax(np.array(crf.inference(10)), 0).reshape(image.shape[:2])
+    found = refined_prediction(image, logits, CrfConfigs().deeplab)
+    np.testing.assert_array_equal(found, expected)
+    assert (found != logits.argmax(0)).any()
 
 
 def test_hard_labels_put_the_constant_background_first() -> None:

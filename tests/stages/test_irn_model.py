@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.irn.config import IrnConfig, WalkConfig
@@ -126,6 +127,27 @@ def test_edges_of_a_mirrored_image_are_the_mirrored_edges() -> None:
     torch.testing.assert_close(edge[1], edge[0].flip(1))
 
 
+def test_edges_are_the_sigmoid_of_the_mean_logit_of_the_padded_image_and_its_mirror_image() -> None:
+    torch.manual_seed(0)
+    net = IrnNet(CONFIG).eval()
+    image = np.random.default_rng(1).integers(0, 256, (37, 50, 3), dtype=np.uint8)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    normal = ((image / 255 - mean) / std).astype(np.float32)
+
+    def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        padded = np.zeros((48, 64, 3), np.float32)
+        padded[:37, :50] = pixels
+        with torch.no_grad():
+            edge, shift = net(torch.from_numpy(padded).permute(2, 0, 1)[None])
+        return edge[0, :10, :13].numpy(), shift[0, :, :10, :13].numpy()
+
+    (straight, shift), (mirrored, _) = run(normal), run(normal[:, ::-1])
+    logit = (straight + mirrored[:, ::-1]) / 2
+    (edge,), (found,) = edge_maps(net, [image], device=CPU, precision="fp32")
+    np.testing.assert_allclose(edge.numpy(), 1 / (1 + np.exp(-logit)), atol=1e-5)
+    np.testing.assert_allclose(found.numpy(), shift.mean((1, 2)), atol=1e-5)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-3)])
 def test_the_walk_equals_the_power_of_the_dense_matrix(dtype: torch.dtype, tolerance: float) -> None:
     rng = np.random.default_rng(2)
@@ -166,6 +188,20 @@ def test_the_columns_of_the_transition_matrix_sum_to_one() -> None:
     dense = transition(edge, 5, 10).to_dense()
     torch.testing.assert_close(dense.sum(1), torch.ones(42, dtype=torch.float64))
     assert (dense >= 0).all()
+
+
+def test_a_pseudo_mask_is_the_walk_enlarged_and_divided_by_the_maximum_over_all_classes() -> None:
+    rng = np.random.default_rng(4)
+    maps, edge = rng.random((2, 8, 9)).astype(np.float32) ** 2, rng.random((8, 9)).astype(np.float32)
+    config = WalkConfig(doublings=1, background=0.4)
+    walked = random_walk(torch.from_numpy(maps), torch.from_numpy(edge), config).numpy()
+    full = np.stack([np.asarray(Image.fromarray(one).resize((36, 32), Image.Resampling.BILINEAR)) for one in walked])
+    full = full[:, :31, :34]  # Pillow enlarges as PyTorch does; the grid covers a few pixels more than the image
+    scores = full / full.max()
+    expected = np.where(scores.max(0) > 0.4, np.array([3, 7])[scores.argmax(0)], 0)
+    mask = pseudo_mask(torch.from_numpy(maps), torch.from_numpy(edge), [3, 7], (31, 34), config)
+    np.testing.assert_array_equal(mask, expected)
+    assert set(np.unique(mask)) == {0, 3, 7}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (33, 31)])

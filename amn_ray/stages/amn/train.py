@@ -17,17 +17,18 @@ def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
     job: Job = settings["job"]
     config: AmnConfig = job.config
-
-    def optimise(model: AmnNet) -> tuple[Adam, None]:
-        backbone = [p for p in model.backbone.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": backbone, "lr": config.lr_backbone},
-            {"params": model.head_parameters()},
-        ]
-        return Adam(groups, lr=config.lr_head, weight_decay=config.weight_decay), None
-
-    loop = Loop(job, lambda: AmnNet(config, job.num_classes), optimise)
+    loop = Loop(job, lambda: AmnNet(config, job.num_classes), lambda model: (optimiser(model, config), None))
     for batch in loop.batches():
         with loop.autocast():
             logits_BChw = loop.model(normalise(batch["image"]), batch["labels"])
         loop.step(pcl_loss(logits_BChw.float(), batch["seed"], config.smoothing))
+
+
+def optimiser(model: AmnNet, config: AmnConfig) -> Adam:
+    """Adam with two constant learning rates."""
+    backbone = [p for p in model.backbone.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": backbone, "lr": config.lr_backbone},
+        {"params": model.head_parameters()},
+    ]
+    return Adam(groups, lr=config.lr_head, weight_decay=config.weight_decay)

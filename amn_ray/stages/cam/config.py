@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amn_ray.checks import check_choice, check_fraction, check_positive, check_scales
+from amn_ray.checks import check_choice, check_fraction, check_not_negative, check_positive, check_scales
 from amn_ray.nn.config import LAYERS, PRECISIONS, BackboneConfig
 
 
@@ -38,6 +38,7 @@ class CamConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "epochs", "batch_size", "crop", "lr_backbone", "lr_head", "power")
+        check_not_negative(self, "seed", "weight_decay")
         check_fraction(self, "threshold", "momentum")
         check_choice(self, "precision", PRECISIONS)
         if self.detach_after is not None:

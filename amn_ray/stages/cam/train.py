@@ -19,18 +19,19 @@ def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
     job: Job = settings["job"]
     config: CamConfig = job.config
-
-    def optimise(model: CamNet) -> tuple[SGD, LRScheduler]:
-        backbone = [p for p in model.backbone.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": backbone, "lr": config.lr_backbone},
-            {"params": model.classifier.parameters()},
-        ]
-        optimizer = SGD(groups, lr=config.lr_head, momentum=config.momentum, weight_decay=config.weight_decay)
-        return optimizer, PolynomialLR(optimizer, job.num_steps, config.power)
-
-    loop = Loop(job, lambda: CamNet(config, job.num_classes), optimise)
+    loop = Loop(job, lambda: CamNet(config, job.num_classes), lambda model: optimisation(model, config, job.num_steps))
     for batch in loop.batches():
         with loop.autocast():
             logits_BN = loop.model(normalise(batch["image"]))
         loop.step(F.multilabel_soft_margin_loss(logits_BN.float(), batch["labels"]))
+
+
+def optimisation(model: CamNet, config: CamConfig, num_steps: int) -> tuple[SGD, LRScheduler]:
+    """SGD with two learning rates, decayed to 0 step by step."""
+    backbone = [p for p in model.backbone.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": backbone, "lr": config.lr_backbone},
+        {"params": model.classifier.parameters()},
+    ]
+    optimizer = SGD(groups, lr=config.lr_head, momentum=config.momentum, weight_decay=config.weight_decay)
+    return optimizer, PolynomialLR(optimizer, num_steps, config.power)

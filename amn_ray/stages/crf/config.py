@@ -35,7 +35,9 @@ class CrfConfig(KernelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction(self, "conf_fg", "conf_bg", "gt_prob")
+        check_fraction(self, "conf_fg", "conf_bg")
+        if not 0 < self.gt_prob < 1:
+            raise ValueError(f"gt_prob={self.gt_prob}: must be between 0 and 1, both excluded")
         if self.conf_bg > self.conf_fg:
             raise ValueError(
                 f"conf_bg={self.conf_bg}: must not be above crf.conf_fg={self.conf_fg}, or sure background would "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amn_ray.checks import check_choice, check_fraction, check_positive, check_scales
+from amn_ray.checks import check_choice, check_fraction, check_not_negative, check_positive, check_scales
 from amn_ray.nn.config import PRECISIONS, BackboneConfig
 
 
@@ -40,6 +40,7 @@ class DeepLabConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "iterations", "batch_size", "accumulate", "crop", "lr", "power")
+        check_not_negative(self, "seed", "weight_decay")
         check_fraction(self, "momentum")
         check_choice(self, "precision", PRECISIONS)
         check_scales(self)

@@ -23,22 +23,9 @@ def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
     job: Job = settings["job"]
     config: DeepLabConfig = job.config
-
-    def optimise(model: DeepLabNet) -> tuple[SGD, LRScheduler]:
-        weights, biases = (
-            [p for n, p in model.head.named_parameters() if n.endswith(end)] for end in ("weight", "bias")
-        )
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in model.backbone.parameters() if p.requires_grad]},
-            {"params": weights, "lr": 10 * config.lr},
-            {"params": biases, "lr": 20 * config.lr, "weight_decay": 0},
-        ]
-        optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-        return optimizer, LambdaLR(
-            optimizer, lambda step: (1 - step // DECAY_EVERY * DECAY_EVERY / job.num_steps) ** config.power
-        )
-
-    loop = Loop(job, lambda: DeepLabNet(config, job.num_classes), optimise)
+    loop = Loop(
+        job, lambda: DeepLabNet(config, job.num_classes), lambda model: optimisation(model, config, job.num_steps)
+    )
     for batch in loop.batches():
         labels = [batch[f"label{i}"] for i in range(len(config.scales))]
         labels.append(labels[0])  # of the maximum over scales
@@ -53,3 +40,17 @@ def train_worker(settings: dict) -> None:
                 yield segmentation_loss([logits.float() for logits in pyramid], [one[part] for one in labels], counts)
 
         loop.step_in_parts(losses(batch["image"], labels, counts))
+
+
+def optimisation(model: DeepLabNet, config: DeepLabConfig, num_steps: int) -> tuple[SGD, LRScheduler]:
+    """SGD with three learning rates, decayed every few steps."""
+    weights, biases = ([p for n, p in model.head.named_parameters() if n.endswith(end)] for end in ("weight", "bias"))
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.backbone.parameters() if p.requires_grad]},
+        {"params": weights, "lr": 10 * config.lr},
+        {"params": biases, "lr": 20 * config.lr, "weight_decay": 0},
+    ]
+    optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return optimizer, LambdaLR(
+        optimizer, lambda step: (1 - step // DECAY_EVERY * DECAY_EVERY / num_steps) ** config.power
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-from amn_ray.data.images import check_mask, decode_image, encode_mask
+from amn_ray.data.images import NOT_AN_IMAGE, check_mask, decode_image, encode_mask
 from amn_ray.data.source import Record, Source
 from amn_ray.errors import RequestError
 
@@ -38,7 +38,7 @@ def load_row(source: Source, record: Record) -> dict[str, object]:
         height, width = decode_image(image).shape[:2]
         if mask_HW is not None:
             check_mask(mask_HW, size=(height, width), num_classes=len(source.classes))
-    except (OSError, ValueError, SyntaxError) as error:  # PIL raises SyntaxError for some broken PNGs
+    except NOT_AN_IMAGE as error:
         raise BadImage(f"{record.image or record.image_id}: {str(error) or type(error).__name__}") from error
     return {
         "image_id": record.image_id,

@@ -13,7 +13,7 @@ import ray.data
 
 from amn_ray.artifacts import Artifact, Table
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster
-from amn_ray.errors import RequestError, told_by_workers
+from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.stages.images.config import SplitRequest
 from amn_ray.stages.images.infer import BadImage, Load, load_row
 
@@ -32,6 +32,7 @@ def run(config: SplitRequest, inputs: Mapping[str, Artifact], output: Artifact, 
 
     Raises:
         RequestError: an image or mask is bad, and more are than `dataset.max_bad_fraction` allows.
+        RunError: another pipeline wrote the same table.
     """
     records = config.listing.records
     # A shard is written whole or, after a crash, not at all: begin anew rather than mend.
@@ -48,7 +49,8 @@ def run(config: SplitRequest, inputs: Mapping[str, Artifact], output: Artifact, 
                 row_group_size=16,  # training reads single rows
                 ray_remote_args={"num_cpus": LIGHT_TASK_CPUS},
             )
-        good = set(Table(output.fs, output.at(TABLE)).ids())
+        ids = Table(output.fs, output.at(TABLE)).all_ids()
+        good = set(ids)
         bad = [record for record in records if record.image_id not in good]
         problems = []
         for record in bad:
@@ -56,13 +58,18 @@ def run(config: SplitRequest, inputs: Mapping[str, Artifact], output: Artifact, 
                 load_row(config.source, record)
             except BadImage as problem:
                 problems.append(str(problem))
+        if len(ids) > len(good) or len(problems) < len(bad):
+            raise RunError(
+                f"{output.at(TABLE)}: holds {len(ids)} rows ({len(good)} different) of {len(records)} images, so "
+                "another pipeline wrote to it at the same time; run again when it has ended"
+            )
         allowed = config.config.max_bad_fraction
         if len(bad) > allowed * len(records):
             raise RequestError(
                 f"{len(bad)} of {len(records)} images are bad, dataset.max_bad_fraction={allowed} allows fewer; "
                 f"the first: {problems[0]}"
             )
-    except RequestError:
+    except (RequestError, RunError):
         output.remove()
         raise
     return {

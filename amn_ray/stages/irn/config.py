@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amn_ray.checks import check_choice, check_fraction, check_positive, check_range
+from amn_ray.checks import check_choice, check_fraction, check_not_negative, check_positive, check_range
 from amn_ray.nn.config import PRECISIONS, BackboneConfig
 
 
@@ -60,6 +60,7 @@ class IrnConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "epochs", "batch_size", "crop", "lr_edge", "lr_displacement", "power")
+        check_not_negative(self, "seed", "weight_decay")
         check_fraction(self, "momentum")
         check_choice(self, "precision", PRECISIONS)
         check_range(self, "scale")

@@ -23,8 +23,9 @@ SCHEMA = pa.schema(
         "undefined": pa.float64(),
     }
 )
-"""One row of a scores table; all but `image_id` is null for images without ground truth, the best threshold for masks,
-the share of undefined pixels for maps."""
+"""One row of a scores table; all but `image_id` is null for images without (defined) ground truth. The best threshold
+is null for masks and for images without a class, where every threshold is as good; the share of undefined pixels is
+null for maps."""
 COLUMNS = ("mask",)
 
 
@@ -40,14 +41,16 @@ class ScoreMaps:
         return pa.Table.from_pylist([self._score(row) for row in batch.to_pylist()], schema=SCHEMA)
 
     def _score(self, row: dict) -> dict[str, object]:
-        if row["mask"] is None:
+        truth_HW = _truth(row)
+        if truth_HW is None:
             return {"image_id": row["image_id"]}
-        truth_HW = decode_mask(row["mask"])
         stored = self.maps.take([row["image_id"]], ["keys", "maps", "h", "w"])[0]
         maps_KHW = full_size(from_row(stored), *truth_HW.shape)
         image = count_image(maps_KHW, stored["keys"], truth_HW, self.grid)
-        tau, miou = best_threshold(image, self.grid)
-        return _row(row["image_id"], image) | {"best_tau": tau, "best_miou": miou}
+        scored = _row(row["image_id"], image)
+        if stored["keys"]:
+            scored["best_tau"], scored["best_miou"] = best_threshold(image, self.grid)
+        return scored
 
 
 class ScoreMasks:
@@ -62,15 +65,24 @@ class ScoreMasks:
         return pa.Table.from_pylist([self._score(row) for row in batch.to_pylist()], schema=SCHEMA)
 
     def _score(self, row: dict) -> dict[str, object]:
-        if row["mask"] is None:
+        truth_HW = _truth(row)
+        if truth_HW is None:
             return {"image_id": row["image_id"]}
         prediction = decode_mask(self.masks.take([row["image_id"]], ["mask"])[0]["mask"])
-        confusion = confusion_matrix(decode_mask(row["mask"]), prediction, self.num_classes)
+        confusion = confusion_matrix(truth_HW, prediction, self.num_classes)
         undefined = float((prediction == IGNORE).mean())
         truth, predicted = np.flatnonzero(confusion.any(1)), np.flatnonzero(confusion.any(0))
         counts = confusion[np.ix_(truth, predicted)][..., None].astype(np.int32)
         image = ImageCounts(truth.astype(np.int16), predicted.astype(np.int16), counts)
         return _row(row["image_id"], image) | {"undefined": undefined}
+
+
+def _truth(row: dict) -> np.ndarray | None:
+    """The ground truth uint8 (H, W); None where there is none, or none of its pixels is defined."""
+    if row["mask"] is None:
+        return None
+    truth_HW = decode_mask(row["mask"])
+    return None if (truth_HW == IGNORE).all() else truth_HW
 
 
 def _row(image_id: str, image: ImageCounts) -> dict[str, object]:

@@ -21,7 +21,7 @@ from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.stages.score.infer import COLUMNS, ScoreMaps, ScoreMasks, counts_of
 
 NAME = "score"
-VERSION = 2
+VERSION = 3
 TABLE = "images"
 
 
