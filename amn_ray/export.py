@@ -21,7 +21,7 @@ from amn_ray.artifacts import Artifact, Store, locate, write_whole
 from amn_ray.checks import check_choice
 from amn_ray.data.images import decode_mask, encode_palette_mask
 from amn_ray.errors import RequestError
-from amn_ray.nn.maps import from_row, full_size, hard_labels
+from amn_ray.nn.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.reporting.console import say
 
 MAPS = ("cam", "amn")
@@ -111,7 +111,7 @@ def _masks(made: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], n
 
 def _masks_of_maps(made: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     threshold = made.manifest()["config"]["threshold"]
-    maps = made.table("maps").take(ids, ["keys", "maps", "h", "w"])
+    maps = made.table("maps").take(ids, MAP_COLUMNS)
     sizes = images.table("rows").take(ids, ["height", "width"])
     for image_id, row, size in zip(ids, maps, sizes, strict=True):
         yield image_id, partial(_cut, row, size, threshold)
@@ -119,5 +119,5 @@ def _masks_of_maps(made: Artifact, images: Artifact, ids: list[str]) -> Iterator
 
 def _cut(row: dict[str, Any], size: dict[str, int], threshold: float) -> np.ndarray:
     """Labels uint8 (H, W) of a row of maps."""
-    maps_KHW = full_size(from_row(row), size["height"], size["width"])
+    maps_KHW = pixel_maps(row, size["height"], size["width"])
     return np.array([0, *row["keys"]], np.uint8)[hard_labels(maps_KHW, threshold)]

@@ -29,7 +29,7 @@ from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.data.images import NOT_AN_IMAGE, decode_image, encode_overlay, encode_palette_mask
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
-from amn_ray.nn.maps import from_row, to_row
+from amn_ray.nn.maps import grid_maps, to_row
 from amn_ray.reporting.console import say
 from amn_ray.segmenter import Segmenter, Settings, mask_of
 from amn_ray.stages.crf.config import KernelConfig
@@ -242,7 +242,7 @@ def _finish(batch: pa.Table, source: Store, out: Store, kernels: KernelConfig | 
 
 def _logits_of(row: Mapping[str, Any]) -> np.ndarray:
     count = len(row["logits"]) // (2 * row["h"] * row["w"])
-    return from_row({"keys": range(count), "maps": row["logits"], "h": row["h"], "w": row["w"]})
+    return grid_maps({"keys": range(count), "maps": row["logits"], "h": row["h"], "w": row["w"], "seed": None})
 
 
 def _read(source: Store, name: str) -> bytes:

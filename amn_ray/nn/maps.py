@@ -1,4 +1,7 @@
-"""Maps as they are stored (float16, stride 4), and back at full size.
+"""Maps as they are stored (float16, stride 4), and as they are used: on the stored grid, or at full size.
+
+AMN's maps are stored as the network's probabilities beside the seed that modulates them, and modulated at the size at
+which they are used: a seed's borders are as sharp as its pixels.
 
 Legend: K = classes of one image, H W = its pixels, h w = ⌈H/4⌉ ⌈W/4⌉, the stored grid.
 """
@@ -9,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from amn_ray.data.images import decode_mask
+from amn_ray.data.transforms import resize_label
+
 STORED_STRIDE = 4
 SCHEMA = pa.schema(
     {
@@ -17,9 +23,12 @@ SCHEMA = pa.schema(
         "maps": pa.binary(),  # float16, little-endian, [K, h, w]
         "h": pa.int32(),
         "w": pa.int32(),
+        "seed": pa.binary(),  # PNG, null for maps that nothing modulates
     }
 )
 """One row of a maps table. `keys` are labels 1…N; the background is not among them."""
+MAP_COLUMNS = ("keys", "maps", "h", "w", "seed")
+"""What `grid_maps` and `pixel_maps` need of a row."""
 
 
 def stored_size(height: int, width: int) -> tuple[int, int]:
@@ -27,16 +36,47 @@ def stored_size(height: int, width: int) -> tuple[int, int]:
     return (height - 1) // STORED_STRIDE + 1, (width - 1) // STORED_STRIDE + 1
 
 
-def to_row(image_id: str, keys: list[int], maps_Khw: np.ndarray) -> dict[str, object]:
-    """A row of SCHEMA of float maps (K, h, w)."""
+def to_row(image_id: str, keys: list[int], maps_Khw: np.ndarray, seed: bytes | None = None) -> dict[str, object]:
+    """A row of SCHEMA of float maps (K, h, w), and of the seed (mask PNG of the image's size) that modulates them."""
     _, h, w = maps_Khw.shape
-    return {"image_id": image_id, "keys": keys, "maps": maps_Khw.astype("<f2").tobytes(), "h": h, "w": w}
+    maps = maps_Khw.astype("<f2").tobytes()
+    return {"image_id": image_id, "keys": keys, "maps": maps, "h": h, "w": w, "seed": seed}
 
 
-def from_row(row: dict) -> np.ndarray:
-    """The maps of a row, float32 (K, h, w)."""
+def grid_maps(row: dict) -> np.ndarray:
+    """The maps of a row on the stored grid, float32 (K, h, w)."""
+    maps_Khw = _probabilities(row)
+    if row["seed"] is None:
+        return maps_Khw
+    return modulate(maps_Khw, resize_label(decode_mask(row["seed"]), row["h"], row["w"]))
+
+
+def pixel_maps(row: dict, height: int, width: int) -> np.ndarray:
+    """The maps of a row at the size of its image, float32 (K, H, W)."""
+    maps_KHW = full_size(_probabilities(row), height, width)
+    return maps_KHW if row["seed"] is None else modulate(maps_KHW, decode_mask(row["seed"]))
+
+
+def _probabilities(row: dict) -> np.ndarray:
     shape = (len(row["keys"]), row["h"], row["w"])
     return np.frombuffer(row["maps"], "<f2").reshape(shape).astype(np.float32)
+
+
+def modulate(maps_Khw: np.ndarray, seed_hw: np.ndarray) -> np.ndarray:
+    """Seed modulation (method 5): min–max normalised values where the CAM seed is not background.
+
+    Args:
+        maps_Khw: probabilities float32.
+        seed_hw: the CAM's refined seed at the maps' size (0…N, 255).
+
+    Returns:
+        float32 (K, h, w): where `seed_hw` is 0 the probability itself; elsewhere (foreground or 255) each class's
+        probability, scaled so that its smallest value in the image becomes 0 and its largest 1.
+    """
+    low = maps_Khw.min(axis=(1, 2), keepdims=True)
+    high = maps_Khw.max(axis=(1, 2), keepdims=True)
+    normalised = (maps_Khw - low) / (high - low + 1e-5)
+    return np.where(seed_hw == 0, maps_Khw, normalised)
 
 
 def full_size(maps_Khw: np.ndarray, height: int, width: int) -> np.ndarray:

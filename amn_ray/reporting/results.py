@@ -10,7 +10,7 @@ import numpy as np
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_image, decode_mask
-from amn_ray.nn.maps import from_row, full_size, hard_labels
+from amn_ray.nn.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.reporting import figures
 
 EXAMPLES = 6
@@ -104,8 +104,8 @@ def _example(
     }
     for step, artifact in made.items():
         if step in MAPS:
-            stored = artifact.table("maps").take([image_id], ["keys", "maps", "h", "w"])[0]
-            maps_KHW = full_size(from_row(stored), *size)
+            stored = artifact.table("maps").take([image_id], MAP_COLUMNS)[0]
+            maps_KHW = pixel_maps(stored, *size)
             heat = maps_KHW.max(0) if len(maps_KHW) else np.zeros(size, np.float32)
             pictures[step] = figures.Picture(image_HWC, heat=heat)
             threshold = scores[step]["config"]["threshold"]

@@ -14,7 +14,7 @@ from amn_ray.data.transforms import multi_hot, resize_image, resize_label
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.resnet import MEAN, STD
 from amn_ray.stages.amn.config import AmnConfig
-from amn_ray.stages.amn.model import AmnNet, amn_maps, modulate, pcl_loss
+from amn_ray.stages.amn.model import AmnNet, amn_maps, pcl_loss
 from tests.conftest import noise
 
 CPU = torch.device("cpu")
@@ -117,21 +117,13 @@ def test_conv1_and_bn1_are_frozen_when_weights_are_given() -> None:
     assert names == {"backbone.stem.0.weight", "backbone.stem.1.weight", "backbone.stem.1.bias"}
 
 
-def test_seed_modulation_by_hand() -> None:
-    maps = np.array([[[0.2, 0.4], [0.6, 1.0]]], np.float32)
-    seed = np.array([[0, 255], [3, 0]], np.uint8)
-    expected = [[[0.2, 0.25], [0.5, 1.0]]]
-    np.testing.assert_allclose(modulate(maps, seed), expected, atol=1e-4)
-
-
 @pytest.mark.parametrize("subset", [False, True])
 def test_amn_maps_equal_the_method_step_by_step(subset: bool) -> None:
     torch.manual_seed(3)
     config = AmnConfig(backbone=SMALL, scales=[1.0, 0.5], precision="fp32", softmax_subset=subset)
     net = AmnNet(config, 4).eval()
     image, keys = noise(50, 70), [2, 3]
-    seed = np.random.default_rng(0).choice([0, 2, 3, 255], (50, 70)).astype(np.uint8)
-    made = amn_maps(net, [image], [keys], [seed], num_classes=4, config=config, device=CPU)[0]
+    made = amn_maps(net, [image], [keys], num_classes=4, config=config, device=CPU)[0]
 
     labels = torch.from_numpy(multi_hot(keys, 4))[None]
     logits = []
@@ -143,16 +135,15 @@ def test_amn_maps_equal_the_method_step_by_step(subset: bool) -> None:
         logits.append(F.interpolate(mean, (13, 18), mode="bilinear", align_corners=False))
     mean = torch.stack(logits).mean(0)[0]
     probability = mean[[0, 2, 3]].softmax(0)[1:] if subset else mean.softmax(0)[[2, 3]]
-    expected = modulate(probability.numpy(), resize_label(seed, 13, 18))
-    np.testing.assert_allclose(made, expected, atol=1e-4)
+    np.testing.assert_allclose(made, probability.numpy(), atol=1e-4)
 
 
 def test_the_map_of_a_flipped_image_is_the_flipped_map() -> None:
     torch.manual_seed(0)
     config = AmnConfig(backbone=SMALL, scales=[1.0, 1.5], precision="fp32")
     net = AmnNet(config, 3).eval()
-    image, seed = noise(64, 96), np.zeros((64, 96), np.uint8)
-    straight = amn_maps(net, [image], [[1]], [seed], num_classes=3, config=config, device=CPU)[0]
+    image = noise(64, 96)
+    straight = amn_maps(net, [image], [[1]], num_classes=3, config=config, device=CPU)[0]
     flipped = np.ascontiguousarray(image[:, ::-1])
-    mirrored = amn_maps(net, [flipped], [[1]], [seed], num_classes=3, config=config, device=CPU)[0]
+    mirrored = amn_maps(net, [flipped], [[1]], num_classes=3, config=config, device=CPU)[0]
     np.testing.assert_allclose(mirrored, straight[:, :, ::-1], atol=1e-4)

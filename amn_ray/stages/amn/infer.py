@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
-from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.images import decode_image
 from amn_ray.nn.maps import SCHEMA, to_row
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.training.job import MODEL
@@ -36,18 +36,17 @@ class MakeAmn:
 
         rows = batch.to_pylist()
         images = [decode_image(row["image"]) for row in rows]
-        seeds = [decode_mask(row["mask"]) for row in self.seeds.take([row["image_id"] for row in rows], ["mask"])]
+        seeds = [row["mask"] for row in self.seeds.take([row["image_id"] for row in rows], ["mask"])]
         maps: dict[int, dict] = {}
         for group in same_size_groups(images):
             made = amn_maps(
                 self.model,
                 [images[i] for i in group],
                 [rows[i]["labels"] for i in group],
-                [seeds[i] for i in group],
                 num_classes=self.num_classes,
                 config=self.config,
                 device=self.device,
             )
             for i, maps_Khw in zip(group, made, strict=True):
-                maps[i] = to_row(rows[i]["image_id"], rows[i]["labels"], maps_Khw)
+                maps[i] = to_row(rows[i]["image_id"], rows[i]["labels"], maps_Khw, seeds[i])
         return pa.Table.from_pylist([maps[i] for i in range(len(rows))], schema=SCHEMA)

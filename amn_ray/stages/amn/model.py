@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from amn_ray.data.source import IGNORE
-from amn_ray.data.transforms import multi_hot, resize_label
+from amn_ray.data.transforms import multi_hot
 from amn_ray.nn.aspp import Aspp
 from amn_ray.nn.maps import stored_size
 from amn_ray.nn.multiscale import scales_with_flips
@@ -75,43 +75,24 @@ def pcl_loss(logits_BChw: Tensor, seed_Bhw: Tensor, smoothing: float) -> Tensor:
     return (halves[0] + halves[1]) / 2
 
 
-def modulate(maps_Khw: np.ndarray, seed_hw: np.ndarray) -> np.ndarray:
-    """Seed modulation (method 5): min–max normalised values where the CAM seed is not background.
-
-    Args:
-        maps_Khw: probabilities float32.
-        seed_hw: the CAM's refined seed at the maps' size (0…N, 255).
-
-    Returns:
-        float32 (K, h, w): where `seed_hw` is 0 the probability itself; elsewhere (foreground or 255) each class's
-        probability, scaled so that its smallest value in the image becomes 0 and its largest 1.
-    """
-    low = maps_Khw.min(axis=(1, 2), keepdims=True)
-    high = maps_Khw.max(axis=(1, 2), keepdims=True)
-    normalised = (maps_Khw - low) / (high - low + 1e-5)
-    return np.where(seed_hw == 0, maps_Khw, normalised)
-
-
 def amn_maps(
     model: AmnNet,
     images: Sequence[np.ndarray],
     keys: Sequence[Sequence[int]],
-    seeds: Sequence[np.ndarray],
     *,
     num_classes: int,
     config: AmnConfig,
     device: torch.device,
 ) -> list[np.ndarray]:
-    """AMN's activation maps of images of one size, for the classes that each of them holds (method 5).
+    """AMN's probabilities on images of one size, for the classes that each of them holds (method 5).
 
     Per scale the mean of the logits of the image and of its mirror image; resized to stride 4; mean over scales;
-    softmax; seed modulation.
+    softmax. The seed modulation follows where maps are used, see nn.maps.
 
     Args:
         model: in eval mode, on `device`.
         images: B uint8 RGB arrays (H, W, 3) of one size.
         keys: for each, the labels 1…N that it holds.
-        seeds: for each, the CAM's refined seed uint8 (H, W).
         num_classes: N.
         config: its scales, precision and softmax_subset are used.
         device: where `model` is.
@@ -128,7 +109,7 @@ def amn_maps(
         total += F.interpolate(both_BChw / 2, size, mode="bilinear", align_corners=False)
     logits_BChw = (total / len(config.scales)).cpu()
     results = []
-    for logits_Chw, labels, seed_HW in zip(logits_BChw, keys, seeds, strict=True):
+    for logits_Chw, labels in zip(logits_BChw, keys, strict=True):
         chosen = list(labels)
         if not chosen:
             results.append(np.zeros((0, *size), np.float32))
@@ -137,5 +118,5 @@ def amn_maps(
             probability = logits_Chw[[0, *chosen]].softmax(0)[1:]
         else:
             probability = logits_Chw.softmax(0)[chosen]
-        results.append(modulate(probability.numpy(), resize_label(seed_HW, *size)))
+        results.append(probability.numpy())
     return results

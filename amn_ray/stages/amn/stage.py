@@ -15,7 +15,7 @@ from amn_ray.stages.amn.example import AmnExample
 from amn_ray.stages.amn.infer import COLUMNS, MakeAmn
 
 NAME = "amn"
-VERSION = 1
+VERSION = 2
 TABLE = "maps"
 
 

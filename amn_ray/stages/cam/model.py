@@ -63,6 +63,8 @@ def cam_maps(
     Per scale: the image's activation plus the mirrored one of its mirror image, upsampled to the pixels that the
     feature grid covers (the next multiple of 16) and cropped to the image; summed over scales; divided by each
     class's own maximum + 1e-5. The result is sampled at stride 4, from which `nn.maps.full_size` gets it back.
+    (The released code makes a second version for the random walk, by squeezing the grid, which covers up to 15 pixels
+    more than the image, to stride 4; here both are one, aligned with the image.)
 
     Args:
         model: in eval mode, on `device`.

@@ -15,7 +15,7 @@ from amn_ray.stages.cam.example import CamExample
 from amn_ray.stages.cam.infer import COLUMNS, MakeCam
 
 NAME = "cam"
-VERSION = 1
+VERSION = 2
 TABLE = "maps"
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
-from amn_ray.nn.maps import from_row, full_size
+from amn_ray.nn.maps import MAP_COLUMNS, pixel_maps
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 from amn_ray.stages.crf.model import refined_prediction, refined_seed
 
@@ -24,10 +24,10 @@ class MakeSeed:
         """`image_id`, `image` -> rows of MASK_SCHEMA."""
         ids = batch.column("image_id").to_pylist()
         seeds = []
-        stored = self.maps.take(ids, ["keys", "maps", "h", "w"])
+        stored = self.maps.take(ids, MAP_COLUMNS)
         for image_id, encoded, row in zip(ids, batch.column("image").to_pylist(), stored, strict=True):
             image_HWC = decode_image(encoded)
-            maps_KHW = full_size(from_row(row), *image_HWC.shape[:2])
+            maps_KHW = pixel_maps(row, *image_HWC.shape[:2])
             seeds.append(mask_row(image_id, refined_seed(image_HWC, maps_KHW, row["keys"], self.config)))
         return pa.Table.from_pylist(seeds, schema=MASK_SCHEMA)
 
@@ -43,9 +43,9 @@ class MakePrediction:
         """`image_id`, `image` -> rows of MASK_SCHEMA."""
         ids = batch.column("image_id").to_pylist()
         masks = []
-        stored = self.logits.take(ids, ["keys", "maps", "h", "w"])
+        stored = self.logits.take(ids, MAP_COLUMNS)
         for image_id, encoded, row in zip(ids, batch.column("image").to_pylist(), stored, strict=True):
             image_HWC = decode_image(encoded)
-            logits_CHW = full_size(from_row(row), *image_HWC.shape[:2])
+            logits_CHW = pixel_maps(row, *image_HWC.shape[:2])
             masks.append(mask_row(image_id, refined_prediction(image_HWC, logits_CHW, self.config)))
         return pa.Table.from_pylist(masks, schema=MASK_SCHEMA)

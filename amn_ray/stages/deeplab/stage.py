@@ -18,7 +18,7 @@ from amn_ray.stages.deeplab.example import DeepLabExample
 from amn_ray.stages.deeplab.infer import COLUMNS, Predict
 
 NAME = "deeplab"
-VERSION = 1
+VERSION = 2
 TABLE = "masks"
 
 

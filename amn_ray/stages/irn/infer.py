@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
-from amn_ray.nn.maps import from_row
+from amn_ray.nn.maps import MAP_COLUMNS, grid_maps
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.training.job import MODEL
 
@@ -40,14 +40,14 @@ class MakePseudoMask:
 
         ids = batch.column("image_id").to_pylist()
         images = [decode_image(encoded) for encoded in batch.column("image").to_pylist()]
-        stored = self.maps.take(ids, ["keys", "maps", "h", "w"])
+        stored = self.maps.take(ids, MAP_COLUMNS)
         rows: dict[int, dict] = {}
         for group in same_size_groups(images):
             edges, means = edge_maps(
                 self.model, [images[i] for i in group], device=self.device, precision=self.config.precision
             )
             for i, edge_hw, mean in zip(group, edges, means, strict=True):
-                maps_Khw = torch.from_numpy(from_row(stored[i])).to(self.device)
+                maps_Khw = torch.from_numpy(grid_maps(stored[i])).to(self.device)
                 mask = pseudo_mask(maps_Khw, edge_hw, stored[i]["keys"], images[i].shape[:2], self.config.walk)
                 rows[i] = mask_row(ids[i], mask) | {"displacement": mean.tolist()}
         return pa.Table.from_pylist([rows[i] for i in range(len(ids))], schema=SCHEMA)

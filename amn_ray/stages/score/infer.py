@@ -10,7 +10,7 @@ from amn_ray.data.images import decode_mask
 from amn_ray.data.source import IGNORE
 from amn_ray.evaluation.confusion import confusion_matrix
 from amn_ray.evaluation.thresholds import ImageCounts, best_threshold, count_image
-from amn_ray.nn.maps import from_row, full_size
+from amn_ray.nn.maps import MAP_COLUMNS, pixel_maps
 
 SCHEMA = pa.schema(
     {
@@ -44,8 +44,8 @@ class ScoreMaps:
         truth_HW = _truth(row)
         if truth_HW is None:
             return {"image_id": row["image_id"]}
-        stored = self.maps.take([row["image_id"]], ["keys", "maps", "h", "w"])[0]
-        maps_KHW = full_size(from_row(stored), *truth_HW.shape)
+        stored = self.maps.take([row["image_id"]], MAP_COLUMNS)[0]
+        maps_KHW = pixel_maps(stored, *truth_HW.shape)
         image = count_image(maps_KHW, stored["keys"], truth_HW, self.grid)
         scored = _row(row["image_id"], image)
         if stored["keys"]:
