@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,12 @@ def set_worker_environment() -> None:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Cluster:
     """A connection to Ray, made when the first stage needs it (a fully cached pipeline never does)."""
 
@@ -105,10 +112,15 @@ class Cluster:
                 ) from error
         else:
             cores = self.config.cpus or psutil.cpu_count(logical=True) or 1
+            port = _free_port()
+            # Ray Train's cleaner looks for the dashboard: without one it complains once a second, and where another
+            # Ray runs on this machine it does not know which is meant.
+            os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
             ray.init(
                 address="local",
                 num_cpus=cores + LIGHT_CPUS,
-                include_dashboard=True,  # without it, Ray Train's cleaner complains once a second
+                include_dashboard=True,
+                dashboard_port=port,
                 object_store_memory=int(self.config.object_store_gb * 2**30),
                 **common,
             )

@@ -18,8 +18,10 @@ from amn_ray.stages.irn.walk import random_walk, transition
 from benchmarks.numerics import Row
 from benchmarks.timing import in_turn
 
-IMAGES, GRID, RADIUS = 4, 128, 10
-"""A training batch of crops of 512; the paper's batch is 32."""
+GRID, RADIUS = 128, 10
+"""A crop of 512 at stride 4, and the reach of its pairs."""
+FEW, BATCH = 4, 32
+"""Crops: as many as leave room for all paths in memory, and the paper's batch."""
 
 
 def scene(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,12 +58,12 @@ def walk() -> Iterator[Row]:
     yield "its multiplications", "the dense matrix's (counted)", operations, ""
 
 
-def loss_step(plain: bool) -> Callable[[], None]:
+def loss_step(plain: bool, images: int) -> Callable[[], None]:
     """One forward and backward pass of the loss."""
     torch.manual_seed(0)
-    edge = torch.rand(IMAGES, GRID, GRID).requires_grad_()
-    shift = torch.randn(IMAGES, 2, GRID, GRID).requires_grad_()
-    seed = torch.randint(0, 3, (IMAGES, GRID // 8, GRID // 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    edge = torch.rand(images, GRID, GRID).requires_grad_()
+    shift = torch.randn(images, 2, GRID, GRID).requires_grad_()
+    seed = torch.randint(0, 3, (images, GRID // 8, GRID // 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
     if plain:
         keep: Any = lambda function, *arguments, use_reentrant: function(*arguments)  # noqa: E731
         model.checkpoint = keep
@@ -72,9 +74,9 @@ def loss_step(plain: bool) -> Callable[[], None]:
     return step
 
 
-def measure_step(plain: bool) -> tuple[float, float]:
+def measure_step(plain: bool, images: int) -> tuple[float, float]:
     """(median seconds, GiB that the step adds to a process)."""
-    step = loss_step(plain)
+    step = loss_step(plain, images)
     Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's record of the largest memory
     before = psutil.Process().memory_info().rss
     seconds = in_turn({"step": step}, rounds=3)["step"]
@@ -87,11 +89,12 @@ def training_step() -> Iterator[Row]:
     """One direction of pairs at a time against all paths in memory."""
     spawn = get_context("spawn")
     measured = {}
-    for plain in (True, False):
+    for case in ((True, FEW), (False, FEW), (False, BATCH)):
         with ProcessPoolExecutor(1, spawn, torch.set_num_threads, (torch.get_num_threads(),)) as process:
-            measured[plain] = process.submit(measure_step, plain).result()
-    (plain_seconds, plain_memory), (seconds, memory) = measured[True], measured[False]
-    name = f"IRN's loss and gradient, {IMAGES} crops of 512"
+            measured[case] = process.submit(measure_step, *case).result()
+    (plain_seconds, plain_memory), (seconds, memory) = measured[True, FEW], measured[False, FEW]
+    name = f"IRN's loss and gradient, {FEW} crops of 512"
     yield f"{name}: GiB", "", memory, ""
     yield "the same with all paths in memory: GiB", "", plain_memory, ""
     yield f"{name}: speed", "all paths in memory", plain_seconds / seconds, ""
+    yield f"the same, {BATCH} crops: GiB", "", measured[False, BATCH][1], ""
