@@ -1,0 +1,56 @@
+"""The stream of training examples, on a real Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ray.data import Dataset
+
+from amn_ray.artifacts import Store
+from amn_ray.cluster import Cluster
+from amn_ray.stages.cam.config import CamConfig
+from amn_ray.stages.cam.example import CamExample
+from amn_ray.training.feed import Feed
+from tests.conftest import encode, noise
+
+IMAGES, BATCH, STEPS = 10, 4, 5
+"""Two batches in an epoch, so the third epoch is cut short."""
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Feed:
+    images = Store.open(str(tmp_path)).artifact("images", 1, {}, {})
+    Path(images.at("rows")).mkdir(parents=True)
+    rows = [{"image_id": f"{i}", "image": encode(noise(20, 24, i)), "labels": [1 + i % 3]} for i in range(IMAGES)]
+    pq.write_table(pa.Table.from_pylist(rows), Path(images.at("rows")) / "0.parquet")
+    example = CamExample(CamConfig(crop=16, long_side=[16, 24]), 3)
+    return Feed(sources=[(images, "rows", ("image", "labels"))], example=example, seed=0, batch_size=BATCH)
+
+
+def batches(dataset: Dataset, workers: int) -> list[np.ndarray]:
+    """What each worker gets in each step, dealt as Ray Train deals it: blocks in turn."""
+    dataset.context.execution_options.preserve_order = True  # as the driver tells Ray Train
+    blocks = [block["image"] for block in dataset.iter_batches(batch_size=BATCH // workers)]
+    return [np.concatenate(blocks[start : start + workers]) for start in range(0, len(blocks), workers)]
+
+
+def test_any_number_of_workers_sees_the_same_global_batches(cluster: Cluster, feed: Feed) -> None:
+    one, two = (batches(feed.dataset(0, STEPS, workers), workers) for workers in (1, 2))
+    assert len(one) == len(two) == STEPS
+    for first, second in zip(one, two, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert (one[0] != one[2]).any(), "another epoch, another order and augmentation"
+
+
+def test_a_restart_goes_on_with_the_next_epoch(cluster: Cluster, feed: Feed) -> None:
+    whole, rest = batches(feed.dataset(0, STEPS, 1), 1), batches(feed.dataset(1, STEPS, 1), 1)
+    for first, second in zip(whole[2:], rest, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_after_the_last_epoch_nothing_is_left_although_it_was_cut_short(cluster: Cluster, feed: Feed) -> None:
+    assert feed.dataset(3, STEPS, 1).count() == 0
