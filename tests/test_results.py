@@ -183,7 +183,7 @@ def test_predictions_are_written_for_every_readable_image_and_the_others_are_nam
     assert code == 1
     assert "2 of 6 files" in err
     assert "cut.jpg" in err
-    assert "notes.txt" in err
+    assert "notes.txt: is not an image" in err
     masks = {str(path.relative_to(out / "masks")): path for path in (out / "masks").rglob("*.*")}
     assert masks.keys() == {"plain.png", "dot.png", "more/line.png", "huge.png"}
     image_HWC = decode_image((pictures / "plain.png").read_bytes())

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from amn_ray.data.source import IGNORE
 
@@ -31,7 +31,7 @@ def decode_image(encoded: bytes, upright: bool = False) -> np.ndarray:
     Raises:
         OSError: not an image, or cut short (PIL's own sentence).
     """
-    with Image.open(io.BytesIO(encoded)) as image:
+    with _opened(encoded) as image:
         return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
 
 
@@ -42,10 +42,17 @@ def decode_mask(encoded: bytes) -> np.ndarray:
         ValueError: the file is a colour image, whose pixels are not labels.
         OSError: not an image, or cut short.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
+    with _opened(encoded) as image:
         if image.mode not in ("P", "L", "1"):
             raise ValueError(f"mask has image mode {image.mode}, expected labels in a palette or 8-bit grey PNG")
         return np.array(image).astype(np.uint8)  # mode 1: labels 0 and 1
+
+
+def _opened(encoded: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError as error:  # Pillow's own sentence names an object in memory
+        raise OSError("is not an image of any format that Pillow reads") from error
 
 
 def encode_mask(mask_HW: np.ndarray) -> bytes:
