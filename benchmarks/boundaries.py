@@ -32,7 +32,7 @@ def scene(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def walk() -> Iterator[Row]:
     """The sparse walk against eight squarings of the dense matrix."""
-    # The powers fill with numbers below 1e-38, which slowed the dense product more than 50 times here, and nothing else.
+    # The powers fill with numbers below 1e-38, which slowed the dense product over 50 times here.
     torch.set_flush_denormal(True)
     config = WalkConfig()
     maps_Khw, edge_hw = scene(48, 60)

@@ -124,3 +124,8 @@ def test_masks_of_any_grey_or_palette_png_are_read() -> None:
     np.testing.assert_array_equal(decode_mask(encode(values, mode="P")), values)
     with pytest.raises(ValueError, match="RGB"):
         decode_mask(encode(np.zeros((3, 4, 3), np.uint8)))
+
+
+def test_masks_of_one_bit_hold_the_labels_0_and_1() -> None:
+    mask = np.array([[0, 1], [1, 0]], np.uint8)
+    np.testing.assert_array_equal(decode_mask(encode(mask * 255, mode="1")), mask)

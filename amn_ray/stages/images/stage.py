@@ -18,7 +18,7 @@ from amn_ray.stages.images.config import SplitRequest
 from amn_ray.stages.images.infer import BadImage, Load, load_row
 
 NAME = "images"
-VERSION = 1
+VERSION = 2
 TABLE = "rows"
 
 
