@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+import hydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
@@ -51,6 +52,18 @@ def plain_errors() -> Iterator[None]:
         _leave(RequestError.exit_code, _sentence(error))
     except KeyboardInterrupt:
         _leave(130, "interrupted; the same command goes on from here")
+
+
+def compose(job: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a job as if `overrides` were its command line; to be called within a Hydra main.
+
+    Raises:
+        RequestError: there is no such configuration.
+    """
+    try:
+        return hydra.compose(job, list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RequestError(_sentence(error)) from error
 
 
 def _leave(code: int, sentence: str) -> NoReturn:

@@ -22,6 +22,8 @@ from amn_ray.errors import RequestError
 LIGHT_CPUS = 2
 LIGHT_TASK_CPUS = 0.25
 """What a task reserves that only reads or writes a shard."""
+CORES_PER_TRIAL = 4
+"""Without GPUs: with fewer, trials side by side are no faster than one after the other."""
 
 
 @dataclass(kw_only=True)
@@ -38,9 +40,11 @@ class ClusterConfig:
     """Actors that hold a network and make maps; null = one per GPU, or one per two cores."""
     cpu_actors: int | None = None
     """Actors that run dense CRF and count pixels; null = one per core."""
+    trials_at_once: int | None = None
+    """Trials of a study that share the cluster evenly; null = one per GPU (or `train_workers` GPUs), or per 4 cores."""
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "train_workers", "map_actors", "cpu_actors"):
+        for name in ("cpus", "train_workers", "map_actors", "cpu_actors", "trials_at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1, or null")
@@ -71,6 +75,19 @@ def set_worker_environment() -> None:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
 
 
+def _set_driver_environment() -> None:
+    """In a process that drives Ray Data and Ray Train: a job's own, or a study's trial."""
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # its warnings are about its own progress bars
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process that no loop of ours listens to
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # else an epoch's report takes up to 2 s
+    DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, and told once
+    # Ray 2.60's new reader lists files in a task that starts six processes: 8 s per execution on two cores, where
+    # the old one takes 0.3 s (both measured on a table of two shards).
+    DataContext.get_current().use_datasource_v2 = False
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -80,8 +97,10 @@ def _free_port() -> int:
 class Cluster:
     """A connection to Ray, made when the first stage needs it (a fully cached pipeline never does)."""
 
-    def __init__(self, config: ClusterConfig) -> None:
+    def __init__(self, config: ClusterConfig, at_once: int = 1) -> None:
+        """`at_once` pipelines share the cluster, and this is one of them."""
         self.config = config
+        self.at_once = at_once
 
     def connect(self) -> None:
         """Join the cluster of RAY_ADDRESS, or start a local Ray.
@@ -89,15 +108,16 @@ class Cluster:
         Raises:
             RequestError: RAY_ADDRESS names a cluster that does not answer.
         """
+        _set_driver_environment()
         if ray.is_initialized():
             return
         os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # trials say similar things, and all of them count
+        os.environ.setdefault(
+            "RAY_BACKEND_LOG_LEVEL", "fatal"
+        )  # what fails is raised; the rest is about Ray's own code
         set_worker_environment()
-        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # its warnings are about its own progress bars
-        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process that no loop of ours listens to
-        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # else an epoch's report takes up to 2 s
         common: dict[str, Any] = {
             "logging_level": logging.WARNING,
             "logging_config": ray.LoggingConfig(log_level="WARNING"),
@@ -124,25 +144,53 @@ class Cluster:
                 object_store_memory=int(self.config.object_store_gb * 2**30),
                 **common,
             )
-        DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, and told once
-        # Ray 2.60's new reader lists files in a task that starts six processes: 8 s per execution on two cores, where
-        # the old one takes 0.3 s (both measured on a table of two shards).
-        DataContext.get_current().use_datasource_v2 = False
 
     @property
     def _cpus(self) -> float:
         """CPUs for models and CRF."""
         total = ray.cluster_resources().get("CPU", 1)
-        return max(total - LIGHT_CPUS, total / 2)
+        return max(total - LIGHT_CPUS, total / 2) / self.at_once
 
     @property
     def _gpus(self) -> int:
-        return int(ray.cluster_resources().get("GPU", 0))
+        return int(ray.cluster_resources().get("GPU", 0)) // self.at_once
+
+    def resources(self) -> dict[str, float]:
+        """What stages have here; of a finished pipeline, which never connects, nothing."""
+        return {"cpus": round(self._cpus, 2), "gpus": self._gpus} if ray.is_initialized() else {"cpus": 0, "gpus": 0}
+
+    def trials_at_once(self) -> int:
+        """How many trials of a study run side by side.
+
+        Raises:
+            RequestError: the cluster is too small for that many, or for a single one.
+        """
+        self.connect()
+        cores, workers = self._cpus, self.config.train_workers or 1
+        if self._gpus:
+            possible, unit, there = self._gpus // workers, f"{workers} GPU(s)", f"{self._gpus} GPU(s)"
+        else:
+            possible, unit, there = int(cores), "a core", f"{cores:g} core(s) for models, and no GPU"
+        wanted = self.config.trials_at_once or max(1, possible if self._gpus else possible // CORES_PER_TRIAL)
+        if wanted > possible:
+            raise RequestError(
+                f"cluster.trials_at_once={wanted}, cluster.train_workers={workers}: each trial needs {unit}, but the "
+                f"cluster has {there}; lower one of them or use a larger cluster"
+            )
+        return wanted
 
     def train_share(self, batch_size: int) -> Share:
-        """Resources of the training workers, among whom a batch is divided evenly."""
+        """Resources of the training workers, among whom a batch is divided evenly.
+
+        Raises:
+            RequestError: `train_workers` are more than there are GPUs.
+        """
         self.connect()
+        if self._gpus and (self.config.train_workers or 1) > self._gpus:
+            raise RequestError(
+                f"cluster.train_workers={self.config.train_workers}: the cluster has {self._gpus} GPU(s), and each "
+                "worker needs one; lower it or use a larger cluster"
+            )
         if self._gpus:
             dividing = max(count for count in range(1, self._gpus + 1) if batch_size % count == 0)
             return Share(self.config.train_workers or dividing, cpus=1, gpus=1)

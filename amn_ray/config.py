@@ -24,15 +24,19 @@ from amn_ray.errors import RequestError
 from amn_ray.export import ExportConfig
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.predict import PredictConfig
+from amn_ray.reporting.config import ReportConfig
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 from amn_ray.stages.deeplab.config import DeepLabConfig
 from amn_ray.stages.irn.config import IrnConfig
+from amn_ray.tuning.study import StudyConfig
 
 STEPS = ("images", "cam", "seed", "amn", "amn_seed", "irn", "deeplab", "deeplab_crf")
 """What the pipeline makes, in this order."""
 BRANCHES = ("amn", "cam")
+GROUPS = ("dataset", "recipe", "branch", "cluster")
+"""The folders of conf/ that a pipeline is composed of."""
 
 
 @dataclass(kw_only=True)
@@ -114,7 +118,42 @@ class PipelineConfig:
         return not skipped and STEPS.index(step) <= STEPS.index(self.until)
 
 
-SCHEMAS: Mapping[str, type] = {"pipeline": PipelineConfig, "export": ExportConfig, "predict": PredictConfig}
+@dataclass(kw_only=True)
+class SweepConfig(PipelineConfig):
+    """Everything that `jobs/sweep.py` can be told: a study, and what its pipelines have in common."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Each trial is repeated with each of them."""
+    retry_failed: bool = False
+    """Run the trials again that failed the last time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={self.seeds}: must be one or more different numbers")
+        if self.study.search != "grid" and len(self.seeds) > 1:
+            raise ValueError(
+                f"seeds={self.seeds}: search={self.study.search} compares samples of one seed; "
+                "repeat its best settings with study=repeats"
+            )
+        if self.study.asha is not None and not self.reaches("amn"):
+            raise ValueError(f"study.asha: watches the training of AMN, which until={self.until} does not reach")
+        if self.study.asha is not None and "amn.epochs" in self.study.space:
+            raise ValueError("study.asha: compares trials after the same epochs, so amn.epochs cannot be searched")
+
+    def pipeline(self) -> PipelineConfig:
+        """The pipeline without the study."""
+        return PipelineConfig(**{item.name: getattr(self, item.name) for item in dataclasses.fields(PipelineConfig)})
+
+
+SCHEMAS: Mapping[str, type] = {
+    "pipeline": PipelineConfig,
+    "sweep": SweepConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
+    "predict": PredictConfig,
+}
 """The root configuration of each job in conf/."""
 
 

@@ -11,13 +11,17 @@ import dataclasses
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
+
+from ray.train import UserCallback
 
 from amn_ray import runs
 from amn_ray.artifacts import Artifact, Store, fingerprint, git_commit
+from amn_ray.claims import claimed
 from amn_ray.cluster import Cluster
 from amn_ray.config import PipelineConfig, flat
 from amn_ray.data.folder import Folder, FolderConfig
@@ -39,11 +43,24 @@ from amn_ray.stages.irn import stage as irn
 from amn_ray.stages.score import stage as score
 from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.tracking import EpochCallback, TrackedRun, Tracker
-from amn_ray.training.job import MODEL
+from amn_ray.training.job import MODEL, Probe
 
 TRAINED = (cam, amn, irn, deeplab)
 """The stages that report epochs."""
 SOURCES: Mapping[type, type] = {ShapesConfig: Shapes, VocConfig: Voc, FolderConfig: Folder}
+SUMMARY = "summary.json"
+_TRAINING = ("loss", "images_per_second")
+METRICS: Mapping[str, Sequence[str]] = {
+    "images": ("images",),
+    "cam": (*_TRAINING, *score.OF_MAPS),
+    "seed": ("images_per_second", *score.OF_MASKS),
+    "amn": (*_TRAINING, *score.OF_MAPS),
+    "amn_seed": ("images_per_second", *score.OF_MASKS),
+    "irn": (*_TRAINING, *score.OF_MASKS),
+    "deeplab": (*_TRAINING, *score.OF_MASKS),
+    "deeplab_crf": ("images_per_second", *score.OF_MASKS),
+}
+"""What each step reports besides its seconds; scores only where there is ground truth."""
 
 
 def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Maker) -> Iterator[str]:
@@ -97,53 +114,112 @@ def initial_weights(step: str, config: BackboneConfig, make: Maker, owner: str =
 
 
 def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
-    """Run until `config.until`; returns the summary {step: {metric: value}}, which is also written to the store.
+    """Run until `config.until`, and tell the summary; see `execute`."""
+    finished = execute(config, Cluster(config.cluster))
+    console.summary_table(finished.summary)
+    console.where_to_look(finished.folder / SUMMARY, finished.folder / "figures")
+    return finished.summary
+
+
+class Watch(Protocol):
+    """Looks at the training of one step while it goes on (see tuning/probe.py)."""
+
+    STEP: str
+
+    def callback(self) -> UserCallback:
+        """Gets each epoch's report."""
+        ...
+
+    def probe(self, config: Any, made: Mapping[str, Artifact]) -> Probe | None:
+        """Measures the network after each epoch; `made` is what the steps before have made."""
+        ...
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pipeline that ended well."""
+
+    folder: Path
+    """Its folder in the store's `runs/`."""
+    summary: dict[str, dict[str, float]]
+    """{step: {metric: value}}."""
+
+
+def execute(
+    config: PipelineConfig,
+    cluster: Cluster,
+    *,
+    name: str | None = None,
+    study: str | None = None,
+    watch: Watch | None = None,
+) -> Finished:
+    """Run until `config.until`.
+
+    Args:
+        config: all settings.
+        cluster: where it runs.
+        name: of its MLflow run; None names the data set.
+        study: the id of the study's MLflow run, if this is a trial of one.
+        watch: looks at a training while it goes on.
 
     Raises:
         RequestError: the request cannot be met (checked, as far as it can be, before anything is computed).
         RunError: a stage failed.
     """
-    source = open_source(config.dataset)
-    splits = {"train": SplitRequest.of(source, config.dataset, "train")}
-    for name, count in splits["train"].listing.unknown_classes.items():
-        console.say("images", f"warning: {count} objects of class {name!r} are ignored, it is not in the class list")
-    val = SplitRequest.of(source, config.dataset, "val")
-    if val.listing.records:
-        splits["val"] = val
+    splits = list_splits(config)
+    for label, count in splits["train"].listing.unknown_classes.items():
+        console.say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
     check_batches(config, len(splits["train"].listing.records))
     store = Store.open(config.store)
     identity = fingerprint(dataclasses.replace(config, store=""), [split.identity() for split in splits.values()])
-    folder = Path(store.root) / "runs" / identity
+    folder = runs.folder(store) / identity
     folder.mkdir(parents=True, exist_ok=True)
 
     tracker = Tracker(config.tracking, store)
     tags = {"dataset": config.dataset.name, "git_commit": git_commit()}
-    with tracker.run(f"pipeline {config.dataset.name}", identity, tags) as parent:
+    above = None if study is None else TrackedRun(tracker.client, study)
+    with tracker.run(name or f"pipeline {config.dataset.name}", identity, tags, above) as parent:
         # A parameter never changes, but a store may be moved, or named in another way.
-        parent.params({name: value for name, value in flat(config).items() if name != "store"})
-        parent.tags({"store": store.root})
-        make = Maker(store, Cluster(config.cluster), tracker, parent, tags)
+        parent.params({key: value for key, value in flat(config).items() if key != "store"})
+        parent.tags({"store": store.root, "run": identity})
+        make = Maker(store, cluster, tracker, parent, tags, watch)
         for step in steps(config, splits, make):
             if step == config.until:
                 break
         runs.record(
             folder,
-            {step: made for step, made in make.artifacts.items() if not step.endswith("_score")},
+            settings=flat(config),
+            artifacts=make.artifacts,
             crf=config.crf.deeplab,
+            mlflow_run=parent.run_id,
         )
         if "deeplab" in make.artifacts:
             log_model(make, config)
         figures = results.draw(make.artifacts, make.manifests, folder / "figures")
-        summary = folder / "summary.json"
+        summary = folder / SUMMARY
         summary.write_text(json.dumps(make.summary, indent=2))
         for path in [*figures, summary]:
             parent.artifact(path)
         parent.metrics(
             {f"{step}/{name}": value for step, metrics in make.summary.items() for name, value in metrics.items()}
         )
-    console.summary_table(make.summary)
-    console.where_to_look(summary, folder / "figures")
-    return make.summary
+    return Finished(folder, make.summary)
+
+
+def list_splits(config: PipelineConfig) -> dict[str, SplitRequest]:
+    """The images to train on and, where there are any, to validate on: listed and checked, not yet read.
+
+    Raises:
+        RequestError: the data set's root, lists or labels are wrong.
+    """
+    source = open_source(config.dataset)
+    splits = {name: SplitRequest.of(source, config.dataset, name) for name in ("train", "val")}
+    return {name: split for name, split in splits.items() if name == "train" or split.listing.records}
+
+
+def metric_names(config: PipelineConfig) -> set[str]:
+    """What a pipeline reports if its images have ground truth: `<step>/<metric>`."""
+    return {f"{step}/{name}" for step, names in METRICS.items() if config.reaches(step) for name in (*names, "seconds")}
 
 
 def check_batches(config: PipelineConfig, num_images: int) -> None:
@@ -186,8 +262,15 @@ class Maker:
     """Makes an artifact unless it exists, and records both cases in the same way."""
 
     def __init__(
-        self, store: Store, cluster: Cluster, tracker: Tracker, parent: TrackedRun, tags: Mapping[str, str]
+        self,
+        store: Store,
+        cluster: Cluster,
+        tracker: Tracker,
+        parent: TrackedRun,
+        tags: Mapping[str, str],
+        watch: Watch | None = None,
     ) -> None:
+        self.watch = watch
         self.store = store
         self.cluster = cluster
         self.tracker = tracker
@@ -227,6 +310,7 @@ class Maker:
                 # MLflow's steps are integers: τ in thousandths.
                 points = [(round(1000 * tau), miou) for tau, miou in zip(curve["tau"], curve["miou"], strict=True)]
                 child.curve(f"{step}/miou_by_tau", points)
+                self.parent.curve(f"{step}/miou_by_tau", points)  # where pipelines are compared
         self.artifacts[f"{step}_score"], self.manifests[f"{step}_score"] = output, manifest
         self.summary[step] = manifest["metrics"] | self.summary[step]
         if "miou" in manifest["metrics"]:
@@ -242,11 +326,24 @@ class Maker:
         output: Artifact,
         child: TrackedRun,
     ) -> dict[str, Any]:
-        if output.complete:
-            console.say(step, f"is there already ({output.stage}/{output.fingerprint})")
-            return output.manifest()
-        console.say(step, f"→ {output.stage}/{output.fingerprint}")
-        started = time.monotonic()
-        extra = {"callbacks": [EpochCallback(self.tracker.uri, child.run_id, step)]} if stage in TRAINED else {}
-        result = stage.run(config, inputs, output, self.cluster, **extra)
-        return output.commit(config=identity, inputs=inputs, seconds=time.monotonic() - started, result=result)
+        place = f"{output.stage}/{output.fingerprint}"
+        with claimed(
+            self.store,
+            f"{output.stage}-{output.fingerprint}",
+            is_done=lambda: output.complete,
+            on_wait=lambda: console.say(step, f"waits for another run that makes {place}"),
+        ):
+            if output.complete:
+                console.say(step, f"is there already ({place})")
+                return output.manifest()
+            console.say(step, f"→ {place}")
+            started = time.monotonic()
+            extra: dict[str, Any] = {}
+            if stage in TRAINED:
+                extra["callbacks"] = [EpochCallback(self.tracker.uri, child.run_id, step)]
+            if self.watch is not None and step == self.watch.STEP:
+                extra["callbacks"].append(self.watch.callback())
+                extra["probe"] = self.watch.probe(config, self.artifacts)
+            result = stage.run(config, inputs, output, self.cluster, **extra)
+            result = {"resources": self.cluster.resources(), **result}
+            return output.commit(config=identity, inputs=inputs, seconds=time.monotonic() - started, result=result)

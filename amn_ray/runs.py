@@ -8,15 +8,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from amn_ray.artifacts import Artifact, Store
+from pyarrow.fs import LocalFileSystem
+
+from amn_ray.artifacts import Artifact, Store, write_whole
 from amn_ray.errors import RequestError
 from amn_ray.stages.crf.config import KernelConfig
 
 RECORD = "run.json"
+_SCORE = "_score"
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,13 @@ class Run:
     folder: Path
     artifacts: Mapping[str, Artifact]
     """By step, in the order in which they were made."""
+    scores: Mapping[str, Artifact]
+    """By step, where it was scored."""
     crf: KernelConfig
     """Of the CRF after DeepLab, also where the run stopped before it."""
+    settings: Mapping[str, Any]
+    """The whole configuration, as one level of dotted keys."""
+    mlflow_run: str
 
     def step(self, name: str, *, needed_by: str) -> Artifact:
         """What a step made.
@@ -43,10 +52,24 @@ class Run:
         return self.artifacts[name]
 
 
-def record(folder: Path, artifacts: Mapping[str, Artifact], crf: KernelConfig) -> None:
+def folder(store: Store) -> Path:
+    """Where the records of all runs of a store are."""
+    return Path(store.root) / "runs"
+
+
+def record(
+    folder: Path, *, settings: Mapping[str, Any], artifacts: Mapping[str, Artifact], crf: KernelConfig, mlflow_run: str
+) -> None:
     """Write the record of a run that ended."""
-    steps = {step: f"{artifact.stage}/{artifact.fingerprint}" for step, artifact in artifacts.items()}
-    (folder / RECORD).write_text(json.dumps({"steps": steps, "crf": dataclasses.asdict(crf)}, indent=2))
+    places = {step: f"{artifact.stage}/{artifact.fingerprint}" for step, artifact in artifacts.items()}
+    content = {
+        "steps": {step: place for step, place in places.items() if not step.endswith(_SCORE)},
+        "scores": {step.removesuffix(_SCORE): place for step, place in places.items() if step.endswith(_SCORE)},
+        "crf": dataclasses.asdict(crf),
+        "settings": dict(settings),
+        "mlflow_run": mlflow_run,
+    }
+    write_whole(LocalFileSystem(), str(folder / RECORD), json.dumps(content, indent=2).encode())
 
 
 def find(store: Store, name: str | None, step: str) -> Run:
@@ -57,23 +80,53 @@ def find(store: Store, name: str | None, step: str) -> Run:
     Raises:
         RequestError: there is no run, or none of that name.
     """
-    folder = Path(store.root) / "runs"
-    records = sorted(folder.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
     if name is not None:
-        known = {path.parent.name: path for path in records}
-        if name not in known:
-            raise RequestError(f"run={name}: not found in {folder}, which holds {', '.join(sorted(known)) or 'none'}")
-        return _read(store, known[name])
-    runs = [_read(store, path) for path in records]
-    if not runs:
-        raise RequestError(f"{folder}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran")
+        return named(store, [name])[0]
+    runs = every(store)
     return next((run for run in runs if step in run.artifacts), runs[0])
+
+
+def every(store: Store) -> list[Run]:
+    """All runs of the store, the one that ended last first.
+
+    Raises:
+        RequestError: there is none.
+    """
+    records = sorted(folder(store).glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    if not records:
+        raise RequestError(
+            f"{folder(store)}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran"
+        )
+    return [_read(store, path) for path in records]
+
+
+def named(store: Store, names: Sequence[str]) -> list[Run]:
+    """The runs of these names.
+
+    Raises:
+        RequestError: one is not there.
+    """
+    for name in names:
+        if not (folder(store) / name / RECORD).is_file():
+            known = sorted(path.parent.name for path in folder(store).glob(f"*/{RECORD}"))
+            raise RequestError(f"run={name}: not found in {folder(store)}, which holds {', '.join(known) or 'none'}")
+    return [_read(store, folder(store) / name / RECORD) for name in names]
 
 
 def _read(store: Store, path: Path) -> Run:
     content = json.loads(path.read_text())
-    artifacts = {step: _artifact(store, place) for step, place in content["steps"].items()}
-    return Run(path.parent, artifacts, KernelConfig(**content["crf"]))
+    if "scores" not in content:
+        raise RequestError(
+            f"{path}: was written by an older version; give that run's command again, which takes seconds"
+        )
+    return Run(
+        path.parent,
+        artifacts={step: _artifact(store, place) for step, place in content["steps"].items()},
+        scores={step: _artifact(store, place) for step, place in content["scores"].items()},
+        crf=KernelConfig(**content["crf"]),
+        settings=content["settings"],
+        mlflow_run=content["mlflow_run"],
+    )
 
 
 def _artifact(store: Store, place: str) -> Artifact:

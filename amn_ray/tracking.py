@@ -104,6 +104,18 @@ class Tracker:
         finally:
             self.client.set_terminated(run.run_id, status)
 
+    def end_running(self, parent_id: str, name: str, tags: Mapping[str, str]) -> None:
+        """Mark a child run of a process that was ended by force, and that run's children, as KILLED."""
+        for run in self._children(parent_id):
+            if run.data.tags.get(MLFLOW_RUN_NAME) == name:
+                TrackedRun(self.client, run.info.run_id).tags(tags)
+                for ended in (*self._children(run.info.run_id), run):
+                    if ended.info.status == "RUNNING":
+                        self.client.set_terminated(ended.info.run_id, "KILLED")
+
+    def _children(self, parent_id: str) -> list[Run]:
+        return list(self.client.search_runs([self.experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"))
+
     def _find(self, name: str, fingerprint: str, parent_id: str | None) -> Run | None:
         terms = [f"tags.{FINGERPRINT} = '{fingerprint}'", f"tags.`{MLFLOW_RUN_NAME}` = '{name}'"]
         if parent_id:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -81,6 +82,38 @@ def confusion_heat_map(confusion: np.ndarray, names: Sequence[str], title: str, 
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set(xlabel="prediction", ylabel="truth", title=title)
     figure.colorbar(image, label="share of the class's pixels", fraction=0.046)
+    return _save(figure, path)
+
+
+def settings_dots(points: Mapping[str, Sequence[float]], metric: str, title: str, path: Path) -> Path:
+    """A metric in % by setting: a dot per seed, a bar at their mean."""
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.35 * len(points)))
+    for row, values in enumerate(points.values()):
+        axes.plot(values, [row] * len(values), "o", alpha=0.7)
+        axes.plot([np.mean(values)], [row], "|", color="black", markersize=14)
+    axes.set_yticks(range(len(points)), list(points))
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{metric} (%)", title=title)
+    axes.grid(axis="x", alpha=0.3)
+    return _save(figure, path)
+
+
+def settings_scatter(
+    samples: Sequence[tuple[Mapping[str, Any], float, bool]],
+    log: Mapping[str, bool],
+    metric: str,
+    title: str,
+    path: Path,
+) -> Path:
+    """A metric in % against each sampled key; `samples` are (settings, metric, whether finished), hollow if not."""
+    figure, grid = plt.subplots(1, len(log), figsize=(4.2 * len(log), 3.6), sharey=True, squeeze=False)
+    for axes, (key, is_log) in zip(grid[0], log.items(), strict=True):
+        for settings, value, finished in samples:
+            axes.plot(settings[key], value, "o", color="C0", markerfacecolor="C0" if finished else "none")
+        axes.set(xlabel=key, xscale="log" if is_log else "linear")
+        axes.grid(alpha=0.3)
+    grid[0][0].set_ylabel(f"{metric} (%)")
+    figure.suptitle(f"{title}  (hollow: stopped early)")
     return _save(figure, path)
 
 

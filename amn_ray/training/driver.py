@@ -18,7 +18,7 @@ from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.training.feed import Example, Feed
-from amn_ray.training.job import HISTORY, MODEL, Job
+from amn_ray.training.job import HISTORY, MODEL, Job, Probe
 
 RUN = "train"
 RESTARTS = 3
@@ -35,6 +35,7 @@ def train(
     num_classes: int,
     backbone: Artifact | None,
     callbacks: Sequence[UserCallback] = (),
+    probe: Probe | None = None,
     num_steps: int | None = None,
 ) -> list[dict[str, float]]:
     """Train until `model.safetensors` is in `output`; returns the loss history.
@@ -51,6 +52,7 @@ def train(
         num_classes: N, without the background.
         backbone: where the initial weights are; None starts from random ones.
         callbacks: Ray Train's, for tracking.
+        probe: measures the network after each epoch.
         num_steps: optimizer steps; None = those of `config.epochs`.
 
     Raises:
@@ -77,6 +79,7 @@ def train(
         feed=feed,
         num_steps=config.epochs * feed.steps_per_epoch if num_steps is None else num_steps,
         share=share,
+        probe=probe,
     )
     if not output.exists(MODEL):
         _fit(worker, job, callbacks)

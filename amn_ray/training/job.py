@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ HISTORY = "history.json"
 BACKBONE = "backbone.safetensors"
 MAX_CHECKPOINTS = 100
 """In a training."""
+Probe = Callable[..., dict[str, float]]
+"""Measures a network that is being trained, and changes nothing: (network in eval mode, its device, rank, number of
+workers) -> metrics. All workers call it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class Job:
     """Optimizer steps in all; the last epoch may be cut short."""
     share: Share
     """How many workers there are, and what each gets."""
+    probe: Probe | None = None
+    """Called after each epoch that is reported; its metrics join the report."""
 
     @property
     def num_epochs(self) -> int:

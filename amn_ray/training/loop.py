@@ -130,6 +130,8 @@ class Loop:
             "points": self.history[self._told :],
         }
         self._told = len(self.history)
+        if self.job.probe is not None:
+            metrics |= self.job.probe(self.plain_model.eval(), self.device, self.rank, self.world_size)
         if self.rank == 0:
             with tempfile.TemporaryDirectory() as folder:
                 self._save(Path(folder))

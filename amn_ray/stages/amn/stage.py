@@ -13,6 +13,7 @@ from amn_ray.mapping import map_table
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
 from amn_ray.stages.amn.infer import COLUMNS, MakeAmn
+from amn_ray.training.job import Probe
 
 NAME = "amn"
 VERSION = 2
@@ -25,10 +26,12 @@ def run(
     output: Artifact,
     cluster: Cluster,
     callbacks: Sequence[UserCallback] = (),
+    probe: Probe | None = None,
 ) -> dict[str, Any]:
     """Train AMN on the seeds and make the maps of all images.
 
-    Inputs: `images`, `seeds` (the CAM's), and `backbone` where training does not start from random weights.
+    Inputs: `images`, `seeds` (the CAM's), and `backbone` where training does not start from random weights. `probe`
+    measures the network after each epoch.
     """
     # Imported here: a pipeline that finds everything in the store never needs PyTorch.
     from amn_ray.training.driver import train
@@ -45,6 +48,7 @@ def run(
         num_classes=num_classes,
         backbone=inputs.get("backbone"),
         callbacks=callbacks,
+        probe=probe,
     )
     share = cluster.map_share()
     settings = {"config": config, "num_classes": num_classes, "weights": output, "seeds": seeds}

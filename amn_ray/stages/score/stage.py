@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,20 @@ from amn_ray.evaluation.confusion import (
     foreground_precision_recall,
     mean_iou,
 )
+from amn_ray.evaluation.selection import selection_ids
 from amn_ray.evaluation.thresholds import ImageCounts, confusion_curve, tau_width, threshold_grid
 from amn_ray.mapping import map_table
 from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.stages.score.infer import COLUMNS, ScoreMaps, ScoreMasks, counts_of
 
 NAME = "score"
-VERSION = 3
+VERSION = 4
 TABLE = "images"
+_OF_ALL = ("miou", "false_positive", "false_negative", "precision", "recall", "selection_miou", "report_miou")
+OF_MAPS = (*_OF_ALL, "best_miou", "best_tau", "tau_width", "tau_width_1", "selection_tau")
+"""The metrics of maps."""
+OF_MASKS = (*_OF_ALL, "undefined")
+"""The metrics of masks."""
 
 
 def run(
@@ -51,14 +57,21 @@ def _grid(config: ScoreConfig) -> np.ndarray:
     return np.union1d(threshold_grid(config.num_thresholds), [config.threshold])
 
 
-def _scored(output: Artifact) -> Iterator[ImageCounts]:
-    for row in output.table(TABLE).read(["truth", "predicted", "counts"]).to_pylist():
-        if row["counts"] is not None:
-            yield counts_of(row)
+def scored(output: Artifact) -> dict[str, ImageCounts]:
+    """The counts of every image that has ground truth, by its id, in the order of the ids."""
+    rows = output.table(TABLE).read(["truth", "predicted", "counts"]).to_pylist()
+    return {row["image_id"]: counts_of(row) for row in rows if row["counts"] is not None}
 
 
 def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    confusion_T = confusion_curve(_scored(output), len(classes), len(grid))
+    images = scored(output)
+    selecting = set(selection_ids(images))
+
+    def curve(part: Iterable[str]) -> np.ndarray:
+        return confusion_curve((images[image_id] for image_id in part), len(classes), len(grid))
+
+    selection_T, report_T = curve(selecting), curve(images.keys() - selecting)
+    confusion_T = selection_T + report_T
     miou_T = mean_iou(confusion_T)
     if np.isnan(miou_T).all():
         return {"metrics": {}}
@@ -72,6 +85,7 @@ def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: l
             "tau_width": tau_width(grid, miou_T, 2),
             "tau_width_1": tau_width(grid, miou_T, 1),
             **_foreground(confusion_T[default]),
+            **_parts(selection_T, report_T, grid),
         },
         "confusion": confusion_T[default].tolist(),
         "curve": {"tau": grid.tolist(), "miou": miou_T.tolist()},
@@ -82,9 +96,12 @@ def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: l
 
 def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
     size = len(classes) + 1
-    confusion = np.zeros((size, size), np.int64)
-    for image in _scored(output):
-        confusion[np.ix_(image.truth, image.predicted)] += image.counts[..., 0]
+    images = scored(output)
+    selecting = set(selection_ids(images))
+    parts = np.zeros((2, size, size), np.int64)
+    for image_id, image in images.items():
+        parts[int(image_id in selecting)][np.ix_(image.truth, image.predicted)] += image.counts[..., 0]
+    confusion = parts.sum(0)
     if not confusion.any():
         return {"metrics": {}}
     undefined = output.table(TABLE).column("undefined")
@@ -93,10 +110,20 @@ def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
             "miou": float(mean_iou(confusion)),  # undefined pixels count as background
             "undefined": float(np.mean([share for share in undefined.values() if share is not None])),
             **_foreground(confusion),
+            "selection_miou": float(mean_iou(parts[1])),
+            **({"report_miou": float(mean_iou(parts[0]))} if parts[0].any() else {}),
         },
         "confusion": confusion.tolist(),
         "iou": _by_class(confusion, classes),
     }
+
+
+def _parts(selection_T: np.ndarray, report_T: np.ndarray, grid: np.ndarray) -> dict[str, float]:
+    """τ and mIoU of the images that select, and mIoU of the others at that τ (see evaluation/selection.py)."""
+    miou_T = mean_iou(selection_T)
+    best = int(np.nanargmax(miou_T))
+    chosen = {"selection_miou": float(miou_T[best]), "selection_tau": float(grid[best])}
+    return chosen | ({"report_miou": float(mean_iou(report_T[best]))} if report_T.any() else {})
 
 
 def _foreground(confusion: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,98 @@
+"""A cheap look at AMN after each epoch of its training, by which a study can stop a bad trial early.
+
+mIoU of the maps of one scale, on the stored grid, at the best τ, on some of the images that select (never on those
+that report; see evaluation/selection.py). It reads ground truth, and changes nothing of the training.
+
+Legend: h w = the stored grid, C = N+1 labels, T = thresholds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from amn_ray.artifacts import Artifact
+from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.transforms import resize_label
+from amn_ray.evaluation.confusion import mean_iou
+from amn_ray.evaluation.selection import selection_ids
+from amn_ray.evaluation.thresholds import confusion_curve, count_image, threshold_grid
+from amn_ray.nn.maps import modulate
+from amn_ray.stages.amn.config import AmnConfig
+
+MAX_IMAGES = 64
+OBJECTIVE = "objective"
+"""What trials report to Ray Tune: after an epoch the probe's mIoU, at the end the study's own metric."""
+EPOCH = "epoch"
+
+
+@dataclass(frozen=True)
+class AmnProbe:
+    """See the module's docstring; a training worker calls it."""
+
+    config: AmnConfig
+    images: Artifact
+    seeds: Artifact
+    ids: Sequence[str]
+
+    def __call__(self, model: Any, device: Any, rank: int, num_workers: int) -> dict[str, float]:
+        """All workers share the images; each returns {"probe_miou": in [0, 1]} of all of them."""
+        import torch
+        import torch.distributed as dist
+
+        num_classes = len(self.images.manifest()["classes"])
+        grid = threshold_grid(101)
+        with torch.no_grad():
+            counted = [
+                self._count(model, device, image_id, num_classes, grid) for image_id in self.ids[rank::num_workers]
+            ]
+        confusion_TCC = torch.from_numpy(confusion_curve(counted, num_classes, len(grid))).to(device)
+        if num_workers > 1:
+            dist.all_reduce(confusion_TCC)
+        return {"probe_miou": float(np.nanmax(mean_iou(confusion_TCC.cpu().numpy())))}
+
+    def _count(self, model: Any, device: Any, image_id: str, num_classes: int, grid: np.ndarray) -> Any:
+        from amn_ray.stages.amn.model import amn_maps
+
+        row = self.images.table("rows").take([image_id], ["image", "labels", "mask"])[0]
+        seed_HW = decode_mask(self.seeds.table("masks").take([image_id], ["mask"])[0]["mask"])
+        config = dataclasses.replace(self.config, scales=self.config.scales[:1])
+        (maps_Khw,) = amn_maps(
+            model, [decode_image(row["image"])], [row["labels"]], num_classes=num_classes, config=config, device=device
+        )
+        h, w = maps_Khw.shape[1:]
+        if row["labels"]:
+            maps_Khw = modulate(maps_Khw, resize_label(seed_HW, h, w))
+        return count_image(maps_Khw, row["labels"], resize_label(decode_mask(row["mask"]), h, w), grid)
+
+
+class AmnWatch:
+    """What a study adds to the training of AMN in its trials; see pipeline.Watch."""
+
+    STEP = "amn"
+
+    def probe(self, config: AmnConfig, made: Mapping[str, Artifact]) -> AmnProbe | None:
+        """The probe, on images that select; None where there is no ground truth."""
+        scored = made["cam_score"].table("images").column("truth")
+        ids = selection_ids(image_id for image_id, truth in scored.items() if truth is not None)
+        if not ids:
+            return None
+        chosen = [ids[i] for i in np.linspace(0, len(ids) - 1, min(MAX_IMAGES, len(ids))).astype(int)]
+        return AmnProbe(config, made["images"], made["seed"], chosen)
+
+    def callback(self) -> TuneReportCallback:
+        """Brings an epoch's report from Ray Train to Ray Tune."""
+        return _Epoch()
+
+
+class _Epoch(TuneReportCallback):
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """See ray.train.UserCallback."""
+        report = metrics[0]
+        if "probe_miou" in report:
+            super().after_report(run_context, [{OBJECTIVE: report["probe_miou"], EPOCH: report["epoch"]}], None)

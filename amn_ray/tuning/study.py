@@ -1,0 +1,204 @@
+"""What a study is: its settings, and the trials that they mean. Checked whole before anything runs; without Ray.
+
+Every trial is a pipeline, composed by Hydra from the sweep's own configuration and a few overrides, so every key and
+every group can be searched, and a misspelt key or a value out of range is refused like on the command line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from amn_ray.checks import check_choice
+from amn_ray.errors import RequestError
+
+SEARCHES = ("grid", "random", "optuna")
+DISTRIBUTIONS = ("uniform", "log_uniform", "integers")
+_PLAIN = re.compile(r"[\w./-]+")
+
+
+@dataclass(kw_only=True)
+class AshaConfig:
+    """Stop the trials whose AMN, after some epochs, is not among the best so far (asynchronous successive halving)."""
+
+    grace: int = 1
+    """Epochs that every trial gets; the next decisions come at grace × reduction, × reduction², …"""
+    reduction: int = 2
+    """One in so many goes on."""
+
+    def __post_init__(self) -> None:
+        if self.grace < 1:
+            raise ValueError(f"grace={self.grace}: must be at least 1")
+        if self.reduction < 2:
+            raise ValueError(f"reduction={self.reduction}: must be at least 2")
+
+
+@dataclass(kw_only=True)
+class StudyConfig:
+    """A question, as trials that differ in a few settings."""
+
+    name: str = MISSING
+    question: str = ""
+    """What the study answers; the title of its table."""
+    cases: dict[str, Any] = field(default_factory=dict)
+    """Named sets of settings, {name: {key or group: value}}, each of which is combined with the whole space."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """{key or group: [value, …]}, or {key: {uniform | log_uniform | integers: [low, high]}}."""
+    search: str = "grid"
+    """grid: every combination; random or optuna (TPE): `num_trials` samples."""
+    num_trials: int | None = None
+    metric: str = MISSING
+    """`<step>/<metric>` by which trials are ranked, and by which Optuna proposes: a selection_… one."""
+    mode: str = "max"
+    """max or min."""
+    columns: list[str] = field(default_factory=list)
+    """Further metrics in the study's table."""
+    asha: AshaConfig | None = None
+    """null lets every trial run to its end."""
+
+    def __post_init__(self) -> None:
+        check_choice(self, "search", SEARCHES)
+        check_choice(self, "mode", ("max", "min"))
+        for key, values in self.space.items():
+            _check_space(key, values, sampled=self.search != "grid")
+        for name, settings in self.cases.items():
+            if not isinstance(settings, Mapping):
+                raise ValueError(f"cases: {name} must be a set of settings, {{key: value}}")
+            for key in settings.keys() & self.space.keys():
+                raise ValueError(f"cases: {name} sets {key}, which space searches; name it in one of them")
+        if self.search == "grid":
+            if self.num_trials is not None:
+                raise ValueError("num_trials: a grid has as many as its space; set search=random or optuna")
+        elif not self.num_trials or self.num_trials < 1:
+            raise ValueError(f"num_trials={self.num_trials}: search={self.search} needs the number of trials")
+        elif self.cases:
+            raise ValueError(f"cases: only a grid has cases; with search={self.search} list the values in space")
+        elif not self.space:
+            raise ValueError("space: is empty, so there is nothing to search")
+
+
+def _check_space(key: str, values: Any, *, sampled: bool) -> None:
+    if isinstance(values, list):
+        if not values:
+            raise ValueError(f"space: {key} has no values")
+        if len({json.dumps(value) for value in values}) < len(values):
+            raise ValueError(f"space: {key} names a value twice")
+        return
+    if not isinstance(values, Mapping) or len(values) != 1 or next(iter(values)) not in DISTRIBUTIONS:
+        raise ValueError(f"space: {key} must be a list of values, or one of {', '.join(DISTRIBUTIONS)}: [low, high]")
+    ((kind, bounds),) = values.items()
+    if not sampled:
+        raise ValueError(f"space: {key} is {kind}, which a grid cannot enumerate; set search=random or optuna")
+    numbers = isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds)
+    if not numbers or not bounds[0] < bounds[1]:
+        raise ValueError(f"space: {key} {kind}={bounds}: must be [low, high] with low below high")
+    if kind == "log_uniform" and bounds[0] <= 0:
+        raise ValueError(f"space: {key} log_uniform={bounds}: must be greater than 0")
+    if kind == "integers" and not all(isinstance(bound, int) for bound in bounds):
+        raise ValueError(f"space: {key} integers={bounds}: must be integers")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One pipeline of a study."""
+
+    group: str
+    """What distinguishes it from the others but for the seed, in words."""
+    settings: Mapping[str, Any]
+    """The same as keys (and groups) and values."""
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.group} seed={self.seed}".strip()
+
+    @property
+    def overrides(self) -> list[str]:
+        """For Hydra."""
+        return [*_written(self.settings), f"seed={self.seed}"]
+
+
+def _written(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as Hydra reads them on a command line."""
+    return [f"{key}={_value(value)}" for key, value in settings.items()]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(_value(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_value(item)}' for key, item in value.items())}}}"
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if float(f"{value:.4g}") == value else repr(value)
+    text = str(value)
+    return text if not isinstance(value, str) or _PLAIN.fullmatch(text) else "'" + text.replace("'", r"\'") + "'"
+
+
+def grid(study: StudyConfig, seeds: Sequence[int]) -> list[Trial]:
+    """All trials of a grid: cases × values × seeds, the seeds of one setting side by side."""
+    values = [[(key, value) for value in choices] for key, choices in study.space.items()]
+    return [
+        _trial(case, settings, dict(chosen), seed)
+        for case, settings in (study.cases or {"": {}}).items()
+        for chosen in itertools.product(*values)
+        for seed in seeds
+    ]
+
+
+def _trial(case: str, of_case: Mapping[str, Any], chosen: Mapping[str, Any], seed: int) -> Trial:
+    group = " ".join([*([case] if case else []), *_written(chosen)])
+    return Trial(group, {**of_case, **chosen}, seed)
+
+
+def sample(study: StudyConfig, values: Mapping[str, Any], seed: int) -> Trial:
+    """The trial of sampled values: of a list, the position in it; numbers are rounded to four digits."""
+    settings = {
+        key: choices[values[key]] if isinstance(choices, list) else _rounded(values[key])
+        for key, choices in study.space.items()
+    }
+    return Trial(" ".join(_written(settings)), settings, seed)
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.4g}")
+
+
+def corners(study: StudyConfig, seed: int) -> list[Trial]:
+    """Of a sampled study: trials that together hold every listed value and both ends of every distribution."""
+    ends = {
+        key: values if isinstance(values, list) else next(iter(values.values())) for key, values in study.space.items()
+    }
+    longest = max(len(values) for values in ends.values())
+    rows = [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(longest)]
+    return [Trial(" ".join(_written(row)), row, seed) for row in rows]
+
+
+def check_keys(study: StudyConfig, given: Sequence[str], groups: Sequence[str]) -> None:
+    """Refuse what cannot be searched.
+
+    Args:
+        study: its cases and space.
+        given: the overrides of the sweep's own command line.
+        groups: of the configuration.
+
+    Raises:
+        RequestError: a key is both searched and given, or only a grid can search it.
+    """
+    named = {override.lstrip("+~").partition("=")[0] for override in given}
+    if "seed" in named:
+        raise RequestError("seed: is one of the study's seeds; set seeds=[…] instead")
+    for key in [*study.space, *(key for settings in study.cases.values() for key in settings)]:
+        if key in ("seed", "seeds"):
+            raise RequestError(f"study: {key} cannot be searched; set seeds=[…]")
+        if key in named:
+            raise RequestError(f"{key}: is given on the command line, but the study searches it; drop one of them")
+        if study.search != "grid" and key in groups:
+            raise RequestError(f"study.space: {key} is a group, which only search=grid can vary")

@@ -1,0 +1,20 @@
+"""Write a page about runs, beside the paper's tables: `python jobs/report.py runs=… out=report/`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from amn_ray import cli
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="report")
+def main(composed: DictConfig) -> None:
+    """Compose, check, run."""
+    from amn_ray import config
+    from amn_ray.reporting import report
+
+    with cli.plain_errors():
+        report.report(config.load(composed))
+
+
+if __name__ == "__main__":
+    cli.run(main)
