@@ -98,7 +98,7 @@ def _acquire(folder: Path, name: str, is_done: Callable[[], bool], on_wait: Call
     while not is_done():
         claims = _claims(folder, name)
         if claims:
-            if not told:
+            if not told and not claims[-1].owner_is_gone:
                 on_wait()
                 told = True
             if not _expires(claims[-1], is_done):

@@ -13,6 +13,8 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # read on import; trials say similar things, and all of them count
+
 import psutil
 import ray
 from ray.data import DataContext
@@ -113,14 +115,10 @@ class Cluster:
             return
         os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # trials say similar things, and all of them count
-        os.environ.setdefault(
-            "RAY_BACKEND_LOG_LEVEL", "fatal"
-        )  # what fails is raised; the rest is about Ray's own code
         set_worker_environment()
         common: dict[str, Any] = {
             "logging_level": logging.WARNING,
-            "logging_config": ray.LoggingConfig(log_level="WARNING"),
+            "logging_config": ray.LoggingConfig(log_level="ERROR"),  # its warnings are about what we do on purpose
         }
         if "RAY_ADDRESS" in os.environ:
             try:

@@ -199,6 +199,15 @@ class TrackedRun:
         self.tags({MODEL_TAG: made.model_uri})
 
 
+def run_state(uri: str, run_id: str) -> str:
+    """The id of a run that is in MLflow; else what is wrong with it, in words."""
+    try:
+        run = MlflowClient(uri).get_run(run_id)
+    except (MlflowException, OSError):
+        return "not in MLflow any more"
+    return run_id if run.info.lifecycle_stage == LifecycleStage.ACTIVE else "deleted from MLflow"
+
+
 class EpochCallback(UserCallback):
     """Called in Ray Train's controller after every epoch: a line for the reader, points for MLflow's loss curve."""
 

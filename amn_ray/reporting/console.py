@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 
 from rich.console import Console
@@ -48,3 +49,15 @@ def where_to_look(summary: Path, figures: Path) -> None:
     say("summary", str(summary))
     say("figures", str(figures))
     say("runs", "make mlflow")
+
+
+PERCENT = ("miou", "precision", "recall", "undefined", "false_positive", "false_negative")
+"""Metrics that are shown in percent."""
+
+
+def written(mean: float, std: float, name: str) -> str:
+    """`57.7 ± 0.8`, in percent where the metric is a share; – for what is not reported."""
+    if isnan(mean):
+        return "–"
+    scale, digits = (100, 1) if name.endswith(PERCENT) else (1, 2)
+    return f"{scale * mean:.{digits}f}" + ("" if isnan(std) else f" ± {scale * std:.{digits}f}")

@@ -1,0 +1,520 @@
+"""One page about runs, beside the paper's tables and figures: HTML that needs no other file, and Markdown.
+
+Runs of one data set that differ in nothing but the seed are one *variant*; its numbers are means over its seeds. Runs
+of different data sets never share a table.
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from amn_ray import runs
+from amn_ray.artifacts import Store
+from amn_ray.errors import RequestError
+from amn_ray.evaluation.bootstrap import counts_by_label, mean_std, paired_difference
+from amn_ray.evaluation.selection import report_ids
+from amn_ray.reporting import figures, paper
+from amn_ray.reporting.config import ReportConfig
+from amn_ray.reporting.console import say, written
+from amn_ray.runs import Run
+from amn_ray.stages.score.stage import scored
+from amn_ray.tracking import run_state
+
+NOT_RUN = "not run"
+MAPS = ("cam", "amn")
+STEPS = ("cam", "seed", "amn", "amn_seed", "irn", "deeplab", "deeplab_crf")
+NO_RESULT = ("store", "until", "seed")
+"""Settings that make no other variant (besides those of the cluster and of tracking)."""
+LC = {"amn.lc"}
+BRANCH = {"branch", "irn.walk.power"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text; the first column names the rows."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG."""
+
+    title: str
+    path: Path
+    note: str = ""
+
+    @property
+    def data(self) -> str:
+        """For HTML."""
+        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
+
+
+@dataclass(frozen=True)
+class Section:
+    """All there is to say about one data set, or about one study."""
+
+    title: str
+    text: Sequence[str] = ()
+    parts: Sequence[Table | Figure] = ()
+
+
+@dataclass
+class Variant:
+    """Runs that differ in nothing but the seed."""
+
+    settings: Mapping[str, Any]
+    label: str = ""
+    different: Mapping[str, Any] = field(default_factory=dict)
+    """Its settings that are not those of the reference."""
+    runs: dict[int, list[Run]] = field(default_factory=dict)
+    """By seed; several, where a later one went further."""
+
+    def holding(self, step: str, *, score: bool) -> dict[int, Run]:
+        """By seed: a run that has made (or scored) the step."""
+        found = {}
+        for seed, candidates in sorted(self.runs.items()):
+            for run in candidates:
+                if step in (run.scores if score else run.artifacts):
+                    found[seed] = run
+                    break
+        return found
+
+    @cached_property
+    def manifests(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """Of the scores: step -> seed -> manifest; only where there was ground truth."""
+        every = {
+            step: {seed: run.scores[step].manifest() for seed, run in self.holding(step, score=True).items()}
+            for step in STEPS
+        }
+        return {
+            step: {seed: manifest for seed, manifest in by_seed.items() if "iou" in manifest}
+            for step, by_seed in every.items()
+        }
+
+    def values(self, step: str, metric: str) -> list[float]:
+        """A score of every seed."""
+        found = self.manifests[step].values()
+        return [manifest["metrics"][metric] for manifest in found if metric in manifest["metrics"]]
+
+
+def report(config: ReportConfig) -> Path:
+    """Write `report.html`, `report.md` and the figures; returns the folder.
+
+    Raises:
+        RequestError: a named run or study is not in the store, or there is none.
+    """
+    store = Store.open(config.store)
+    chosen, studies = _chosen(store, config.runs)
+    out = Path(config.out)
+    pictures = out / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    by_data: dict[str, list[Run]] = {}
+    for run in chosen:
+        by_data.setdefault(run.artifacts["images"].fingerprint, []).append(run)
+    names = Counter(members[0].settings["dataset.name"] for members in by_data.values())
+    sections = []
+    for identity, members in by_data.items():
+        name = members[0].settings["dataset.name"]
+        title = name if names[name] == 1 else f"{name} (images/{identity})"
+        sections.append(_data_section(title, members, pictures))
+    sections += [_study_section(folder, pictures) for folder in studies]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("amn_ray.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    is_table = {"is_table": lambda part: isinstance(part, Table)}
+    for name in ("report.html", "report.md"):
+        template = environment.overlay(autoescape=name.endswith("html")).get_template(f"{name}.j2")
+        (out / name).write_text(template.render(sections=sections, out=out, **is_table))
+        say("report", str(out / name))
+    return out
+
+
+def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[Path]]:
+    """The runs, and the folders of the studies."""
+    home = Path(store.root) / "studies"
+    finished = sorted(path.parent for path in home.glob("*/trials.csv"))
+    if names is None:
+        return runs.every(store), finished
+    studies = [folder for folder in finished if folder.name in names]
+    known = [name for name in names if name not in {folder.name for folder in studies}]
+    for name in known:
+        if not (runs.folder(store) / name).is_dir():
+            raise RequestError(
+                f"runs={name}: neither a run in {runs.folder(store)} nor a study in {home}; name folders of these two, "
+                "or none for all runs"
+            )
+    for folder in studies:
+        known += pd.read_csv(folder / "trials.csv")["run"].dropna().tolist()
+    if not known:
+        raise RequestError("runs=[]: names no run; leave it out for all runs")
+    return runs.named(store, list(dict.fromkeys(known))), studies
+
+
+# --- variants ---------------------------------------------------------------------------------------------------------
+
+
+def variants_of(members: Sequence[Run]) -> list[Variant]:
+    """The variants of one data set, the reference first: the paper's method, where it went furthest."""
+    found: dict[str, Variant] = {}
+    for run in members:
+        settings = {key: value for key, value in run.settings.items() if _counts(key)}
+        variant = found.setdefault(str(sorted(settings.items())), Variant(settings))
+        variant.runs.setdefault(run.settings["seed"], []).append(run)
+
+    def rank(variant: Variant) -> tuple[bool, int, int]:
+        is_paper = variant.settings["branch"] == "amn" and variant.settings["amn.lc"] == ["layer4"]
+        steps = max(len(run.artifacts) for same in variant.runs.values() for run in same)
+        return is_paper, steps, len(variant.runs)
+
+    ordered = sorted(found.values(), key=rank, reverse=True)
+    reference = ordered[0]
+    reference.label = "reference"
+    for variant in ordered[1:]:
+        variant.different = {
+            key: value for key, value in variant.settings.items() if value != reference.settings.get(key)
+        }
+        variant.label = " ".join(f"{key}={_text(value)}" for key, value in variant.different.items())
+    return ordered
+
+
+def _counts(key: str) -> bool:
+    """Whether a setting makes another variant."""
+    of_training = key.endswith(".seed") and key != "dataset.seed"
+    return not (key in NO_RESULT or key.startswith(("cluster.", "tracking.")) or of_training)
+
+
+def _text(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def _only(variants: Iterable[Variant], keys: set[str], fits: Callable[[Mapping[str, Any]], bool]) -> Variant | None:
+    """The variant that differs from the reference in no other settings than `keys`, and fits."""
+    return next((v for v in variants if v.different.keys() <= keys and fits(v.settings)), None)
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def percent(values: Sequence[float]) -> str:
+    """`57.7 ± 0.8 (3)`: mean, standard deviation and number of seeds, in %."""
+    if not values:
+        return NOT_RUN
+    mean, std = mean_std(list(values))
+    return f"{100 * mean:.1f}" if np.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f} ({len(values)})"
+
+
+def _score(variant: Variant | None, step: str, metric: str = "miou") -> str:
+    return NOT_RUN if variant is None else percent(variant.values(step, metric))
+
+
+# --- the sections -----------------------------------------------------------------------------------------------------
+
+
+def _data_section(title: str, members: Sequence[Run], pictures: Path) -> Section:
+    variants = variants_of(members)
+    reference = variants[0]
+    name = members[0].settings["dataset.name"]
+    text = [
+        f"{len(members)} runs, {len(variants)} variants. Numbers are mIoU in %, mean ± standard deviation of a sample "
+        "(number of seeds). Steps up to IRN are scored on the training images that have ground truth, DeepLab on the "
+        "validation images.",
+        "The published columns are of PASCAL VOC 2012 (Table 5: COCO 2014)"
+        + ("." if name == "voc12" else f"; ours are of {name}, so they stand beside each other but do not compare."),
+        _selection_text(reference),
+    ]
+    parts: list[Table | Figure] = [
+        *_paper_tables(variants, name),
+        *_figures(variants, title, pictures),
+        _class_table(reference),
+        _difference_table(variants),
+        _all_table(variants),
+        *_different_table(variants),
+        _cost_table(variants),
+        _run_table(variants),
+    ]
+    return Section(f"Data set: {title}", text, parts)
+
+
+def _selection_text(reference: Variant) -> str:
+    for by_seed in (reference.manifests[step] for step in STEPS):
+        for seed in by_seed:
+            step = next(step for step in STEPS if reference.manifests[step] is by_seed)
+            ids = list(scored(reference.holding(step, score=True)[seed].scores[step]))
+            reporting = len(report_ids(ids))
+            return (
+                f"Selection: of the {len(ids)} scored training images each fifth ({len(ids) - reporting}) selects, the "
+                f"other {reporting} report. “At selected τ” and the paired differences take τ from the images that "
+                "select and score those that report; studies rank, stop and choose their trials by the former. “Best "
+                "τ” is chosen on all scored images, as the paper's curves do: an upper bound, not a result."
+            )
+    return "No run was scored: the data set has no ground truth."
+
+
+def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
+    cam = _only(variants, BRANCH, lambda s: s["branch"] == "cam")
+    pcl = _only(variants, LC, lambda s: s["branch"] == "amn" and s["amn.lc"] == [])
+    full = _only(variants, set(), lambda s: s["branch"] == "amn" and s["amn.lc"] == ["layer4"])
+    ablation = [
+        (row, str(crf), _score(variant, step), str(irn), _score(variant, "irn"))
+        for (row, (crf, irn)), variant, step in zip(
+            paper.ABLATION.items(), (cam, pcl, full), ("seed", "amn_seed", "amn_seed"), strict=True
+        )
+    ]
+    placement = []
+    for layers, published in paper.PLACEMENT:
+        variant = _only(variants, LC, lambda s, layers=layers: s["branch"] == "amn" and tuple(s["amn.lc"]) == layers)  # type: ignore[misc]
+        placement.append(
+            (
+                " + ".join(layers) or "none (PCL only)",
+                "–" if published is None else str(published),
+                *(_score(variant, "amn", metric) for metric in ("miou", "best_miou", "report_miou")),
+            )
+        )
+    ours = {"IRN": _score(cam, "irn"), "AMN": _score(full, "irn")}
+    masks = [(method, str(value), ours.get(method, "–")) for method, value in paper.PSEUDO_MASKS.items()]
+    is_coco = data.startswith("coco")
+    deeplab = (_score(full, "deeplab"), _score(full, "deeplab_crf"))
+    pretrained = "AMN (ImageNet)"
+    segmentation = [
+        (method, str(val), str(test), *((*deeplab, NOT_RUN) if method == pretrained and not is_coco else ("–",) * 3))
+        for method, (val, test) in paper.SEGMENTATION.items()
+    ]
+    coco = {"IRN": _score(cam, "deeplab_crf"), "AMN": deeplab[1]} if is_coco else {"IRN": NOT_RUN, "AMN": NOT_RUN}
+    return [
+        Table(
+            "Table 1: what PCL and LC add",
+            ("", "CRF, published", "CRF, ours", "IRN, published", "IRN, ours"),
+            ablation,
+        ),
+        Table(
+            "Table 2: label conditioning after these layers, maps without refinement",
+            ("layers", "published", "ours at the default τ", "ours at the best τ", "ours at selected τ"),
+            placement,
+        ),
+        Table("Table 3: pseudo-masks", ("method", "published", "ours"), masks),
+        Table(
+            "Table 4: segmentation",
+            ("method", "val, published", "test, published", "val, ours", "val + CRF, ours", "test, ours"),
+            segmentation,
+            "The test set has no public ground truth. Ours starts DeepLab from the weights that the recipe names.",
+        ),
+        Table(
+            "Table 5: segmentation of COCO 2014 val",
+            ("method", "published", "ours"),
+            [(method, str(value), coco.get(method, "–")) for method, value in paper.COCO.items()],
+        ),
+    ]
+
+
+def _figures(variants: Sequence[Variant], title: str, pictures: Path) -> list[Figure]:
+    reference = variants[0]
+    stem = "".join(letter if letter.isalnum() else "_" for letter in title)
+    without = _only(variants, LC, lambda s: s["branch"] == "amn" and s["amn.lc"] == [])
+    sources = [("CAM", reference, "cam"), ("AMN without LC", without, "amn"), ("AMN", reference, "amn")]
+    present = [(name, variant, step) for name, variant, step in sources if variant and variant.manifests[step]]
+    made = []
+    if present:
+        taus = {
+            name: [
+                tau
+                for run in variant.holding(step, score=True).values()
+                for tau in run.scores[step].table("images").column("best_tau").values()
+                if tau is not None
+            ]
+            for name, variant, step in present
+        }
+        curves = {name: _mean_curve(variant.manifests[step]) for name, variant, step in present}
+        seeds = ", ".join(f"{name} {len(variant.manifests[step])}" for name, variant, step in present)
+        made += [
+            Figure(
+                "Figure 1a: the best threshold of each image",
+                figures.best_threshold_histogram(taus, pictures / f"{stem}_best_threshold.png"),
+                f"Images of all seeds together ({seeds}).",
+            ),
+            Figure(
+                "Figure 6: mIoU against the threshold",
+                figures.threshold_curves(curves, pictures / f"{stem}_miou_by_threshold.png"),
+                f"Means over seeds ({seeds}). Published best mIoU on VOC: AMN 62.1, AMN + CRF 65.3.",
+            ),
+        ]
+    for run in [run for same in reference.runs.values() for run in same]:
+        source = run.folder / "figures" / "examples.png"
+        if source.is_file() and "amn" in run.scores:
+            copied = Path(shutil.copy(source, pictures / f"{stem}_examples.png"))
+            made.insert(1, Figure("Figure 5: examples", copied, f"Run {run.folder.name}, seed {run.settings['seed']}."))
+            break
+    return made
+
+
+def _mean_curve(manifests: Mapping[int, Mapping[str, Any]]) -> dict[str, Sequence[float]]:
+    found = [manifest["curve"] for manifest in manifests.values()]
+    return {"tau": found[0]["tau"], "miou": np.mean([curve["miou"] for curve in found], axis=0).tolist()}
+
+
+def _class_table(reference: Variant) -> Table:
+    steps = [step for step in STEPS if reference.manifests[step]]
+    names = list(next(iter(reference.manifests[steps[0]].values()))["iou"]) if steps else []
+    rows = []
+    for name in names:
+        cells = []
+        for step in steps:
+            values = [manifest["iou"].get(name) for manifest in reference.manifests[step].values()]
+            cells.append(percent([value for value in values if value is not None]).replace(NOT_RUN, "–"))
+        rows.append((name, *cells))
+    return Table(
+        "IoU by class, of the reference",
+        ("class", *steps),
+        rows,
+        "Maps at their default τ; – where a class does not occur.",
+    )
+
+
+def _difference_table(variants: Sequence[Variant]) -> Table:
+    """Paired differences of the reference against what it is meant to improve."""
+    reference = variants[0]
+    pairs = [("AMN − CAM (maps)", (reference, "amn"), (reference, "cam"))]
+    for variant in variants[1:]:
+        if variant.different.keys() <= LC:
+            pairs.append((f"AMN − {variant.label} (maps)", (reference, "amn"), (variant, "amn")))
+        if variant.different.keys() <= LC | BRANCH:
+            for step in ("irn", "deeplab_crf"):
+                pairs.append((f"reference − {variant.label} ({step})", (reference, step), (variant, step)))
+    rows = []
+    for name, first, second in pairs:
+        seeds = sorted(first[0].manifests[first[1]].keys() & second[0].manifests[second[1]].keys())
+        if not seeds:
+            continue
+        found = paired_difference(_counts_of(*first, seeds), _counts_of(*second, seeds))
+        rows.append(
+            (
+                name,
+                f"{100 * found.value:+.1f}",
+                f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]",
+                "yes" if found.beyond_noise else "no",
+                str(found.images),
+                ", ".join(map(str, seeds)),
+            )
+        )
+    return Table(
+        "Paired differences",
+        ("first − second", "points of mIoU", "95 % interval", "excludes 0", "images", "seeds"),
+        rows,
+        "Bootstrap over the images that report, the same resample for both sides and all seeds; maps at selected τ. "
+        "The interval holds for these trained networks: what varies with the seed is in the ± of the other tables.",
+    )
+
+
+def _counts_of(variant: Variant, step: str, seeds: Sequence[int]) -> np.ndarray:
+    """Counts int64 (S, n, 3, C) of the images that report; maps at the τ that the others select."""
+    by_seed = []
+    for seed in seeds:
+        manifest = variant.manifests[step][seed]
+        index = None
+        if "curve" in manifest:
+            tau = manifest["metrics"]["selection_tau"]
+            index = int(np.abs(np.array(manifest["curve"]["tau"]) - tau).argmin())
+        images = scored(variant.holding(step, score=True)[seed].scores[step])
+        num_classes = len(manifest["iou"]) - 1
+        by_seed.append([counts_by_label(images[image_id], num_classes, index) for image_id in report_ids(images)])
+    return np.array(by_seed)
+
+
+def _all_table(variants: Sequence[Variant]) -> Table:
+    columns = [
+        ("CAM best τ", "cam", "best_miou"),
+        ("seed", "seed", "miou"),
+        ("AMN", "amn", "miou"),
+        ("AMN best τ", "amn", "best_miou"),
+        ("AMN selected τ", "amn", "report_miou"),
+        ("AMN τ width", "amn", "tau_width"),
+        ("AMN + CRF", "amn_seed", "miou"),
+        ("IRN", "irn", "miou"),
+        ("DeepLab", "deeplab", "miou"),
+        ("DeepLab + CRF", "deeplab_crf", "miou"),
+    ]
+    rows = [(variant.label, *(_score(variant, step, metric) for _, step, metric in columns)) for variant in variants]
+    return Table(
+        "All variants",
+        ("variant", *(name for name, _, _ in columns)),
+        rows,
+        "τ width: of the range within 2 points, × 100.",
+    )
+
+
+def _different_table(variants: Sequence[Variant]) -> list[Table]:
+    keys = sorted({key for variant in variants for key in variant.different})
+    if not keys:
+        return []
+    rows = [
+        (f"{number}. {variant.label}" if number else "reference", *(_text(variant.settings.get(key)) for key in keys))
+        for number, variant in enumerate(variants)
+    ]
+    return [Table("Settings that differ", ("variant", *keys), rows)]
+
+
+def _cost_table(variants: Sequence[Variant]) -> Table:
+    rows = []
+    for variant in variants:
+        cells, total, gpu_hours = [], 0.0, 0.0
+        for step in ("images", *STEPS):
+            made = [run.artifacts[step].manifest() for run in variant.holding(step, score=False).values()]
+            seconds = float(np.mean([manifest["seconds"] for manifest in made])) if made else 0.0
+            gpus = float(np.mean([manifest.get("resources", {}).get("gpus", 0) for manifest in made])) if made else 0.0
+            cells.append(f"{seconds:.0f}" if made else "–")
+            total += seconds
+            gpu_hours += seconds * gpus / 3600
+        rows.append((variant.label, *cells, f"{total:.0f}", f"{gpu_hours:.2f}"))
+    return Table(
+        "Cost in seconds, mean over seeds",
+        ("variant", "images", *STEPS, "sum", "GPU-hours"),
+        rows,
+        "Of making each step once, on the machine that made it; shared steps count for each variant that uses them.",
+    )
+
+
+def _run_table(variants: Sequence[Variant]) -> Table:
+    rows = []
+    for variant in variants:
+        for seed, same in sorted(variant.runs.items()):
+            for run in same:
+                uri = run.settings["tracking.uri"] or f"sqlite:///{run.folder.parent.parent}/mlflow.db"
+                rows.append(
+                    (variant.label, str(seed), list(run.artifacts)[-1], run.folder.name, run_state(uri, run.mlflow_run))
+                )
+    return Table("Runs", ("variant", "seed", "last step", "folder in runs/", "MLflow"), rows)
+
+
+def _study_section(folder: Path, pictures: Path) -> Section:
+    """A study as it was written by its sweep."""
+    trials, settings = pd.read_csv(folder / "trials.csv"), pd.read_csv(folder / "settings.csv")
+    counts = Counter(trials["state"])
+    text = [", ".join(f"{number} {state}" for state, number in counts.items()) + f" ({len(trials)} trials)."]
+    for _, trial in trials[trials["state"] == "failed"].iterrows():
+        text.append(f"Failed: {trial['trial']}: {trial['error']}")
+    metrics = [name for name in settings.columns if "/" in name and not name.endswith(" std")]
+    rows = [
+        (line["setting"], str(line["seeds"]), *(written(line[name], line[f"{name} std"], name) for name in metrics))
+        for _, line in settings.iterrows()
+    ]
+    parts: list[Table | Figure] = [
+        Table("Settings, the best first", ("setting", "seeds", *metrics), rows, f"Ranked by {metrics[0]}.")
+    ]
+    picture = folder / "study.png"
+    if picture.is_file():
+        parts.append(Figure("All trials", Path(shutil.copy(picture, pictures / f"{folder.name}.png"))))
+    return Section(f"Study: {folder.name}", text, parts)

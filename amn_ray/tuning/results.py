@@ -13,7 +13,7 @@ from rich.table import Table
 
 from amn_ray.errors import told_in
 from amn_ray.reporting import figures
-from amn_ray.reporting.console import console, say
+from amn_ray.reporting.console import console, say, written
 from amn_ray.tuning.probe import EPOCH, OBJECTIVE
 from amn_ray.tuning.study import StudyConfig, Trial
 
@@ -140,9 +140,9 @@ def tell(result: StudyResult, study: StudyConfig, folder: Path) -> None:
     title = f"{study.question or study.name}  (ranked by {study.metric}; mean ± std over seeds)"
     table = Table(title=title)
     names = shown(study)
-    table.add_column("setting", no_wrap=True)
+    table.add_column("setting", overflow="fold")
     for name in names:
-        table.add_column(name.replace("/", "\n"), justify="right")
+        table.add_column(name.replace("/", "\n"), justify="right", no_wrap=True)
     for _, line in result.table.iterrows():
         table.add_row(line["setting"], *(written(line[name], line[f"{name} std"], name) for name in names))
     console.print(table)
@@ -152,15 +152,3 @@ def tell(result: StudyResult, study: StudyConfig, folder: Path) -> None:
         elif row.state == "failed":
             say("failed", f"{row.trial.label}: {row.error}")
     say("results", str(folder))
-
-
-PERCENT = ("miou", "precision", "recall", "undefined", "false_positive", "false_negative")
-"""Metrics that are shown in percent."""
-
-
-def written(mean: float, std: float, name: str) -> str:
-    """`57.7 ± 0.8`, in percent where the metric is a share; – for what is not reported."""
-    if np.isnan(mean):
-        return "–"
-    scale, digits = (100, 1) if name.endswith(PERCENT) else (1, 2)
-    return f"{scale * mean:.{digits}f}" + ("" if np.isnan(std) else f" ± {scale * std:.{digits}f}")
