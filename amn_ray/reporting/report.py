@@ -176,20 +176,24 @@ def variants_of(members: Sequence[Run]) -> list[Variant]:
         variant = found.setdefault(str(sorted(settings.items())), Variant(settings))
         variant.runs.setdefault(run.settings["seed"], []).append(run)
 
-    def rank(variant: Variant) -> tuple[bool, int, int]:
+    def rank(variant: Variant) -> tuple[bool, int, int, int]:
         is_paper = variant.settings["branch"] == "amn" and variant.settings["amn.lc"] == ["layer4"]
         steps = max(len(run.artifacts) for same in variant.runs.values() for run in same)
-        return is_paper, steps, len(variant.runs)
+        distance = sum(len(_difference(variant, other)) for other in found.values())
+        return is_paper, steps, len(variant.runs), -distance
 
     ordered = sorted(found.values(), key=rank, reverse=True)
     reference = ordered[0]
     reference.label = "reference"
     for variant in ordered[1:]:
-        variant.different = {
-            key: value for key, value in variant.settings.items() if value != reference.settings.get(key)
-        }
+        variant.different = _difference(variant, reference)
         variant.label = " ".join(f"{key}={_text(value)}" for key, value in variant.different.items())
     return ordered
+
+
+def _difference(variant: Variant, other: Variant) -> dict[str, Any]:
+    """The settings of `variant` that `other` does not have."""
+    return {key: value for key, value in variant.settings.items() if value != other.settings.get(key)}
 
 
 def _counts(key: str) -> bool:
@@ -460,10 +464,7 @@ def _different_table(variants: Sequence[Variant]) -> list[Table]:
     keys = sorted({key for variant in variants for key in variant.different})
     if not keys:
         return []
-    rows = [
-        (f"{number}. {variant.label}" if number else "reference", *(_text(variant.settings.get(key)) for key in keys))
-        for number, variant in enumerate(variants)
-    ]
+    rows = [(variant.label, *(_text(variant.settings.get(key)) for key in keys)) for variant in variants]
     return [Table("Settings that differ", ("variant", *keys), rows)]
 
 

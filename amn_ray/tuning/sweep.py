@@ -276,7 +276,6 @@ class Progress(tune.Callback):
         self.tracking = tracking
         self.store = store
         self.total = total
-        self.ended = 0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
@@ -286,21 +285,23 @@ class Progress(tune.Callback):
         """See ray.tune.Callback."""
         last = trial.last_result
         if "run" in last:
-            self._end(trial, f"{self.plan.study.metric} {last[OBJECTIVE]:.4f}")
+            self._end(trials, trial, f"{self.plan.study.metric} {last[OBJECTIVE]:.4f}")
             return
         self._end(
-            trial, f"stopped after epoch {last.get(EPOCH)}, its mIoU {last.get(OBJECTIVE, 0):.4f} is not promising"
+            trials,
+            trial,
+            f"stopped after epoch {last.get(EPOCH)}, its mIoU {last.get(OBJECTIVE, 0):.4f} is not promising",
         )
         self._kill(trial, {"stopped": "true"})
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        self._end(trial, "failed")
+        self._end(trials, trial, "failed")
         self._kill(trial, {})
 
-    def _end(self, trial: Any, what: str) -> None:
-        self.ended += 1
-        say("trial", f"{self.plan.trial(trial.config).label}: {what} ({self.ended} of {self.total})")
+    def _end(self, trials: list[Any], trial: Any, what: str) -> None:
+        ended = sum(other.is_finished() for other in trials)
+        say("trial", f"{self.plan.trial(trial.config).label}: {what} ({ended} of {self.total})")
 
     def _kill(self, trial: Any, tags: dict[str, str]) -> None:
         """A process that was ended by force left its runs RUNNING."""
