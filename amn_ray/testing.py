@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,3 +53,18 @@ class Breakable:
         deadline = time.monotonic() + 30
         while self.after and not list(Path(self.after).glob("*.parquet")) and time.monotonic() < deadline:
             time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A probe that writes down each number that it reports."""
+
+    probe: Callable[..., dict[str, float]]
+    log: str
+
+    def __call__(self, *arguments: Any) -> dict[str, float]:
+        """See training.job.Probe."""
+        found = self.probe(*arguments)
+        with open(self.log, "a") as stream:
+            stream.writelines(f"{value}\n" for value in found.values())
+        return found

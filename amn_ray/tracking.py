@@ -25,6 +25,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from ray.train import UserCallback
 
 from amn_ray.artifacts import Store
+from amn_ray.claims import claimed
 from amn_ray.config import TrackingConfig
 from amn_ray.errors import RequestError
 
@@ -61,11 +62,13 @@ class Tracker:
     def __init__(self, config: TrackingConfig, store: Store) -> None:
         self.uri = config.uri or default_uri(store)
         try:
-            self.client = MlflowClient(self.uri)
-            experiment = self.client.get_experiment_by_name(config.experiment)
-            if experiment is None:
-                location = None if config.uri else f"file://{store.root}/mlartifacts"
-                self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
+            # A fresh SQLite file that several processes open at once is broken; so is an experiment that two create.
+            with claimed(store, "mlflow", is_done=lambda: False, on_wait=lambda: None):
+                self.client = MlflowClient(self.uri)
+                experiment = self.client.get_experiment_by_name(config.experiment)
+                if experiment is None:
+                    location = None if config.uri else f"file://{store.root}/mlartifacts"
+                    self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
         except (MlflowException, OSError) as error:
             raise RequestError(
                 f"tracking.uri={self.uri}: MLflow does not answer there ({str(error).splitlines()[0]}); start "

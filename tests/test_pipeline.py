@@ -7,12 +7,7 @@ killed in the middle of training before the command is given again. Both must en
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,65 +19,12 @@ from PIL import Image
 
 from amn_ray.artifacts import Artifact, Store
 from amn_ray.cluster import Cluster
-from amn_ray.data.images import encode_mask
-from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.nn.config import BackboneConfig
+from amn_ray.pipeline import METRICS
 from amn_ray.runs import find
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
-
-ROOT = Path(__file__).parent.parent
-SETTINGS = [
-    "dataset=folder", "dataset.allow_unlabelled=true", "dataset.rows_per_shard=8", "recipe=shapes", "precision=fp32",
-    "cluster.object_store_gb=0.2",
-    "cam.epochs=2", "cam.batch_size=8", "cam.crop=64", "cam.long_side=[64,80]", "cam.scales=[1.0]",
-    "amn.epochs=2", "amn.batch_size=8", "amn.crop=64", "amn.scale=[1.0,1.2]", "amn.scales=[1.0]",
-    "irn.epochs=1", "irn.batch_size=8", "irn.crop=64", "irn.radius=4",
-    "deeplab.iterations=5", "deeplab.batch_size=8", "deeplab.accumulate=2", "deeplab.crop=65",
-    "deeplab.scales=[1.0,0.5]",
-]  # fmt: skip
-
-
-def start(root: Path, store: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "jobs/pipeline.py", f"dataset.root={root}", f"store={store}", *SETTINGS, *overrides]
-    environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "HYDRA_FULL_ERROR")}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output[-4000:]
-    return output
-
-
-def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
-    """kill -9 as soon as `ready`; the process must not have ended before."""
-    deadline = time.monotonic() + 200
-    while not ready():
-        assert process.poll() is None, process.communicate()[0][-4000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-def write_folder(root: Path, masks: bool) -> Path:
-    source = Shapes(ShapesConfig(num_train=24, num_val=6, size=64))
-    (root / "images").mkdir(parents=True)
-    (root / "masks").mkdir()
-    lines = ["image,labels,split"]
-    records = {split: source.listing(split).records for split in ("train", "val")}
-    for split, record in ((split, record) for split, listed in records.items() for record in listed):
-        image, mask = source.load(record)
-        (root / "images" / f"{record.image_id}.png").write_bytes(image)
-        if masks and mask is not None:
-            (root / "masks" / f"{record.image_id}.png").write_bytes(encode_mask(mask))
-        labels = ";".join(source.classes[label - 1] for label in record.labels)
-        lines.append(f"{record.image_id}.png,{labels},{split}")
-    (root / "labels.csv").write_text("\n".join(lines))
-    return root
+from tests.tiny import finish, kill_when, start, write_folder
 
 
 def manifests(store: Path) -> dict[str, dict[str, Any]]:
@@ -163,10 +105,8 @@ def test_the_summary_names_every_step_and_its_metrics(runs: tuple[Path, Path, st
     (path,) = quiet.glob("runs/*/summary.json")
     summary = json.loads(path.read_text())
     assert str(path) in output
-    for step in ("cam", "amn"):
-        assert {"miou", "best_miou", "best_tau", "tau_width", "images_per_second", "loss"} <= summary[step].keys()
-    for step in ("seed", "amn_seed", "irn", "deeplab", "deeplab_crf"):
-        assert {"miou", "precision", "recall", "images_per_second"} <= summary[step].keys()
+    for step, metrics in METRICS.items():
+        assert summary[step].keys() == {*metrics, "seconds"}, step
     figures = {figure.name for figure in path.parent.glob("figures/*.png")}
     assert figures == {
         "miou_by_threshold.png", "best_threshold.png", "class_iou.png", "confusion.png", "examples.png",

@@ -63,6 +63,10 @@ def put(artifact: Artifact, table: str, rows: list[dict], schema: pa.Schema | No
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "0.parquet")
 
 
+def record(folder: Path, artifacts: dict[str, Artifact]) -> None:
+    runs.record(folder, settings={}, artifacts=artifacts, crf=SETTINGS.crf, mlflow_run="none")
+
+
 @pytest.fixture
 def finished(tmp_path: Path, weights: bytes) -> Store:
     """The store of a run with two images, their CAMs, IRN's masks, and a DeepLab."""
@@ -90,7 +94,7 @@ def finished(tmp_path: Path, weights: bytes) -> Store:
     folder = Path(store.root) / "runs" / "one"
     folder.mkdir(parents=True)
     kept = {"images": images, "cam": cam, "irn": irn, "deeplab": deeplab, "deeplab_crf": refined}
-    runs.record(folder, kept, SETTINGS.crf)
+    record(folder, kept)
     return store
 
 
@@ -111,7 +115,7 @@ def test_exported_masks_are_palette_files_with_the_stored_values(job: Job, finis
 def test_export_takes_the_last_run_that_made_the_step(job: Job, finished: Store, tmp_path: Path) -> None:
     later = Path(finished.root) / "runs" / "prepared"
     later.mkdir()
-    runs.record(later, {"images": runs.find(finished, "one", "irn").artifacts["images"]}, SETTINGS.crf)
+    record(later, {"images": runs.find(finished, "one", "irn").artifacts["images"]})
     assert job("export", f"store={finished.root}", "stage=irn", f"out={tmp_path}/masks")[0] == 0
     assert (tmp_path / "masks/SegmentationClass/a.png").exists()
 

@@ -202,7 +202,8 @@ def _fit(plan: Plan, settings: SweepConfig, folder: Path, progress: Progress) ->
                 name=STATE, storage_path=str(folder), verbose=0, callbacks=[progress, JsonLoggerCallback()]
             ),
         )
-    return [results.Row.of(plan.trial(result.config), result) for result in tuner.fit()]
+    found = sorted(tuner.fit(), key=lambda result: str(result.path))  # one order, also after a restart
+    return [results.Row.of(plan.trial(result.config), result) for result in found]
 
 
 def _param_space(plan: Plan) -> dict[str, Any]:

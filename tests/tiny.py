@@ -1,0 +1,70 @@
+"""A pipeline small enough for tests, started as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from amn_ray.data.images import encode_mask
+from amn_ray.data.shapes import Shapes, ShapesConfig
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = [
+    "dataset=folder", "dataset.allow_unlabelled=true", "dataset.rows_per_shard=8", "recipe=shapes", "precision=fp32",
+    "cluster.object_store_gb=0.2",
+    "cam.epochs=2", "cam.batch_size=8", "cam.crop=64", "cam.long_side=[64,80]", "cam.scales=[1.0]",
+    "amn.epochs=2", "amn.batch_size=8", "amn.crop=64", "amn.scale=[1.0,1.2]", "amn.scales=[1.0]",
+    "irn.epochs=1", "irn.batch_size=8", "irn.crop=64", "irn.radius=4",
+    "deeplab.iterations=5", "deeplab.batch_size=8", "deeplab.accumulate=2", "deeplab.crop=65",
+    "deeplab.scales=[1.0,0.5]",
+]  # fmt: skip
+
+
+def start(root: Path, store: Path, *overrides: str, job: str = "pipeline") -> subprocess.Popen[str]:
+    """A job on the images in `root`, as a user starts it."""
+    command = [sys.executable, f"jobs/{job}.py", f"dataset.root={root}", f"store={store}", *SETTINGS, *overrides]
+    environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "HYDRA_FULL_ERROR")}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """The output of a job that ends well."""
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
+    """kill -9 as soon as `ready`; the process must not have ended before."""
+    deadline = time.monotonic() + 200
+    while not ready():
+        assert process.poll() is None, process.communicate()[0][-4000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def write_folder(root: Path, masks: bool) -> Path:
+    """24 drawn images for training and 6 for validation, as a plain folder."""
+    source = Shapes(ShapesConfig(num_train=24, num_val=6, size=64))
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    lines = ["image,labels,split"]
+    records = {split: source.listing(split).records for split in ("train", "val")}
+    for split, record in ((split, record) for split, listed in records.items() for record in listed):
+        image, mask = source.load(record)
+        (root / "images" / f"{record.image_id}.png").write_bytes(image)
+        if masks and mask is not None:
+            (root / "masks" / f"{record.image_id}.png").write_bytes(encode_mask(mask))
+        labels = ";".join(source.classes[label - 1] for label in record.labels)
+        lines.append(f"{record.image_id}.png,{labels},{split}")
+    (root / "labels.csv").write_text("\n".join(lines))
+    return root

@@ -1,0 +1,140 @@
+"""What a study means, and what it must not ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from amn_ray.tuning.study import StudyConfig, Trial, corners, grid, sample
+
+Job = Callable[..., tuple[int, str]]
+
+
+def study(**settings: object) -> StudyConfig:
+    return StudyConfig(name="test", metric="amn/selection_miou", **settings)  # type: ignore[arg-type]
+
+
+def test_a_grid_is_every_combination_with_the_seeds_of_one_setting_side_by_side() -> None:
+    trials = grid(study(space={"amn.lc": [[], ["layer1"]], "amn.smoothing": [0.2, 0.4]}), seeds=[0, 1])
+    assert [trial.label for trial in trials[:3]] == [
+        "amn.lc=[] amn.smoothing=0.2 seed=0",
+        "amn.lc=[] amn.smoothing=0.2 seed=1",
+        "amn.lc=[] amn.smoothing=0.4 seed=0",
+    ]
+    assert len(trials) == len({trial.label for trial in trials}) == 8
+    assert trials[-1].overrides == ["amn.lc=[layer1]", "amn.smoothing=0.4", "seed=1"]
+
+
+def test_cases_are_named_sets_of_settings() -> None:
+    trials = grid(study(cases={"CAM": {"branch": "cam"}, "full": {}}, space={"irn.walk.beta": [5, 10]}), seeds=[3])
+    assert [trial.label for trial in trials] == [
+        "CAM irn.walk.beta=5 seed=3", "CAM irn.walk.beta=10 seed=3",
+        "full irn.walk.beta=5 seed=3", "full irn.walk.beta=10 seed=3",
+    ]  # fmt: skip
+    assert trials[0].overrides == ["branch=cam", "irn.walk.beta=5", "seed=3"]
+
+
+def test_values_are_written_as_hydra_reads_them() -> None:
+    settings = {"a": None, "b": True, "c": 1e-5, "d": "x y'z", "e": [1.0, "u"], "f": {"g": 0.5}, "h": "with/slash"}
+    written = Trial("", settings, seed=0).overrides[:-1]
+    assert written == ["a=null", "b=true", "c=1e-05", r"d='x y\'z'", "e=[1,u]", "f={g:0.5}", "h=with/slash"]
+
+
+def test_samples_are_rounded_to_four_digits_and_lists_are_sampled_by_position() -> None:
+    asked = study(
+        search="random", num_trials=2, space={"amn.lr_head": {"log_uniform": [1e-5, 1e-1]}, "amn.lc": [[], ["layer4"]]}
+    )
+    trial = sample(asked, {"amn.lr_head": 0.000123456, "amn.lc": 1}, seed=7)
+    assert trial.settings == {"amn.lr_head": 0.0001235, "amn.lc": ["layer4"]}
+    assert trial.seed == 7
+
+
+def test_the_corners_of_a_sampled_space_hold_both_ends_of_every_range() -> None:
+    asked = study(
+        search="optuna", num_trials=2, space={"a": {"uniform": [0, 1]}, "b": [1, 2, 3], "c": {"integers": [4, 9]}}
+    )
+    found = [trial.settings for trial in corners(asked, 0)]
+    assert found == [{"a": 0, "b": 1, "c": 4}, {"a": 1, "b": 2, "c": 9}, {"a": 1, "b": 3, "c": 9}]
+
+
+BASE = {"name": "mine", "metric": "seed/selection_miou"}
+AMN = {"name": "mine", "metric": "amn/selection_miou", "search": "optuna", "num_trials": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "overrides", "told"),
+    [
+        ({**BASE, "space": {"crf.cam.conf_fq": [0.1]}}, [], ["crf.cam.conf_fq", "did you mean crf.cam.conf_fg"]),
+        ({**BASE, "space": {"crf.cam.conf_fg": []}}, [], ["crf.cam.conf_fg has no values"]),
+        ({**BASE, "space": {"crf.cam.conf_fg": [0.3, 0.3]}}, [], ["twice"]),
+        ({**BASE, "space": {"crf.cam.conf_fg": [0.02]}}, [], ["crf.cam.conf_fg=0.02 seed=0", "must not be above"]),
+        ({**BASE, "space": {"crf.cam.conf_fg": {"uniform": [0.1, 0.2]}}}, [], ["a grid cannot enumerate"]),
+        ({**BASE, "space": {"seed": [1, 2]}}, [], ["seed cannot be searched", "seeds="]),
+        ({**BASE, "space": {"amn.lc": [[]]}}, ["amn.lc=[layer1]"], ["amn.lc", "given on the command line"]),
+        ({**BASE, "cases": {"a": {"seed": 1}}}, [], ["seed cannot be searched"]),
+        ({**BASE, "cases": {"a": {"amn.lc": []}}, "space": {"amn.lc": [[]]}}, [], ["which space searches"]),
+        ({**BASE, "metric": "seed/selection_mio"}, [], ["seed/selection_mio", "did you mean seed/selection_miou"]),
+        ({**BASE, "columns": ["seed/what"]}, [], ["study.columns=seed/what"]),
+        ({**BASE, "metric": "deeplab/miou"}, ["until=seed"], ["deeplab/miou", "no step reports it"]),
+        ({**BASE, "num_trials": 3}, [], ["num_trials"]),
+        ({**BASE, "search": "bayes"}, [], ["bayes", "optuna"]),
+        ({**BASE, "asha": {}}, ["until=seed"], ["study.asha", "until=seed"]),
+        ({**BASE, "asha": {"grace": 0}}, [], ["study.asha.grace=0"]),
+        ({**AMN, "space": {}}, [], ["nothing to search"]),
+        ({**AMN, "num_trials": None, "space": {"amn.dropout": [0.1]}}, [], ["number of trials"]),
+        ({**AMN, "space": {"amn.dropout": {"uniform": [0.5, 0.1]}}}, [], ["low below high"]),
+        ({**AMN, "space": {"amn.dropout": {"uniform": [0.5, 2]}}}, [], ["amn.dropout=2"]),
+        ({**AMN, "space": {"amn.lr_head": {"log_uniform": [0, 1]}}}, [], ["greater than 0"]),
+        ({**AMN, "space": {"amn.lr_head": {"normal": [0, 1]}}}, [], ["log_uniform"]),
+        ({**AMN, "space": {"recipe": ["quick", "paper"]}}, [], ["recipe is a group"]),
+        ({**AMN, "space": {"amn.epochs": [1, 2]}, "asha": {}}, [], ["amn.epochs cannot be searched"]),
+        ({**AMN, "space": {"amn.dropout": [0.1, 0.2]}}, ["seeds=[0,1]"], ["seeds=[0, 1]", "study=repeats"]),
+        ({**BASE, "space": {"crf.cam.conf_fg": [0.3]}}, ["seeds=[]"], ["seeds=[]"]),
+        ({**BASE, "space": {"crf.cam.conf_fg": [0.3]}}, ["seed=3"], ["seeds=["]),
+    ],
+)  # fmt: skip
+def test_a_study_that_cannot_be_run_is_refused_in_one_sentence(
+    job: Job, tmp_path: Path, settings: dict, overrides: list[str], told: list[str]
+) -> None:
+    folder = tmp_path / "mine" / "study"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# @package _global_\n" + yaml.safe_dump({"study": settings}))
+    store = tmp_path / "store"
+    code, error = job("sweep", f"--config-dir={folder.parent}", "study=mine", f"store={store}", *overrides)
+    assert code == 2, error
+    assert len(error.strip().splitlines()) == 1
+    for part in told:
+        assert part in error
+    assert not store.exists(), "refused before anything was made"
+
+
+def test_an_unknown_study_is_told_with_those_that_are_there(job: Job) -> None:
+    code, error = job("sweep", "study=lc_place")
+    assert code == 2
+    assert "lc_place" in error
+    assert "lc_placement" in error
+
+
+def test_a_sweep_without_a_study_says_that_one_must_be_chosen(job: Job) -> None:
+    code, error = job("sweep")
+    assert code == 2
+    assert "study" in error
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "conf/study").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_study_of_ours_composes_and_asks_only_for_what_is_reported(
+    job: Job, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    from amn_ray.tuning import sweep
+
+    plans = []
+    monkeypatch.setattr(sweep, "sweep", lambda *arguments: plans.append(sweep._plan(*arguments)))
+    code, error = job("sweep", f"study={path.stem}")
+    assert (code, error) == (0, "")
+    assert plans[0].trials or plans[0].study.num_trials
+    assert f"study={path.stem}" in path.read_text(), "its header says how to start it"

@@ -1,0 +1,195 @@
+"""Studies across processes, as a user starts them: shared work, kills, early stops, failures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from amn_ray.cluster import Cluster
+from tests.tiny import finish, kill_when, start, write_folder
+
+Job = Callable[..., tuple[int, str]]
+STUDIES = {
+    "thresholds": {
+        "metric": "seed/selection_miou",
+        "columns": ["seed/report_miou"],
+        "space": {"crf.cam.conf_fg": [0.2, 0.3, 0.4], "crf.cam.conf_bg": [0.05]},
+    },
+    "others": {"metric": "seed/selection_miou", "space": {"crf.cam.conf_fg": [0.3, 0.5]}},
+    "contradictions": {
+        "metric": "seed/selection_miou",
+        "search": "random",
+        "num_trials": 4,
+        "space": {"crf.cam.conf_fg": [0.3, 0.5], "crf.cam.conf_bg": [0.05, 0.4]},
+    },
+    "rates": {
+        "metric": "amn/selection_miou",
+        "columns": ["amn/report_miou"],
+        "search": "optuna",
+        "num_trials": 4,
+        "space": {"amn.lr_head": {"log_uniform": [1e-6, 1e-2]}},
+        "asha": {"grace": 1, "reduction": 2},
+    },
+}
+
+
+class Studies:
+    """A store, and studies of one small data set."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = folder / "store"
+        self.images = write_folder(folder / "images", masks=True)
+        self.configs = folder / "mine"
+        (self.configs / "study").mkdir(parents=True)
+        for name, settings in STUDIES.items():
+            content = yaml.safe_dump({"study": {"name": name, **settings}}, sort_keys=False)
+            (self.configs / "study" / f"{name}.yaml").write_text("# @package _global_\n" + content)
+
+    def start(self, name: str, *overrides: str):
+        until = "until=amn" if name == "rates" else "until=seed"
+        flag = f"--config-dir={self.configs}"  # after the settings: Hydra's parser wants these in one piece
+        return start(self.images, self.store, f"study={name}", until, *overrides, flag, job="sweep")
+
+    def trials(self, name: str) -> pd.DataFrame:
+        (folder,) = self.store.glob(f"studies/{name}-*")
+        trials = pd.read_csv(folder / "trials.csv")
+        assert pd.read_parquet(folder / "trials.parquet")["trial"].tolist() == trials["trial"].tolist()
+        return trials.set_index("trial")
+
+    def records(self) -> dict[str, int]:
+        """When each run ended last."""
+        return {path.parent.name: path.stat().st_mtime_ns for path in self.store.glob("runs/*/run.json")}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Studies, dict[str, int], str, str, str]:
+    """Two studies start at once; one is killed after its first trial and started again.
+
+    (studies, runs that had ended at the kill, outputs of the study that went on, before the kill and after it)
+    """
+    studies = Studies(tmp_path_factory.mktemp("studies"))
+    first, other = studies.start("thresholds"), studies.start("others")
+    kill_when(first, lambda: len(studies.records()) >= 1)
+    before = studies.records()
+    quiet = finish(other)
+    interrupted = first.communicate()[0]
+    return studies, before, quiet, interrupted, finish(studies.start("thresholds"))
+
+
+def test_each_shared_artifact_is_made_once(killed: tuple[Studies, dict[str, int], str, str, str]) -> None:
+    studies, _, *outputs = killed
+    for stage in ("images", "cam"):
+        folders = {path.parent.name for path in studies.store.glob(f"{stage}/*/manifest.json")}
+        made = re.findall(rf"→ {stage}/(\w+)", "".join(outputs))
+        assert set(made) == folders
+        # The killed study may have been the builder: then another one took over what it left.
+        assert all(made.count(folder) <= 2 for folder in folders)
+    assert len(list(studies.store.glob("cam/*"))) == 1
+    assert not list(studies.store.glob("claims/*"))
+
+
+def test_a_killed_study_goes_on_and_finished_trials_are_not_repeated(
+    killed: tuple[Studies, dict[str, int], str, str, str],
+) -> None:
+    studies, _, _, _, after = killed
+    trials = studies.trials("thresholds")
+    assert trials["state"].tolist() == ["finished"] * 3
+    assert len(set(trials["run"])) == 3
+    started = set(re.findall(r"trial  (.*) starts", after))
+    assert len(started) <= 3
+    again = finish(studies.start("thresholds"))
+    assert not re.findall(r"trial  (.*) starts", again), "a finished study starts nothing"
+    assert studies.trials("thresholds").equals(trials)
+
+
+def test_the_table_of_a_study_holds_its_trials_metrics(killed: tuple[Studies, dict[str, int], str, str, str]) -> None:
+    studies, *_ = killed
+    trials = studies.trials("thresholds")
+    for _, trial in trials.iterrows():
+        summary = json.loads((studies.store / "runs" / trial["run"] / "summary.json").read_text())
+        assert trial["objective"] == summary["seed"]["selection_miou"]
+        assert trial["seed/report_miou"] == summary["seed"]["report_miou"]
+    (folder,) = studies.store.glob("studies/thresholds-*")
+    settings = pd.read_csv(folder / "settings.csv")
+    assert settings["seed/selection_miou"].is_monotonic_decreasing
+    assert set(settings["setting"]) == {trial.removesuffix(" seed=0") for trial in trials.index}
+    assert (folder / "study.png").stat().st_size > 5000
+
+
+def test_mlflow_holds_a_parent_per_study_and_a_child_per_trial(
+    killed: tuple[Studies, dict[str, int], str, str, str],
+) -> None:
+    studies, *_ = killed
+    client = MlflowClient(f"sqlite:///{studies.store}/mlflow.db")
+    found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    parents = {run.info.run_name: run for run in found if "mlflow.parentRunId" not in run.data.tags}
+    assert parents.keys() == {"study thresholds", "study others"}
+    study = parents["study thresholds"]
+    children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
+    assert {run.info.run_name for run in children} == set(studies.trials("thresholds").index)
+    assert {run.info.status for run in [study, *children]} == {"FINISHED"}
+    for run in children:
+        assert run.info.run_name == f"crf.cam.conf_fg={run.data.params['crf.cam.conf_fg']} crf.cam.conf_bg=0.05 seed=0"
+        assert "seed/selection_miou" in run.data.metrics
+        assert len(client.get_metric_history(run.info.run_id, "cam/miou_by_tau")) >= 101
+    names = {item.path for item in client.list_artifacts(study.info.run_id)}
+    assert {"trials.csv", "trials.parquet", "settings.csv", "settings.parquet", "study.png"} <= names
+
+
+def test_trials_that_fail_are_listed_and_run_again_only_on_request(
+    killed: tuple[Studies, dict[str, int], str, str, str],
+) -> None:
+    studies, *_ = killed
+
+    def run(*overrides: str) -> tuple[int, str]:
+        process = studies.start("contradictions", *overrides)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    code, output = run()
+    trials = studies.trials("contradictions")
+    failed = trials[trials["state"] == "failed"]
+    assert code == 1
+    assert 1 <= len(failed) < 4, "the seed draws good and bad ones"
+    assert failed["error"].str.contains("conf_bg=0.4: must not be above").all()
+    assert f"error: {len(failed)} of 4 trials failed" in output
+    assert "retry_failed=true" in output
+    code, output = run()
+    assert code == 1
+    assert not re.findall(r"trial  (.*) starts", output)
+    code, output = run("retry_failed=true")
+    assert code == 1
+    assert len(re.findall(r"trial  (.*) starts", output)) == len(failed)
+
+
+def test_asha_stops_trials_early_and_leaves_nothing_running(
+    killed: tuple[Studies, dict[str, int], str, str, str],
+) -> None:
+    studies, *_ = killed
+    finish(studies.start("rates"))
+    trials = studies.trials("rates")
+    stopped = trials[trials["state"] == "stopped"]
+    assert set(trials["state"]) == {"finished", "stopped"}
+    assert (stopped["stopped_after_epoch"] == 1).all()
+    assert trials[trials["state"] == "finished"]["objective"].max() >= stopped["objective"].min()
+    client = MlflowClient(f"sqlite:///{studies.store}/mlflow.db")
+    found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert not [run.info.run_name for run in found if run.info.status == "RUNNING"]
+    by_name = {run.info.run_name: run for run in found}
+    for label in stopped.index:
+        assert by_name[label].info.status == "KILLED"
+        assert by_name[label].data.tags["stopped"] == "true"
+
+
+def test_more_trials_at_once_than_the_cluster_holds_are_refused(job: Job, cluster: Cluster, tmp_path: Path) -> None:
+    code, error = job("sweep", "study=lc_placement", f"store={tmp_path}", "cluster.trials_at_once=64")
+    assert code == 2
+    assert "cluster.trials_at_once=64" in error
+    assert "core(s)" in error
