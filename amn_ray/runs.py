@@ -87,17 +87,18 @@ def find(store: Store, name: str | None, step: str) -> Run:
 
 
 def every(store: Store) -> list[Run]:
-    """All runs of the store, the one that ended last first.
+    """All runs of the store, the one that ended last first; those of an older version are left out.
 
     Raises:
         RequestError: there is none.
     """
     records = sorted(folder(store).glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    if not records:
+    found = [_read(store, path) for path in records if "scores" in json.loads(path.read_text())]
+    if not found:
         raise RequestError(
             f"{folder(store)}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran"
         )
-    return [_read(store, path) for path in records]
+    return found
 
 
 def named(store: Store, names: Sequence[str]) -> list[Run]:

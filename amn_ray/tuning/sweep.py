@@ -301,7 +301,7 @@ class Progress(tune.Callback):
         self._kill(trial, {})
 
     def _end(self, trials: list[Any], trial: Any, what: str) -> None:
-        ended = sum(other.is_finished() for other in trials)
+        ended = 1 + sum(other.is_finished() for other in trials if other is not trial)
         say("trial", f"{self.plan.trial(trial.config).label}: {what} ({ended} of {self.total})")
 
     def _kill(self, trial: Any, tags: dict[str, str]) -> None:
