@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import boundaries, numerics, processes
+from benchmarks import boundaries, numerics, processes, studies
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         measures = [
             numerics.maps, partial(numerics.rounding, store), numerics.crf, numerics.thresholds, numerics.storage,
             processes.crf_actors, boundaries.walk, boundaries.training_step, numerics.deeplab,
-            partial(processes.predict_actors, store),
+            partial(processes.predict_actors, store), studies.thresholds,
         ]  # fmt: skip
         for measure in measures:
             for what, against, ratio, target in measure():
