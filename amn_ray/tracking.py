@@ -107,11 +107,17 @@ class Tracker:
         finally:
             self.client.set_terminated(run.run_id, status)
 
-    def end_running(self, parent_id: str, name: str, tags: Mapping[str, str]) -> None:
-        """Mark a child run of a process that was ended by force, and that run's children, as KILLED."""
+    def end_running(self, parent_id: str, only: str | None = None, tags: Mapping[str, str] | None = None) -> None:
+        """Mark what is RUNNING below a run as KILLED, because its process was ended by force.
+
+        Args:
+            parent_id: a study.
+            only: the name of one of its trials; None means all.
+            tags: for these trials.
+        """
         for run in self._children(parent_id):
-            if run.data.tags.get(MLFLOW_RUN_NAME) == name:
-                TrackedRun(self.client, run.info.run_id).tags(tags)
+            if only in (None, run.data.tags.get(MLFLOW_RUN_NAME)):
+                TrackedRun(self.client, run.info.run_id).tags(tags or {})
                 for ended in (*self._children(run.info.run_id), run):
                     if ended.info.status == "RUNNING":
                         self.client.set_terminated(ended.info.run_id, "KILLED")

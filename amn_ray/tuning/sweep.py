@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,12 @@ def sweep(
         total = len(plan.trials) or settings.study.num_trials or 0
         say("study", f"{name}: {total} trials, {plan.at_once} at a time")
         progress = Progress(plan, settings.tracking, settings.store, total)
-        result = results.write(_fit(plan, settings, folder, progress), settings.study, folder)
+        try:
+            rows = _fit(plan, settings, folder, progress)
+        except BaseException:  # also Ctrl-C: the trials' processes end with ours, and cannot say so
+            tracker.end_running(parent.run_id)
+            raise
+        result = results.write(rows, settings.study, folder)
         for path in result.files:
             parent.artifact(path)
         parent.metrics(result.metrics)
@@ -175,35 +181,43 @@ def _fit(plan: Plan, settings: SweepConfig, folder: Path, progress: Progress) ->
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow has it all
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a study as it ends a pipeline
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths of the user are relative to his own folder
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     trainable = tune.with_resources(tune.with_parameters(_trial, plan=plan), _resources(settings))
     space = _param_space(plan)
-    state = folder / STATE
-    if tune.Tuner.can_restore(str(state)):
-        tuner = tune.Tuner.restore(
-            str(state), trainable, param_space=space, restart_errored=settings.retry_failed, resume_unfinished=True
-        )
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                metric=OBJECTIVE,
-                mode=plan.study.mode,
-                search_alg=_search(plan),
-                scheduler=_scheduler(plan.study, settings.amn.epochs),
-                num_samples=plan.study.num_trials or 1,
-                max_concurrent_trials=plan.at_once if plan.study.search == "optuna" else None,
-                # A new process costs seconds; but only one whose trial ended by itself can be used again.
-                reuse_actors=plan.study.asha is None,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                name=STATE, storage_path=str(folder), verbose=0, callbacks=[progress, JsonLoggerCallback()]
-            ),
-        )
+    # Ray Tune keeps in its state how many trials run at once: with another number, a new one is begun, for which what
+    # the trials have made so far is there already.
+    state = folder / f"{STATE}-{plan.at_once}"
+    tuner = _restored(state, trainable, space, retry_failed=settings.retry_failed) or tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric=OBJECTIVE,
+            mode=plan.study.mode,
+            search_alg=_search(plan),
+            scheduler=_scheduler(plan.study, settings.amn.epochs),
+            num_samples=plan.study.num_trials or 1,
+            max_concurrent_trials=plan.at_once if plan.study.search == "optuna" else None,
+            # A new process costs seconds; but only one whose trial ended by itself can be used again.
+            reuse_actors=plan.study.asha is None,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name=state.name, storage_path=str(folder), verbose=0, callbacks=[progress, JsonLoggerCallback()]
+        ),
+    )
     found = sorted(tuner.fit(), key=lambda result: str(result.path))  # one order, also after a restart
     return [results.Row.of(plan.trial(result.config), result) for result in found]
+
+
+def _restored(state: Path, trainable: Any, space: dict[str, Any], *, retry_failed: bool) -> tune.Tuner | None:
+    """The study as it was when its driver ended; None if there is nothing, or nothing readable."""
+    if not tune.Tuner.can_restore(str(state)):
+        return None
+    try:
+        return tune.Tuner.restore(str(state), trainable, param_space=space, restart_errored=retry_failed)
+    except Exception as error:  # a file that was half written when the driver was killed fails in many ways
+        say("study", f"begins anew, Ray Tune's state cannot be read ({error}); what its trials made is there already")
+        shutil.rmtree(state)
+        return None
 
 
 def _param_space(plan: Plan) -> dict[str, Any]:
@@ -307,4 +321,4 @@ class Progress(tune.Callback):
     def _kill(self, trial: Any, tags: dict[str, str]) -> None:
         """A process that was ended by force left its runs RUNNING."""
         tracker = Tracker(self.tracking, Store.open(self.store))
-        tracker.end_running(self.plan.run_id, self.plan.trial(trial.config).label, tags)
+        tracker.end_running(self.plan.run_id, only=self.plan.trial(trial.config).label, tags=tags)

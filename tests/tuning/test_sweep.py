@@ -192,7 +192,7 @@ def test_asha_stops_trials_early_and_leaves_nothing_running(tmp_path: Path) -> N
     assert set(trials["state"]) == {"finished", "stopped"}
     (folder,) = studies.store.glob("studies/rates-*")
     reports = [
-        [json.loads(line) for line in path.read_text().splitlines()] for path in folder.glob("tune/*/result.json")
+        [json.loads(line) for line in path.read_text().splitlines()] for path in folder.glob("tune-*/*/result.json")
     ]
     at_epoch = {
         epoch: [r["objective"] for report in reports for r in report if r["epoch"] == epoch] for epoch in (1, 2)
