@@ -5,7 +5,8 @@ not exist is atomic, so claim n has one owner; who finds claim n expired takes o
 processes compare no clocks: they watch whether the file is touched. Where the owner ran on this machine and is gone,
 nobody waits at all.
 
-Only file systems with exclusive creation (a disk, NFS) can hold claims; in an object store each pipeline makes its own.
+Only directories (a disk, or one that all nodes mount) can hold claims. In an object store nothing is claimed: there,
+two pipelines must not make the same artifact at the same time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ TOUCH_S = 10.0
 EXPIRY_S = 60.0
 """Without a sign of life, after which a claim has expired."""
 POLL_S = 0.5
+CLOCK_S = 60.0
+"""A process's start is told by the wall clock, which may be set."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,30 @@ class Claim:
             owner = json.loads(self.path.read_text())
         except (OSError, ValueError):  # just released, or not yet written
             return False
-        if owner["host"] != socket.gethostname():
+        if owner["machine"] != _machine():
             return False
         try:
-            return psutil.Process(owner["pid"]).create_time() != owner["started"]
+            started = psutil.Process(owner["pid"]).create_time()
         except psutil.NoSuchProcess:
             return True
+        return abs(started - owner["started"]) > CLOCK_S
 
-    def touched(self) -> int:
-        """The time of the last sign of life, for comparison with itself; 0 when released."""
+    def touched(self) -> tuple[int, int] | None:
+        """Which file it is and when it was touched, for comparison with itself; None when released."""
         try:
-            return self.path.stat().st_mtime_ns
+            stat = self.path.stat()
         except OSError:
-            return 0
+            return None
+        return stat.st_ino, stat.st_mtime_ns
+
+
+def _machine() -> list[str]:
+    """The host and, where there is such a thing, the namespace in which process ids mean something."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return [socket.gethostname(), namespace]
 
 
 @contextmanager
@@ -97,14 +111,20 @@ def _acquire(folder: Path, name: str, is_done: Callable[[], bool], on_wait: Call
     told = False
     while not is_done():
         claims = _claims(folder, name)
+        expired = None
         if claims:
             if not told and not claims[-1].owner_is_gone:
                 on_wait()
                 told = True
-            if not _expires(claims[-1], is_done):
+            expired = _expired(claims[-1], is_done)
+            if expired is None:
                 continue  # released: look again whether it is done
         mine = _create(folder, name, claims[-1].number + 1 if claims else 0)
-        if mine is not None:
+        if mine is None:
+            time.sleep(POLL_S)
+        elif expired is not None and claims[-1].touched() != expired:  # others were faster, and have released both
+            mine.path.unlink(missing_ok=True)
+        else:
             return mine
     return None
 
@@ -117,7 +137,7 @@ def _claims(folder: Path, name: str) -> list[Claim]:
 def _create(folder: Path, name: str, number: int) -> Claim | None:
     """The claim of this number, unless another process was faster."""
     path = folder / f"{name}.{number}"
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    owner = {"machine": _machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
     try:
         with path.open("x") as stream:
             stream.write(json.dumps(owner))
@@ -126,16 +146,16 @@ def _create(folder: Path, name: str, number: int) -> Claim | None:
     return Claim(path, number)
 
 
-def _expires(claim: Claim, is_done: Callable[[], bool]) -> bool:
-    """Wait until a claim is released (False) or its owner has given no sign of life for too long (True)."""
+def _expired(claim: Claim, is_done: Callable[[], bool]) -> tuple[int, int] | None:
+    """Wait until a claim is released (None), or its owner gave no sign of life for too long (what `touched` says)."""
     last, since = claim.touched(), time.monotonic()
-    while last and not is_done():
+    while last is not None and not is_done():
         if claim.owner_is_gone or time.monotonic() - since > EXPIRY_S:
-            return True
+            return last
         time.sleep(POLL_S)
         if (now := claim.touched()) != last:
             last, since = now, time.monotonic()
-    return False
+    return None
 
 
 def _keep_alive(claim: Claim, ended: threading.Event) -> None:

@@ -150,12 +150,13 @@ class Cluster:
         return max(total - LIGHT_CPUS, total / 2) / self.at_once
 
     @property
+    def _largest_node(self) -> float:
+        """CPUs of it: no worker or actor can have more."""
+        return max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+
+    @property
     def _gpus(self) -> int:
         return int(ray.cluster_resources().get("GPU", 0)) // self.at_once
-
-    def resources(self) -> dict[str, float]:
-        """What stages have here; of a finished pipeline, which never connects, nothing."""
-        return {"cpus": round(self._cpus, 2), "gpus": self._gpus} if ray.is_initialized() else {"cpus": 0, "gpus": 0}
 
     def trials_at_once(self) -> int:
         """How many trials of a study run side by side.
@@ -193,7 +194,7 @@ class Cluster:
             dividing = max(count for count in range(1, self._gpus + 1) if batch_size % count == 0)
             return Share(self.config.train_workers or dividing, cpus=1, gpus=1)
         count = self.config.train_workers or 1
-        return Share(count, cpus=self._cpus / count)
+        return Share(count, cpus=min(self._cpus / count, self._largest_node))
 
     def map_share(self) -> Share:
         """Resources of the actors that make maps."""
@@ -201,7 +202,7 @@ class Cluster:
         if self._gpus:
             return Share(self.config.map_actors or self._gpus, cpus=1, gpus=1)
         count = self.config.map_actors or max(1, int(self._cpus // 2))
-        return Share(count, cpus=self._cpus / count)
+        return Share(count, cpus=min(self._cpus / count, self._largest_node))
 
     def cpu_share(self) -> Share:
         """Resources of the actors that run on CPUs alone: CRF and scores."""

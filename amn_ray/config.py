@@ -139,8 +139,10 @@ class SweepConfig(PipelineConfig):
             )
         if self.study.asha is not None and not self.reaches("amn"):
             raise ValueError(f"study.asha: watches the training of AMN, which until={self.until} does not reach")
-        if self.study.asha is not None and "amn.epochs" in self.study.space:
-            raise ValueError("study.asha: compares trials after the same epochs, so amn.epochs cannot be searched")
+        if self.study.asha is not None and self.study.asha.grace > self.amn.epochs:
+            raise ValueError(
+                f"study.asha.grace={self.study.asha.grace}: must not be above amn.epochs={self.amn.epochs}"
+            )
 
     def pipeline(self) -> PipelineConfig:
         """The pipeline without the study."""

@@ -217,6 +217,22 @@ def list_splits(config: PipelineConfig) -> dict[str, SplitRequest]:
     return {name: split for name, split in splits.items() if name == "train" or split.listing.records}
 
 
+def is_score(metric: str) -> bool:
+    """Whether a metric needs ground truth."""
+    return metric.partition("/")[2] in {*score.OF_MAPS, *score.OF_MASKS}
+
+
+def check_truth(config: PipelineConfig, splits: Mapping[str, SplitRequest], key: str, metric: str) -> None:
+    """Refuse now a score that could not be given at the end.
+
+    Raises:
+        RequestError: `metric`, which `key` names, needs ground truth, and the images have none.
+    """
+    split = "val" if metric.startswith("deeplab") and "val" in splits else "train"
+    if is_score(metric) and all(record.mask is None for record in splits[split].listing.records):
+        raise RequestError(f"{key}={metric}: the {split} images of {config.dataset.name} have no ground truth")
+
+
 def metric_names(config: PipelineConfig) -> set[str]:
     """What a pipeline reports if its images have ground truth: `<step>/<metric>`."""
     return {f"{step}/{name}" for step, names in METRICS.items() if config.reaches(step) for name in (*names, "seconds")}
@@ -287,7 +303,6 @@ class Maker:
         with self.tracker.run(step, output.fingerprint, {**self.tags, "stage": stage.NAME}, self.parent) as child:
             if dataclasses.is_dataclass(identity):
                 child.params(flat(identity))
-            child.tags({"reused": str(output.complete).lower()})
             manifest = self._make(step, stage, config, identity, inputs, output, child)
             metrics = {**manifest["metrics"], "seconds": manifest["seconds"]}
             child.metrics({f"{step}/{name}": value for name, value in metrics.items()})
@@ -333,7 +348,10 @@ class Maker:
             is_done=lambda: output.complete,
             on_wait=lambda: console.say(step, f"waits for another run that makes {place}"),
         ):
-            if output.complete:
+            reused = output.complete
+            if stage is not score:
+                child.tags({"reused": str(reused).lower()})
+            if reused:
                 console.say(step, f"is there already ({place})")
                 return output.manifest()
             console.say(step, f"→ {place}")
@@ -345,5 +363,6 @@ class Maker:
                 extra["callbacks"].append(self.watch.callback())
                 extra["probe"] = self.watch.probe(config, self.artifacts)
             result = stage.run(config, inputs, output, self.cluster, **extra)
-            result = {"resources": self.cluster.resources(), **result}
+            share = self.cluster.train_share(config.batch_size) if stage in TRAINED else None
+            result = {"gpus": share.count * share.gpus if share else 0, **result}
             return output.commit(config=identity, inputs=inputs, seconds=time.monotonic() - started, result=result)

@@ -208,13 +208,28 @@ class TrackedRun:
         self.tags({MODEL_TAG: made.model_uri})
 
 
-def run_state(uri: str, run_id: str) -> str:
-    """The id of a run that is in MLflow; else what is wrong with it, in words."""
-    try:
-        run = MlflowClient(uri).get_run(run_id)
-    except (MlflowException, OSError):
-        return "not in MLflow any more"
-    return run_id if run.info.lifecycle_stage == LifecycleStage.ACTIVE else "deleted from MLflow"
+class RunStates:
+    """Whether runs of one tracking server or database are still there."""
+
+    def __init__(self, uri: str) -> None:
+        self.client: MlflowClient | None = None
+        path = Path(uri.removeprefix("sqlite:///"))
+        if not uri.startswith("sqlite:///") or path.is_file():  # MLflow would create it
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else it tries for minutes
+            self.client = MlflowClient(uri)
+
+    def of(self, run_id: str) -> str:
+        """The id of a run that is in MLflow; else what is wrong with it, in words."""
+        if self.client is None:
+            return "MLflow does not answer"
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return "not in MLflow any more"
+            self.client = None  # asked once
+            return self.of(run_id)
+        return run_id if run.info.lifecycle_stage == LifecycleStage.ACTIVE else "deleted from MLflow"
 
 
 class EpochCallback(UserCallback):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -43,7 +42,7 @@ def write_claim(root: Path, **owner: object) -> Path:
     folder = root / "claims"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "cam-1.0"
-    path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": 0, **owner}))
+    path.write_text(json.dumps({"machine": claims._machine(), "pid": os.getpid(), "started": 0, **owner}))
     return path
 
 
@@ -88,7 +87,7 @@ def test_a_claim_of_another_machine_expires_without_a_sign_of_life(
 ) -> None:
     monkeypatch.setattr(claims, "EXPIRY_S", 0.6)
     monkeypatch.setattr(claims, "POLL_S", 0.05)
-    path = write_claim(tmp_path, host="elsewhere")
+    path = write_claim(tmp_path, machine=["elsewhere", ""])
     ended = threading.Event()
 
     def touch() -> None:

@@ -92,7 +92,7 @@ class Shapes:
         return encode_png(image_HWC), mask_HW
 
     def _record(self, image_id: str) -> Record:
-        return Record(image_id, tuple(sorted(self._labels(self._rng(image_id)))), image="")
+        return Record(image_id, tuple(sorted(self._labels(self._rng(image_id)))), image="", mask="")
 
     def _rng(self, image_id: str) -> np.random.Generator:
         split, index = image_id.split("_")

@@ -52,7 +52,7 @@ class Record:
     image: str
     """Where the encoded image is (a path; empty for drawn images)."""
     mask: str | None = None
-    """Where its ground truth is; None where the image is not evaluated."""
+    """Where its ground truth is (a path; empty for drawn images); None where the image is not evaluated."""
 
 
 @dataclass

@@ -55,9 +55,15 @@ PERCENT = ("miou", "precision", "recall", "undefined", "false_positive", "false_
 """Metrics that are shown in percent."""
 
 
+def scale_of(name: str) -> int:
+    """What a metric is multiplied with to be shown."""
+    return 100 if name.endswith(PERCENT) else 1
+
+
 def written(mean: float, std: float, name: str) -> str:
     """`57.7 ± 0.8`, in percent where the metric is a share; – for what is not reported."""
     if isnan(mean):
         return "–"
-    scale, digits = (100, 1) if name.endswith(PERCENT) else (1, 2)
+    scale = scale_of(name)
+    digits = 1 if scale == 100 else 2
     return f"{scale * mean:.{digits}f}" + ("" if isnan(std) else f" ± {scale * std:.{digits}f}")

@@ -85,15 +85,18 @@ def confusion_heat_map(confusion: np.ndarray, names: Sequence[str], title: str, 
     return _save(figure, path)
 
 
-def settings_dots(points: Mapping[str, Sequence[float]], metric: str, title: str, path: Path) -> Path:
-    """A metric in % by setting: a dot per seed, a bar at their mean."""
+def settings_dots(points: Mapping[str, Sequence[tuple[float, bool]]], metric: str, title: str, path: Path) -> Path:
+    """A metric by setting: a dot per seed, hollow where its trial did not finish; a bar at the mean of the finished."""
     figure, axes = plt.subplots(figsize=(7, 1 + 0.35 * len(points)))
     for row, values in enumerate(points.values()):
-        axes.plot(values, [row] * len(values), "o", alpha=0.7)
-        axes.plot([np.mean(values)], [row], "|", color="black", markersize=14)
+        for value, finished in values:
+            axes.plot(value, row, "o", color="C0", alpha=0.7, markerfacecolor="C0" if finished else "none")
+        whole = [value for value, finished in values if finished]
+        if whole:
+            axes.plot([np.mean(whole)], [row], "|", color="black", markersize=14)
     axes.set_yticks(range(len(points)), list(points))
     axes.invert_yaxis()
-    axes.set(xlabel=f"{metric} (%)", title=title)
+    axes.set(xlabel=metric, title=title)
     axes.grid(axis="x", alpha=0.3)
     return _save(figure, path)
 
@@ -105,14 +108,17 @@ def settings_scatter(
     title: str,
     path: Path,
 ) -> Path:
-    """A metric in % against each sampled key; `samples` are (settings, metric, whether finished), hollow if not."""
+    """A metric against each sampled key; `samples` are (settings, metric, whether finished), hollow if not."""
     figure, grid = plt.subplots(1, len(log), figsize=(4.2 * len(log), 3.6), sharey=True, squeeze=False)
     for axes, (key, is_log) in zip(grid[0], log.items(), strict=True):
         for settings, value, finished in samples:
-            axes.plot(settings[key], value, "o", color="C0", markerfacecolor="C0" if finished else "none")
-        axes.set(xlabel=key, xscale="log" if is_log else "linear")
+            place = settings[key] if isinstance(settings[key], int | float) else str(settings[key])
+            axes.plot(place, value, "o", color="C0", markerfacecolor="C0" if finished else "none")
+        axes.set(xlabel=key)
+        if is_log:
+            axes.set_xscale("log")
         axes.grid(alpha=0.3)
-    grid[0][0].set_ylabel(f"{metric} (%)")
+    grid[0][0].set_ylabel(metric)
     figure.suptitle(f"{title}  (hollow: stopped early)")
     return _save(figure, path)
 

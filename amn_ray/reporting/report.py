@@ -29,7 +29,7 @@ from amn_ray.reporting.config import ReportConfig
 from amn_ray.reporting.console import say, written
 from amn_ray.runs import Run
 from amn_ray.stages.score.stage import scored
-from amn_ray.tracking import run_state
+from amn_ray.tracking import RunStates
 
 NOT_RUN = "not run"
 MAPS = ("cam", "amn")
@@ -38,6 +38,14 @@ NO_RESULT = ("store", "until", "seed")
 """Settings that make no other variant (besides those of the cluster and of tracking)."""
 LC = {"amn.lc"}
 BRANCH = {"branch", "irn.walk.power"}
+REPORTING = "report_miou"
+DIFFERENCE = ("first − second", "points of mIoU", "95 % interval", "excludes 0", "images", "seeds")
+DIFFERENCE_NOTE = (
+    "Bootstrap over the images that report, the same resample for both sides and all seeds; maps at the τ that the "
+    "others select. The interval holds for these trained networks; what varies with the seed is in the ± elsewhere."
+)
+COMPARED = 8
+"""Settings of a study that its best one is compared with."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ def report(config: ReportConfig) -> Path:
         name = members[0].settings["dataset.name"]
         title = name if names[name] == 1 else f"{name} (images/{identity})"
         sections.append(_data_section(title, members, pictures))
-    sections += [_study_section(folder, pictures) for folder in studies]
+    sections += [_study_section(store, folder, pictures) for folder in studies]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("amn_ray.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -160,7 +168,7 @@ def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[
             )
     for folder in studies:
         known += pd.read_csv(folder / "trials.csv")["run"].dropna().tolist()
-    if not known:
+    if not known and not studies:
         raise RequestError("runs=[]: names no run; leave it out for all runs")
     return runs.named(store, list(dict.fromkeys(known))), studies
 
@@ -218,8 +226,8 @@ def percent(values: Sequence[float]) -> str:
     """`57.7 ± 0.8 (3)`: mean, standard deviation and number of seeds, in %."""
     if not values:
         return NOT_RUN
-    mean, std = mean_std(list(values))
-    return f"{100 * mean:.1f}" if np.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f} ({len(values)})"
+    text = written(*mean_std(list(values)), REPORTING)
+    return f"{text} ({len(values)})" if len(values) > 1 else text
 
 
 def _score(variant: Variant | None, step: str, metric: str = "miou") -> str:
@@ -255,74 +263,87 @@ def _data_section(title: str, members: Sequence[Run], pictures: Path) -> Section
 
 
 def _selection_text(reference: Variant) -> str:
-    for by_seed in (reference.manifests[step] for step in STEPS):
-        for seed in by_seed:
-            step = next(step for step in STEPS if reference.manifests[step] is by_seed)
+    for step in STEPS:
+        for seed in reference.manifests[step]:
             ids = list(scored(reference.holding(step, score=True)[seed].scores[step]))
             reporting = len(report_ids(ids))
             return (
-                f"Selection: of the {len(ids)} scored training images each fifth ({len(ids) - reporting}) selects, the "
-                f"other {reporting} report. “At selected τ” and the paired differences take τ from the images that "
-                "select and score those that report; studies rank, stop and choose their trials by the former. “Best "
-                "τ” is chosen on all scored images, as the paper's curves do: an upper bound, not a result."
+                f"Of the {len(ids)} scored images each fifth ({len(ids) - reporting}) selects, the other {reporting} "
+                "report; likewise of the validation images. Studies rank, stop and propose their trials by the images "
+                "that select. Columns named “reporting” and the paired differences are of the images that report, maps "
+                "at the τ that the others select: numbers that nothing was chosen by. All other columns are of all "
+                "scored images, as the published numbers are; “best τ” is chosen on these same images: an upper bound."
             )
     return "No run was scored: the data set has no ground truth."
 
 
 def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
-    cam = _only(variants, BRANCH, lambda s: s["branch"] == "cam")
-    pcl = _only(variants, LC, lambda s: s["branch"] == "amn" and s["amn.lc"] == [])
-    full = _only(variants, set(), lambda s: s["branch"] == "amn" and s["amn.lc"] == ["layer4"])
+    method = LC | BRANCH
+    cam = _only(variants, method, lambda s: s["branch"] == "cam")
+    by_layers = {
+        layers: _only(variants, method, lambda s, layers=layers: s["branch"] == "amn" and tuple(s["amn.lc"]) == layers)  # type: ignore[misc]
+        for layers, _ in paper.PLACEMENT
+    }
+    full, pcl = by_layers["layer4",], by_layers[()]
     ablation = [
-        (row, str(crf), _score(variant, step), str(irn), _score(variant, "irn"))
+        (
+            row, str(crf), _score(variant, step), _score(variant, step, REPORTING),
+            str(irn), _score(variant, "irn"), _score(variant, "irn", REPORTING),
+        )
         for (row, (crf, irn)), variant, step in zip(
             paper.ABLATION.items(), (cam, pcl, full), ("seed", "amn_seed", "amn_seed"), strict=True
         )
-    ]
-    placement = []
-    for layers, published in paper.PLACEMENT:
-        variant = _only(variants, LC, lambda s, layers=layers: s["branch"] == "amn" and tuple(s["amn.lc"]) == layers)  # type: ignore[misc]
-        placement.append(
-            (
-                " + ".join(layers) or "none (PCL only)",
-                "–" if published is None else str(published),
-                *(_score(variant, "amn", metric) for metric in ("miou", "best_miou", "report_miou")),
-            )
+    ]  # fmt: skip
+    placement = [
+        (
+            " + ".join(layers) or "none (PCL only)",
+            "–" if published is None else str(published),
+            *(_score(by_layers[layers], "amn", metric) for metric in ("miou", "best_miou", REPORTING)),
         )
-    ours = {"IRN": _score(cam, "irn"), "AMN": _score(full, "irn")}
-    masks = [(method, str(value), ours.get(method, "–")) for method, value in paper.PSEUDO_MASKS.items()]
-    is_coco = data.startswith("coco")
-    deeplab = (_score(full, "deeplab"), _score(full, "deeplab_crf"))
-    pretrained = "AMN (ImageNet)"
-    segmentation = [
-        (method, str(val), str(test), *((*deeplab, NOT_RUN) if method == pretrained and not is_coco else ("–",) * 3))
-        for method, (val, test) in paper.SEGMENTATION.items()
+        for layers, published in paper.PLACEMENT
     ]
-    coco = {"IRN": _score(cam, "deeplab_crf"), "AMN": deeplab[1]} if is_coco else {"IRN": NOT_RUN, "AMN": NOT_RUN}
+    ours = {"IRN": cam, "AMN": full}
+    masks = [
+        (name, str(value), *(_pair(ours[name], "irn") if name in ours else ("–", "–")))
+        for name, value in paper.PSEUDO_MASKS.items()
+    ]
+    is_coco = data.startswith("coco")
+    segmentation = [
+        (
+            name, str(val), str(test),
+            *((_score(full, "deeplab"), *_pair(full, "deeplab_crf"), NOT_RUN)
+              if name == "AMN (ImageNet)" and not is_coco else ("–",) * 4),
+        )
+        for name, (val, test) in paper.SEGMENTATION.items()
+    ]  # fmt: skip
+    coco = [
+        (name, str(value), *(_pair(ours[name] if is_coco else None, "deeplab_crf") if name in ours else ("–", "–")))
+        for name, value in paper.COCO.items()
+    ]
     return [
         Table(
             "Table 1: what PCL and LC add",
-            ("", "CRF, published", "CRF, ours", "IRN, published", "IRN, ours"),
+            ("", "CRF, published", "CRF, ours", "reporting", "IRN, published", "IRN, ours", "reporting"),
             ablation,
         ),
         Table(
             "Table 2: label conditioning after these layers, maps without refinement",
-            ("layers", "published", "ours at the default τ", "ours at the best τ", "ours at selected τ"),
+            ("layers", "published", "ours at the default τ", "ours at the best τ", "reporting"),
             placement,
         ),
-        Table("Table 3: pseudo-masks", ("method", "published", "ours"), masks),
+        Table("Table 3: pseudo-masks", ("method", "published", "ours", "reporting"), masks),
         Table(
             "Table 4: segmentation",
-            ("method", "val, published", "test, published", "val, ours", "val + CRF, ours", "test, ours"),
+            ("method", "val, published", "test, published", "val, ours", "val + CRF, ours", "reporting", "test, ours"),
             segmentation,
             "The test set has no public ground truth. Ours starts DeepLab from the weights that the recipe names.",
         ),
-        Table(
-            "Table 5: segmentation of COCO 2014 val",
-            ("method", "published", "ours"),
-            [(method, str(value), coco.get(method, "–")) for method, value in paper.COCO.items()],
-        ),
+        Table("Table 5: segmentation of COCO 2014 val", ("method", "published", "ours", "reporting"), coco),
     ]
+
+
+def _pair(variant: Variant | None, step: str) -> tuple[str, str]:
+    return _score(variant, step), _score(variant, step, REPORTING)
 
 
 def _figures(variants: Sequence[Variant], title: str, pictures: Path) -> list[Figure]:
@@ -398,29 +419,29 @@ def _difference_table(variants: Sequence[Variant]) -> Table:
         if variant.different.keys() <= LC | BRANCH:
             for step in ("irn", "deeplab_crf"):
                 pairs.append((f"reference − {variant.label} ({step})", (reference, step), (variant, step)))
-    rows = []
-    for name, first, second in pairs:
-        seeds = sorted(first[0].manifests[first[1]].keys() & second[0].manifests[second[1]].keys())
-        if not seeds:
-            continue
-        found = paired_difference(_counts_of(*first, seeds), _counts_of(*second, seeds))
-        rows.append(
-            (
-                name,
-                f"{100 * found.value:+.1f}",
-                f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]",
-                "yes" if found.beyond_noise else "no",
-                str(found.images),
-                ", ".join(map(str, seeds)),
-            )
+    rows = [row for name, first, second in pairs for row in _difference_rows(name, first, second)]
+    return Table("Paired differences", DIFFERENCE, rows, DIFFERENCE_NOTE)
+
+
+def _difference_rows(name: str, first: tuple[Variant, str], second: tuple[Variant, str]) -> list[tuple[str, ...]]:
+    """A row, if both steps were scored for a common seed on at least two images that report."""
+    seeds = sorted(first[0].manifests[first[1]].keys() & second[0].manifests[second[1]].keys())
+    if not seeds:
+        return []
+    counts = _counts_of(*first, seeds), _counts_of(*second, seeds)
+    if counts[0].shape[1] < 2:
+        return []
+    found = paired_difference(*counts)
+    return [
+        (
+            name,
+            f"{100 * found.value:+.1f}",
+            f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]",
+            "yes" if found.beyond_noise else "no",
+            str(found.images),
+            ", ".join(map(str, seeds)),
         )
-    return Table(
-        "Paired differences",
-        ("first − second", "points of mIoU", "95 % interval", "excludes 0", "images", "seeds"),
-        rows,
-        "Bootstrap over the images that report, the same resample for both sides and all seeds; maps at selected τ. "
-        "The interval holds for these trained networks: what varies with the seed is in the ± of the other tables.",
-    )
+    ]
 
 
 def _counts_of(variant: Variant, step: str, seeds: Sequence[int]) -> np.ndarray:
@@ -444,10 +465,11 @@ def _all_table(variants: Sequence[Variant]) -> Table:
         ("seed", "seed", "miou"),
         ("AMN", "amn", "miou"),
         ("AMN best τ", "amn", "best_miou"),
-        ("AMN selected τ", "amn", "report_miou"),
+        ("AMN reporting", "amn", REPORTING),
         ("AMN τ width", "amn", "tau_width"),
         ("AMN + CRF", "amn_seed", "miou"),
         ("IRN", "irn", "miou"),
+        ("IRN reporting", "irn", REPORTING),
         ("DeepLab", "deeplab", "miou"),
         ("DeepLab + CRF", "deeplab_crf", "miou"),
     ]
@@ -475,7 +497,7 @@ def _cost_table(variants: Sequence[Variant]) -> Table:
         for step in ("images", *STEPS):
             made = [run.artifacts[step].manifest() for run in variant.holding(step, score=False).values()]
             seconds = float(np.mean([manifest["seconds"] for manifest in made])) if made else 0.0
-            gpus = float(np.mean([manifest.get("resources", {}).get("gpus", 0) for manifest in made])) if made else 0.0
+            gpus = float(np.mean([manifest.get("gpus", 0) for manifest in made])) if made else 0.0
             cells.append(f"{seconds:.0f}" if made else "–")
             total += seconds
             gpu_hours += seconds * gpus / 3600
@@ -490,17 +512,31 @@ def _cost_table(variants: Sequence[Variant]) -> Table:
 
 def _run_table(variants: Sequence[Variant]) -> Table:
     rows = []
+    known: dict[str, RunStates] = {}
     for variant in variants:
         for seed, same in sorted(variant.runs.items()):
             for run in same:
                 uri = run.settings["tracking.uri"] or f"sqlite:///{run.folder.parent.parent}/mlflow.db"
-                rows.append(
-                    (variant.label, str(seed), list(run.artifacts)[-1], run.folder.name, run_state(uri, run.mlflow_run))
-                )
+                state = known.setdefault(uri, RunStates(uri)).of(run.mlflow_run)
+                rows.append((variant.label, str(seed), list(run.artifacts)[-1], run.folder.name, state))
     return Table("Runs", ("variant", "seed", "last step", "folder in runs/", "MLflow"), rows)
 
 
-def _study_section(folder: Path, pictures: Path) -> Section:
+def _study_differences(store: Store, trials: pd.DataFrame, ordered: Sequence[str], step: str) -> list[tuple[str, ...]]:
+    """The best setting minus each of the next ones, by what `step` made of the images that report."""
+    variants = []
+    for setting in ordered[: COMPARED + 1]:
+        members = trials[(trials["setting"] == setting) & (trials["state"] == "finished")]
+        found = runs.named(store, members["run"].tolist())
+        variants.append(Variant({}, setting, runs={run.settings["seed"]: [run] for run in found}))
+    return [
+        row
+        for other in variants[1:]
+        for row in _difference_rows(f"{variants[0].label} − {other.label}", (variants[0], step), (other, step))
+    ]
+
+
+def _study_section(store: Store, folder: Path, pictures: Path) -> Section:
     """A study as it was written by its sweep."""
     trials, settings = pd.read_csv(folder / "trials.csv"), pd.read_csv(folder / "settings.csv")
     counts = Counter(trials["state"])
@@ -515,6 +551,9 @@ def _study_section(folder: Path, pictures: Path) -> Section:
     parts: list[Table | Figure] = [
         Table("Settings, the best first", ("setting", "seeds", *metrics), rows, f"Ranked by {metrics[0]}.")
     ]
+    compared = _study_differences(store, trials, list(settings["setting"]), metrics[0].partition("/")[0])
+    if compared:
+        parts.append(Table("The best setting against the others", DIFFERENCE, compared, DIFFERENCE_NOTE))
     picture = folder / "study.png"
     if picture.is_file():
         parts.append(Figure("All trials", Path(shutil.copy(picture, pictures / f"{folder.name}.png"))))

@@ -26,9 +26,10 @@ from amn_ray.nn.maps import modulate
 from amn_ray.stages.amn.config import AmnConfig
 
 MAX_IMAGES = 64
-OBJECTIVE = "objective"
-"""What trials report to Ray Tune: after an epoch the probe's mIoU, at the end the study's own metric."""
+PROBE = "probe_miou"
 EPOCH = "epoch"
+OBJECTIVE = "objective"
+"""What the search learns of a trial: at its end the study's metric; where it was stopped, the last probe."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class AmnProbe:
     ids: Sequence[str]
 
     def __call__(self, model: Any, device: Any, rank: int, num_workers: int) -> dict[str, float]:
-        """All workers share the images; each returns {"probe_miou": in [0, 1]} of all of them."""
+        """All workers share the images; each returns the mIoU in [0, 1] of all of them."""
         import torch
         import torch.distributed as dist
 
@@ -54,7 +55,7 @@ class AmnProbe:
         confusion_TCC = torch.from_numpy(confusion_curve(counted, num_classes, len(grid))).to(device)
         if num_workers > 1:
             dist.all_reduce(confusion_TCC)
-        return {"probe_miou": float(np.nanmax(mean_iou(confusion_TCC.cpu().numpy())))}
+        return {PROBE: float(np.nanmax(mean_iou(confusion_TCC.cpu().numpy())))}
 
     def _count(self, model: Any, device: Any, image_id: str, num_classes: int, grid: np.ndarray) -> Any:
         from amn_ray.stages.amn.model import amn_maps
@@ -94,5 +95,6 @@ class _Epoch(TuneReportCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """See ray.train.UserCallback."""
         report = metrics[0]
-        if "probe_miou" in report:
-            super().after_report(run_context, [{OBJECTIVE: report["probe_miou"], EPOCH: report["epoch"]}], None)
+        if PROBE in report:
+            told = {PROBE: report[PROBE], OBJECTIVE: report[PROBE], EPOCH: report["epoch"]}
+            super().after_report(run_context, [told], None)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from omegaconf import MISSING
 
 from amn_ray.checks import check_choice
@@ -20,6 +21,7 @@ from amn_ray.errors import RequestError
 
 SEARCHES = ("grid", "random", "optuna")
 DISTRIBUTIONS = ("uniform", "log_uniform", "integers")
+_NAME = re.compile(r"[\w-]+")
 _PLAIN = re.compile(r"[\w./-]+")
 
 
@@ -51,7 +53,7 @@ class StudyConfig:
     space: dict[str, Any] = field(default_factory=dict)
     """{key or group: [value, …]}, or {key: {uniform | log_uniform | integers: [low, high]}}."""
     search: str = "grid"
-    """grid: every combination; random or optuna (TPE): `num_trials` samples."""
+    """grid: every combination; random: `num_trials` draws; optuna: as many proposals, by what came before (TPE)."""
     num_trials: int | None = None
     metric: str = MISSING
     """`<step>/<metric>` by which trials are ranked, and by which Optuna proposes: a selection_… one."""
@@ -63,8 +65,12 @@ class StudyConfig:
     """null lets every trial run to its end."""
 
     def __post_init__(self) -> None:
+        if self.name != MISSING and not _NAME.fullmatch(self.name):
+            raise ValueError(f"name={self.name}: must be of letters, digits, _ and - only")
         check_choice(self, "search", SEARCHES)
         check_choice(self, "mode", ("max", "min"))
+        if self.asha is not None and (self.metric, self.mode) != ("amn/selection_miou", "max"):
+            raise ValueError("asha: stops trials by AMN's mIoU, so it needs metric=amn/selection_miou and mode=max")
         for key, values in self.space.items():
             _check_space(key, values, sampled=self.search != "grid")
         for name, settings in self.cases.items():
@@ -158,6 +164,26 @@ def _trial(case: str, of_case: Mapping[str, Any], chosen: Mapping[str, Any], see
     return Trial(group, {**of_case, **chosen}, seed)
 
 
+def draws(study: StudyConfig, seed: int) -> list[Trial]:
+    """All trials of a random search, drawn with `seed`."""
+    rng = np.random.default_rng(seed)
+    trials: dict[str, Trial] = {}
+    for _ in range(study.num_trials or 0):
+        values = {key: _draw(choices, rng) for key, choices in study.space.items()}
+        trial = sample(study, values, seed)
+        trials[trial.label] = trial
+    return list(trials.values())
+
+
+def _draw(choices: Any, rng: np.random.Generator) -> float | int:
+    if isinstance(choices, list):
+        return int(rng.integers(len(choices)))
+    ((kind, (low, high)),) = choices.items()
+    if kind == "integers":
+        return int(rng.integers(low, high, endpoint=True))
+    return float(rng.uniform(low, high) if kind == "uniform" else np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def sample(study: StudyConfig, values: Mapping[str, Any], seed: int) -> Trial:
     """The trial of sampled values: of a list, the position in it; numbers are rounded to four digits."""
     settings = {
@@ -172,7 +198,7 @@ def _rounded(value: float) -> float:
 
 
 def corners(study: StudyConfig, seed: int) -> list[Trial]:
-    """Of a sampled study: trials that together hold every listed value and both ends of every distribution."""
+    """Of a Bayesian search: trials that together hold every listed value and both ends of every distribution."""
     ends = {
         key: values if isinstance(values, list) else next(iter(values.values())) for key, values in study.space.items()
     }
@@ -190,7 +216,7 @@ def check_keys(study: StudyConfig, given: Sequence[str], groups: Sequence[str]) 
         groups: of the configuration.
 
     Raises:
-        RequestError: a key is both searched and given, or only a grid can search it.
+        RequestError: a key is both searched and given, is none of the pipeline's result, or only a list can search it.
     """
     named = {override.lstrip("+~").partition("=")[0] for override in given}
     if "seed" in named:
@@ -198,7 +224,9 @@ def check_keys(study: StudyConfig, given: Sequence[str], groups: Sequence[str]) 
     for key in [*study.space, *(key for settings in study.cases.values() for key in settings)]:
         if key in ("seed", "seeds"):
             raise RequestError(f"study: {key} cannot be searched; set seeds=[…]")
+        if key in ("store", "cluster", "retry_failed") or key.startswith(("cluster.", "tracking.", "study.")):
+            raise RequestError(f"study: {key} cannot be searched, it changes no result")
         if key in named:
             raise RequestError(f"{key}: is given on the command line, but the study searches it; drop one of them")
-        if study.search != "grid" and key in groups:
-            raise RequestError(f"study.space: {key} is a group, which only search=grid can vary")
+        if study.search == "optuna" and key in groups:
+            raise RequestError(f"study.space: {key} is a group, which only search=grid and search=random can vary")

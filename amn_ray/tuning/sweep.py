@@ -1,7 +1,8 @@
 """The driver of a study, under Ray Tune: each trial is a function that calls the pipeline's own driver.
 
-Trials share what they have in common through the store, where an artifact is made once (see claims.py). Ray Tune's
-state lies in the study's folder `<store>/studies/<name>-<fingerprint>/`: the same command goes on after a crash.
+Trials share what they have in common through the store, where an artifact is made once (see claims.py). What is known
+of each trial lies in the study's folder `<store>/studies/<name>-<fingerprint>/`, so that the same command goes on
+after a crash. The fingerprint is of what the trials are, so a study whose recipe was edited is another study.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import difflib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +28,16 @@ from ray.tune.search.optuna import OptunaSearch
 from amn_ray import config, pipeline
 from amn_ray.artifacts import Store, fingerprint, git_commit
 from amn_ray.claims import claimed
-from amn_ray.cluster import Cluster
+from amn_ray.cluster import Cluster, ClusterConfig
 from amn_ray.config import GROUPS, PipelineConfig, SweepConfig, TrackingConfig, flat
 from amn_ray.errors import RequestError, RunError
 from amn_ray.reporting.console import say
 from amn_ray.tracking import Tracker
 from amn_ray.tuning import results, study
-from amn_ray.tuning.probe import EPOCH, OBJECTIVE, AmnWatch
+from amn_ray.tuning.probe import EPOCH, OBJECTIVE, PROBE, AmnWatch
+from amn_ray.tuning.records import Record, Records
 from amn_ray.tuning.study import StudyConfig, Trial
 
-STATE = "tune"
 TRIAL = "trial"
 TRIAL_CPUS = 0.01
 """Of the function that drives a trial: it waits. (Ray Tune refuses 0.)"""
@@ -47,30 +49,43 @@ class Plan:
 
     study: StudyConfig
     trials: Sequence[Trial]
-    """Of a grid; empty for a sampled study."""
+    """All of them; empty for a Bayesian search, which proposes them as it goes."""
     composed: Mapping[str, DictConfig]
-    """The configurations, by label, of a grid; of a sampled study the one under ""."""
+    """The configurations by label; of a Bayesian search the common one under ""."""
     seed: int
+    tracking: TrackingConfig
+    store: str
+    folder: Path
+    """Of the study."""
+    directory: str
+    """Where relative paths of the user begin."""
     at_once: int = 1
     run_id: str = ""
     """Of the study in MLflow."""
+
+    @property
+    def records(self) -> Records:
+        return Records(self.folder / "trials")
+
+    @property
+    def total(self) -> int:
+        return len(self.trials) or self.study.num_trials or 0
 
     def trial(self, chosen: Mapping[str, Any]) -> Trial:
         """What Ray Tune chose."""
         return self.trials[chosen[TRIAL]] if self.trials else study.sample(self.study, chosen, self.seed)
 
     def pipeline(self, trial: Trial) -> PipelineConfig:
-        """The configuration of a trial.
+        """The configuration of a trial; it is tracked where the study is.
 
         Raises:
-            RequestError: sampled values contradict each other.
+            RequestError: proposed values contradict each other.
         """
-        if self.trials:
-            return config.load(self.composed[trial.label]).pipeline()
-        composed = self.composed[""].copy()
-        for key, value in trial.settings.items():
-            OmegaConf.update(composed, key, value)
-        return config.load(composed).pipeline()
+        composed = self.composed[trial.label if self.trials else ""].copy()
+        if not self.trials:
+            for key, value in trial.settings.items():
+                OmegaConf.update(composed, key, value)
+        return dataclasses.replace(config.load(composed).pipeline(), tracking=self.tracking)
 
 
 def sweep(
@@ -87,144 +102,176 @@ def sweep(
         RequestError: the study asks for what cannot be done (checked before anything is computed).
         RunError: trials failed; all others have been run.
     """
-    plan = _plan(settings, given, compose)
+    plan = make_plan(settings, given, compose)
     store = Store.open(settings.store)
-    splits = pipeline.list_splits(settings)
-    identity = fingerprint(
-        settings.study,
-        settings.seeds,
-        dataclasses.replace(settings.pipeline(), store=""),
-        [split.identity() for split in splits.values()],
-    )
-    name = f"{settings.study.name}-{identity}"
-    folder = Path(store.root) / "studies" / name
-    cluster = Cluster(settings.cluster)
-    plan = dataclasses.replace(plan, at_once=cluster.trials_at_once())
+    if not store.is_local:
+        raise RequestError(f"store={settings.store}: a study needs a directory, which all nodes share")
     tracker = Tracker(settings.tracking, store)
+    name = plan.folder.name
     with (
         claimed(
             store, f"study-{name}", is_done=lambda: False, on_wait=lambda: say("study", "waits: it is running already")
         ),
-        tracker.run(f"study {settings.study.name}", identity, {"git_commit": git_commit()}) as parent,
+        tracker.run(f"study {settings.study.name}", name, {"git_commit": git_commit()}) as parent,
     ):
-        parent.params(
-            {f"study.{key}": value for key, value in flat(settings.study).items()} | {"seeds": settings.seeds}
-        )
+        parent.params(_described(settings))
         parent.tags({"study": name, "question": settings.study.question, "store": store.root})
         plan = dataclasses.replace(plan, run_id=parent.run_id)
-        total = len(plan.trials) or settings.study.num_trials or 0
-        say("study", f"{name}: {total} trials, {plan.at_once} at a time")
-        progress = Progress(plan, settings.tracking, settings.store, total)
-        try:
-            rows = _fit(plan, settings, folder, progress)
-        except BaseException:  # also Ctrl-C: the trials' processes end with ours, and cannot say so
-            tracker.end_running(parent.run_id)
-            raise
-        result = results.write(rows, settings.study, folder)
+        again = ("running", "failed") if settings.retry_failed else ("running",)
+        known = [record for record in plan.records.all() if record.state not in again]
+        say("study", f"{name}: {plan.total} trials" + (f", {len(known)} of them have ended before" if known else ""))
+        if len(known) < plan.total:
+            plan = dataclasses.replace(plan, at_once=Cluster(settings.cluster).trials_at_once())
+            try:
+                _fit(plan, known, settings)
+            except BaseException:  # also Ctrl-C: the trials' processes end with ours, and cannot say so
+                tracker.end_running(parent.run_id)
+                raise
+        result = results.write(_ordered(plan), settings.study, plan.folder)
         for path in result.files:
             parent.artifact(path)
         parent.metrics(result.metrics)
-    results.tell(result, settings.study, folder)
+    results.tell(result, settings.study, plan.folder)
     if result.failed:
         raise RunError(
-            f"{len(result.failed)} of {total} trials failed, the first with: {result.failed[0]}; the same command with "
-            "retry_failed=true runs them again"
+            f"{len(result.failed)} of {plan.total} trials failed, the first with: {result.failed[0]}; the same command "
+            "with retry_failed=true runs them again"
         )
     return result
 
 
-def _plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]) -> Plan:
-    """The trials, each of which has been composed once.
+def _described(settings: SweepConfig) -> dict[str, Any]:
+    """The parameters of a study in MLflow: those that make it this study, so that they never change."""
+    kept = {key: value for key, value in flat(settings.study).items() if key not in ("question", "columns")}
+    return {f"study.{key}": value for key, value in kept.items()} | {"seeds": settings.seeds}
+
+
+def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]) -> Plan:
+    """The trials, each of which has been composed and checked once.
 
     Raises:
         RequestError: one of them has no valid configuration, or does not report what the study asks for.
     """
-    asked, sampled = settings.study, settings.study.search != "grid"
-    trials = study.corners(asked, settings.seeds[0]) if sampled else study.grid(asked, settings.seeds)
+    asked, seed = settings.study, settings.seeds[0]
     study.check_keys(asked, given, groups=GROUPS)
+    enumerated = {"grid": lambda: study.grid(asked, settings.seeds), "random": lambda: study.draws(asked, seed)}
+    trials = enumerated[asked.search]() if asked.search in enumerated else []
     composed: dict[str, DictConfig] = {}
     reported: set[str] = set()
-    for trial in trials:
+    parts: list[Any] = []
+    splits: dict[str, dict[str, Any]] = {}
+    for trial in trials or study.corners(asked, seed):
         try:
             composed[trial.label] = compose(trial.overrides)
             pipe = config.load(composed[trial.label]).pipeline()
+            known = pipeline.metric_names(pipe)
+            _check_metric("study.metric", asked.metric, known)
+            data = fingerprint(pipe.dataset)
+            if data not in splits:
+                splits[data] = pipeline.list_splits(pipe)
+            pipeline.check_batches(pipe, len(splits[data]["train"].listing.records))
+            pipeline.check_truth(pipe, splits[data], "study.metric", asked.metric)
         except RequestError as error:
             raise RequestError(f"trial {trial.label!r} of the study: {error}") from error
-        known = pipeline.metric_names(pipe)
         reported |= known
-        check_metric("study.metric", asked.metric, known, f"in trial {trial.label!r}")
+        if asked.asha is not None and pipe.amn.epochs != settings.amn.epochs:
+            raise RequestError(
+                f"study.asha: compares trials after the same epochs, but {trial.label!r} has "
+                f"amn.epochs={pipe.amn.epochs} and others {settings.amn.epochs}"
+            )
+        parts += [trial.label, _without_place(pipe), [split.identity() for split in splits[data].values()]]
     for column in asked.columns:
-        check_metric("study.columns", column, reported, "in any trial")
+        _check_metric("study.columns", column, reported)
+    searched = [asked.search, asked.space, asked.num_trials, asked.metric, asked.mode, asked.asha]
+    identity = fingerprint(settings.seeds, *searched, *parts)
+    root = Path(settings.store).expanduser().resolve()
     return Plan(
         study=asked,
-        trials=() if sampled else trials,
-        composed={"": compose([f"seed={settings.seeds[0]}"])} if sampled else composed,
-        seed=settings.seeds[0],
+        trials=trials,
+        composed=composed if trials else {"": compose([f"seed={seed}"])},
+        seed=seed,
+        tracking=settings.tracking,
+        store=settings.store,
+        folder=root / "studies" / f"{asked.name}-{identity}",
+        directory=os.getcwd(),
     )
 
 
-def check_metric(key: str, metric: str, known: set[str], where: str) -> None:
-    """Refuse a metric that is not reported.
+def _without_place(pipe: PipelineConfig) -> PipelineConfig:
+    """What decides a pipeline's results."""
+    return dataclasses.replace(pipe, store="", cluster=ClusterConfig(), tracking=TrackingConfig())
 
-    Raises:
-        RequestError: with the nearest one that is.
-    """
+
+def _check_metric(key: str, metric: str, known: set[str]) -> None:
     if metric not in known:
         near = difflib.get_close_matches(metric, sorted(known), n=1)
         hint = f", did you mean {near[0]}" if near else f"; there are {', '.join(sorted(known))}"
-        raise RequestError(f"{key}={metric}: no step reports it {where}{hint}")
+        raise RequestError(f"{key}={metric}: no step reports it{hint}")
+    if key == "study.metric" and pipeline.is_score(metric) and not metric.endswith("/selection_miou"):
+        raise RequestError(
+            f"{key}={metric}: would choose by images that report; take {metric.partition('/')[0]}/selection_miou, and "
+            "name this one in study.columns"
+        )
 
 
-def _fit(plan: Plan, settings: SweepConfig, folder: Path, progress: Progress) -> list[results.Row]:
-    """Run what is left, under Ray Tune."""
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")  # what a crash can cost
+def _ordered(plan: Plan) -> list[Record]:
+    """What became of all trials, in the study's own order; a process that died without a word has failed."""
+    found = {record.trial.label: record for record in plan.records.all()}
+    order = [trial.label for trial in plan.trials if trial.label in found] or list(found)
+    dead: dict[str, Any] = {"state": "failed", "error": "its process died; see Ray's logs"}
+    return [found[label] if found[label].ended else dataclasses.replace(found[label], **dead) for label in order]
+
+
+# --- Ray Tune ---------------------------------------------------------------------------------------------------------
+
+
+def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
+    """Run all trials but the known ones."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow has it all
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a study as it ends a pipeline
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths of the user are relative to his own folder
-    trainable = tune.with_resources(tune.with_parameters(_trial, plan=plan), _resources(settings))
-    space = _param_space(plan)
-    # Ray Tune keeps in its state how many trials run at once: with another number, a new one is begun, for which what
-    # the trials have made so far is there already.
-    state = folder / f"{STATE}-{plan.at_once}"
-    tuner = _restored(state, trainable, space, retry_failed=settings.retry_failed) or tune.Tuner(
-        trainable,
-        param_space=space,
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has no probe
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    labels = {record.trial.label for record in known}
+    pending = [number for number, trial in enumerate(plan.trials) if trial.label not in labels]
+    shutil.rmtree(plan.folder / "tune", ignore_errors=True)  # of the last time; all that counts is in the records
+    tune.Tuner(
+        tune.with_resources(tune.with_parameters(_trial, plan=plan), _resources(settings)),
+        param_space={TRIAL: tune.grid_search(pending)} if plan.trials else {},
         tune_config=tune.TuneConfig(
-            metric=OBJECTIVE,
-            mode=plan.study.mode,
-            search_alg=_search(plan),
+            search_alg=BasicVariantGenerator(max_concurrent=plan.at_once) if plan.trials else _optuna(plan, known),
             scheduler=_scheduler(plan.study, settings.amn.epochs),
-            num_samples=plan.study.num_trials or 1,
-            max_concurrent_trials=plan.at_once if plan.study.search == "optuna" else None,
+            num_samples=1 if plan.trials else plan.total - len(known),
+            max_concurrent_trials=None if plan.trials else plan.at_once,
             # A new process costs seconds; but only one whose trial ended by itself can be used again.
             reuse_actors=plan.study.asha is None,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
-            name=state.name, storage_path=str(folder), verbose=0, callbacks=[progress, JsonLoggerCallback()]
+            name="tune", storage_path=str(plan.folder), verbose=0, callbacks=[Progress(plan), JsonLoggerCallback()]
         ),
+    ).fit()
+
+
+def _optuna(plan: Plan, known: Sequence[Record]) -> OptunaSearch:
+    """A search that knows the trials of an earlier start, and begins with those that this one cut off."""
+    labels = {record.trial.label for record in known}
+    cut_off = [record.chosen for record in plan.records.all() if record.trial.label not in labels]
+    search = OptunaSearch(
+        space=OptunaSearch.convert_search_space(_space(plan.study)),
+        metric=OBJECTIVE,
+        mode=plan.study.mode,
+        seed=plan.seed + len(known),  # the same seed would draw the same samples again
+        points_to_evaluate=[dict(chosen) for chosen in cut_off] or None,
     )
-    found = sorted(tuner.fit(), key=lambda result: str(result.path))  # one order, also after a restart
-    return [results.Row.of(plan.trial(result.config), result) for result in found]
+    for record in known:
+        if record.objective is not None:
+            search.add_evaluated_point(dict(record.chosen), record.objective)
+    return search
 
 
-def _restored(state: Path, trainable: Any, space: dict[str, Any], *, retry_failed: bool) -> tune.Tuner | None:
-    """The study as it was when its driver ended; None if there is nothing, or nothing readable."""
-    if not tune.Tuner.can_restore(str(state)):
-        return None
-    try:
-        return tune.Tuner.restore(str(state), trainable, param_space=space, restart_errored=retry_failed)
-    except Exception as error:  # a file that was half written when the driver was killed fails in many ways
-        say("study", f"begins anew, Ray Tune's state cannot be read ({error}); what its trials made is there already")
-        shutil.rmtree(state)
-        return None
-
-
-def _param_space(plan: Plan) -> dict[str, Any]:
-    if plan.trials:
-        return {TRIAL: tune.grid_search(list(range(len(plan.trials))))}
+def _space(asked: StudyConfig) -> dict[str, Any]:
     space: dict[str, Any] = {}
-    for key, values in plan.study.space.items():
+    for key, values in asked.space.items():
         if isinstance(values, list):
             space[key] = tune.choice(list(range(len(values))))
             continue
@@ -236,19 +283,14 @@ def _param_space(plan: Plan) -> dict[str, Any]:
     return space
 
 
-def _search(plan: Plan) -> Any:
-    """Samples are drawn with the study's own seed."""
-    if plan.study.search == "optuna":
-        return OptunaSearch(seed=plan.seed)
-    return BasicVariantGenerator(random_state=plan.seed, max_concurrent=plan.at_once)
-
-
 def _scheduler(asked: StudyConfig, epochs: int) -> ASHAScheduler | None:
     if asked.asha is None:
         return None
     return ASHAScheduler(
         time_attr=EPOCH,
-        max_t=epochs + 1,  # the last report is the full evaluation, which a trial must live to see
+        metric=PROBE,
+        mode="max",
+        max_t=epochs + 1,  # it stops what reaches this, and after its last epoch a trial has still to be evaluated
         grace_period=asked.asha.grace,
         reduction_factor=asked.asha.reduction,
     )
@@ -264,33 +306,33 @@ def _resources(settings: SweepConfig) -> tune.PlacementGroupFactory:
 
 def _trial(chosen: dict[str, Any], plan: Plan) -> None:
     """One trial, in a process of its own."""
+    with suppress(OSError):  # where the driver's directory is not there, its user gave absolute paths
+        os.chdir(plan.directory)
     trial = plan.trial(chosen)
-    pipe = plan.pipeline(trial)
-    finished = pipeline.execute(
-        pipe,
-        Cluster(pipe.cluster, plan.at_once),
-        name=trial.label,
-        study=plan.run_id,
-        watch=AmnWatch() if plan.study.asha is not None else None,
-    )
-    metrics = {f"{step}/{key}": value for step, values in finished.summary.items() for key, value in values.items()}
-    if plan.study.metric not in metrics:
-        raise RequestError(
-            f"study.metric={plan.study.metric}: was not reported, so the data set has no ground truth to score by"
+    plan.records.begin(trial, chosen)
+    try:
+        pipe = plan.pipeline(trial)
+        finished = pipeline.execute(
+            pipe,
+            Cluster(pipe.cluster, plan.at_once),
+            name=trial.label,
+            study=plan.run_id,
+            watch=AmnWatch() if plan.study.asha is not None else None,
         )
-    tune.report(
-        {OBJECTIVE: metrics[plan.study.metric], EPOCH: pipe.amn.epochs + 1, "run": finished.folder.name, **metrics}
-    )
+        metrics = {f"{step}/{key}": value for step, values in finished.summary.items() for key, value in values.items()}
+        objective = metrics[plan.study.metric]
+    except Exception as error:
+        plan.records.end(trial, "failed", error=str(error).strip().splitlines()[-1] or type(error).__name__)
+        raise
+    plan.records.end(trial, "finished", objective=objective, metrics=metrics, run=finished.folder.name)
+    tune.report({OBJECTIVE: objective})
 
 
 class Progress(tune.Callback):
-    """Tells how the trials go, and ends the MLflow runs of those that could not do it themselves."""
+    """Tells how the trials go, and ends the records and MLflow runs of those that were stopped."""
 
-    def __init__(self, plan: Plan, tracking: TrackingConfig, store: str, total: int) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.tracking = tracking
-        self.store = store
-        self.total = total
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
@@ -298,27 +340,31 @@ class Progress(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        last = trial.last_result
-        if "run" in last:
-            self._end(trials, trial, f"{self.plan.study.metric} {last[OBJECTIVE]:.4f}")
+        ours, last = self.plan.trial(trial.config), trial.last_result
+        if self.plan.records.of(ours).state == "finished":
+            self._tell(ours, f"{self.plan.study.metric} {last[OBJECTIVE]:.4f}")
             return
-        self._end(
-            trials,
-            trial,
-            f"stopped after epoch {last.get(EPOCH)}, its mIoU {last.get(OBJECTIVE, 0):.4f} is not promising",
-        )
-        self._kill(trial, {"stopped": "true"})
+        self.plan.records.end(ours, "stopped", objective=last[PROBE], epoch=last[EPOCH])
+        self._tell(ours, f"stopped after epoch {last[EPOCH]}, at a mIoU of {last[PROBE]:.4f}")
+        self._end_mlflow(ours, {"stopped": "true"})
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        self._end(trials, trial, "failed")
-        self._kill(trial, {})
+        ours = self.plan.trial(trial.config)
+        begun = {record.trial.label for record in self.plan.records.all()}
+        if ours.label not in begun:  # its process died before its first line
+            self.plan.records.begin(ours, trial.config)
+        self._tell(ours, "failed")
+        self._end_mlflow(ours, {})
 
-    def _end(self, trials: list[Any], trial: Any, what: str) -> None:
-        ended = 1 + sum(other.is_finished() for other in trials if other is not trial)
-        say("trial", f"{self.plan.trial(trial.config).label}: {what} ({ended} of {self.total})")
+    def _tell(self, trial: Trial, what: str) -> None:
+        ended = sum(record.ended for record in self.plan.records.all())
+        say("trial", f"{trial.label}: {what} ({ended} of {self.plan.total})")
 
-    def _kill(self, trial: Any, tags: dict[str, str]) -> None:
+    def _end_mlflow(self, trial: Trial, tags: dict[str, str]) -> None:
         """A process that was ended by force left its runs RUNNING."""
-        tracker = Tracker(self.tracking, Store.open(self.store))
-        tracker.end_running(self.plan.run_id, only=self.plan.trial(trial.config).label, tags=tags)
+        try:
+            tracker = Tracker(self.plan.tracking, Store.open(self.plan.store))
+            tracker.end_running(self.plan.run_id, only=trial.label, tags=tags)
+        except (RequestError, OSError) as error:  # a trial is not worse because MLflow is away
+            say("trial", f"warning: MLflow does not know of it ({error})")

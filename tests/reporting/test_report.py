@@ -72,7 +72,7 @@ class Home:
         for step, share in quality.items():
             made = self.store.artifact(step, 1, settings, {})
             result = self.scored(images, made, step, share, int(settings["seed"]))  # type: ignore[call-overload]
-            made.commit(config={}, inputs={}, seconds=10, result={"rows": IMAGES, "resources": {"gpus": 2}})
+            made.commit(config={}, inputs={}, seconds=10, result={"rows": IMAGES, "gpus": 2})
             artifacts |= {step: made, f"{step}_score": result}
         folder = runs.folder(self.store) / name
         folder.mkdir(parents=True)
@@ -142,14 +142,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     study.mkdir(parents=True)
     pd.DataFrame(
         {
-            "trial": ["a seed=0", "b seed=0"],
-            "state": ["finished", "failed"],
-            "run": ["pcl0", None],
-            "error": [None, "broke"],
+            "trial": ["a seed=0", "b seed=0", "c seed=0"],
+            "setting": ["a", "b", "c"],
+            "state": ["finished", "failed", "finished"],
+            "run": ["full0", None, "pcl0"],
+            "error": [None, "broke", None],
         }
     ).to_csv(study / "trials.csv", index=False)
     pd.DataFrame(
-        {"setting": ["a"], "seeds": [1], "amn/selection_miou": [0.5], "amn/selection_miou std": [np.nan]}
+        {
+            "setting": ["a", "c"],
+            "seeds": [1, 1],
+            "irn/selection_miou": [0.5, 0.25],
+            "irn/selection_miou std": [np.nan, np.nan],
+        }
     ).to_csv(study / "settings.csv", index=False)
     return home
 
@@ -183,19 +189,16 @@ def test_table_1_holds_means_over_seeds_beside_the_published_numbers(
     rows = {row[0]: row[1:] for row in page[0]["Table 1: what PCL and LC add"]}
     first, second = 100 * home.miou("irn", "full0"), 100 * home.miou("irn", "full1")
     mean, std = (first + second) / 2, abs(first - second) / np.sqrt(2)
-    assert rows["+PCL+LC"][2:] == ["72.2", f"{mean:.1f} ± {std:.1f} (2)"]
-    assert rows["+PCL"] == [
-        "62.1",
-        f"{100 * home.miou('amn_seed', 'pcl0'):.1f}",
-        "69.1",
-        f"{100 * home.miou('irn', 'pcl0'):.1f}",
-    ]
-    assert rows["CAM"] == [
-        "54.3",
-        f"{100 * home.miou('seed', 'cam0'):.1f}",
-        "66.3",
-        f"{100 * home.miou('irn', 'cam0'):.1f}",
-    ]
+    assert rows["+PCL+LC"][3:5] == ["72.2", f"{mean:.1f} ± {std:.1f} (2)"]
+    reporting = report_ids([f"{number:02}" for number in range(IMAGES)])
+    for row, run, seed, published in (
+        ("+PCL", "pcl0", "amn_seed", (62.1, 69.1)),
+        ("CAM", "cam0", "seed", (54.3, 66.3)),
+    ):
+        expected: list[str] = []
+        for step, value in zip((seed, "irn"), published, strict=True):
+            expected += [str(value), *(f"{100 * home.miou(step, run, only):.1f}" for only in (None, reporting))]
+        assert rows[row] == expected
 
 
 def test_what_was_not_run_is_said_so(page: tuple[dict[str, list[list[str]]], str]) -> None:
@@ -206,7 +209,7 @@ def test_what_was_not_run_is_said_so(page: tuple[dict[str, list[list[str]]], str
     assert placement["layer1"] == ["48.2", "not run", "not run", "not run"]
     assert placement["layer4"][0] == "62.1"
     assert "not run" not in placement["layer4"], "the run with another learning rate has no part in it"
-    assert found["Table 4: segmentation"][2][3:] == ["not run"] * 3
+    assert found["Table 4: segmentation"][2][3:] == ["not run"] * 4
     assert {row[2] for row in found["Table 5: segmentation of COCO 2014 val"][1:]} == {"not run", "–"}
     assert "do not compare" in html
 
@@ -253,11 +256,14 @@ def test_data_sets_never_share_a_table(home: Home, job: Job, tmp_path: Path) -> 
 def test_a_study_is_reported_with_its_runs_and_its_failures(home: Home, job: Job, tmp_path: Path) -> None:
     assert job("report", f"store={home.store.root}", "runs=[lc-1]", f"out={tmp_path}")[0] == 0
     text = (tmp_path / "report.md").read_text()
-    assert "1 finished, 1 failed (2 trials)." in text
+    assert "2 finished, 1 failed (3 trials)." in text
     assert "Failed: b seed=0: broke" in text
     assert "| a | 1 | 50.0 |" in text
     assert "pcl0" in text
-    assert "full0" not in text
+    assert "full1" not in text
+    (compared,) = tables(text)["The best setting against the others"][1:]
+    ids = report_ids([f"{number:02}" for number in range(IMAGES)])
+    assert compared[:2] == ["a − c", f"{100 * (home.miou('irn', 'full0', ids) - home.miou('irn', 'pcl0', ids)):+.1f}"]
 
 
 def test_a_run_deleted_from_mlflow_keeps_its_numbers(home: Home, job: Job, tmp_path: Path) -> None:

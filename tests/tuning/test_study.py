@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from amn_ray.tuning.study import StudyConfig, Trial, corners, grid, sample
+from amn_ray.tuning.study import StudyConfig, Trial, corners, draws, grid, sample
 
 Job = Callable[..., tuple[int, str]]
 
@@ -52,6 +52,21 @@ def test_samples_are_rounded_to_four_digits_and_lists_are_sampled_by_position() 
     assert trial.seed == 7
 
 
+def test_random_draws_stay_in_their_ranges_and_are_the_same_for_a_seed() -> None:
+    space = {"a": {"log_uniform": [1e-4, 1e-1]}, "b": ["x", "y"], "c": {"integers": [2, 4]}, "d": {"uniform": [-1, 1]}}
+    asked = study(search="random", num_trials=200, space=space)
+    trials = draws(asked, seed=5)
+    assert [trial.label for trial in trials] == [trial.label for trial in draws(asked, seed=5)]
+    assert {trial.settings["b"] for trial in trials} == {"x", "y"}
+    assert {trial.settings["c"] for trial in trials} == {2, 3, 4}
+    logs = [trial.settings["a"] for trial in trials]
+    assert 1e-4 <= min(logs) < 3e-4
+    assert 3e-2 < max(logs) <= 1e-1
+    assert 0.3 < sum(value < 10**-2.5 for value in logs) / len(logs) < 0.7, (
+        "half of a log-uniform lies below its middle"
+    )
+
+
 def test_the_corners_of_a_sampled_space_hold_both_ends_of_every_range() -> None:
     asked = study(
         search="optuna", num_trials=2, space={"a": {"uniform": [0, 1]}, "b": [1, 2, 3], "c": {"integers": [4, 9]}}
@@ -78,11 +93,16 @@ AMN = {"name": "mine", "metric": "amn/selection_miou", "search": "optuna", "num_
         ({**BASE, "cases": {"a": {"amn.lc": []}}, "space": {"amn.lc": [[]]}}, [], ["which space searches"]),
         ({**BASE, "metric": "seed/selection_mio"}, [], ["seed/selection_mio", "did you mean seed/selection_miou"]),
         ({**BASE, "columns": ["seed/what"]}, [], ["study.columns=seed/what"]),
-        ({**BASE, "metric": "deeplab/miou"}, ["until=seed"], ["deeplab/miou", "no step reports it"]),
+        ({**BASE, "metric": "irn/selection_miou"}, ["until=seed"], ["irn/selection_miou", "no step reports it"]),
+        ({**BASE}, ["cam.batch_size=4000"], ["cam.batch_size=4000"]),
         ({**BASE, "num_trials": 3}, [], ["num_trials"]),
         ({**BASE, "search": "bayes"}, [], ["bayes", "optuna"]),
-        ({**BASE, "asha": {}}, ["until=seed"], ["study.asha", "until=seed"]),
-        ({**BASE, "asha": {"grace": 0}}, [], ["study.asha.grace=0"]),
+        ({**BASE, "asha": {}}, [], ["study.asha", "metric=amn/selection_miou"]),
+        ({**AMN, "space": {"amn.dropout": [0.1]}, "asha": {"grace": 0}}, [], ["study.asha.grace=0"]),
+        ({**AMN, "space": {"amn.dropout": [0.1]}, "asha": {"grace": 9}}, [], ["study.asha.grace=9", "amn.epochs=6"]),
+        ({**BASE, "metric": "seed/miou"}, [], ["seed/miou", "take seed/selection_miou"]),
+        ({**BASE, "name": "../up"}, [], ["study.name=../up"]),
+        ({**BASE, "space": {"cluster.cpus": [1, 2]}}, [], ["cluster.cpus cannot be searched"]),
         ({**AMN, "space": {}}, [], ["nothing to search"]),
         ({**AMN, "num_trials": None, "space": {"amn.dropout": [0.1]}}, [], ["number of trials"]),
         ({**AMN, "space": {"amn.dropout": {"uniform": [0.5, 0.1]}}}, [], ["low below high"]),
@@ -90,7 +110,7 @@ AMN = {"name": "mine", "metric": "amn/selection_miou", "search": "optuna", "num_
         ({**AMN, "space": {"amn.lr_head": {"log_uniform": [0, 1]}}}, [], ["greater than 0"]),
         ({**AMN, "space": {"amn.lr_head": {"normal": [0, 1]}}}, [], ["log_uniform"]),
         ({**AMN, "space": {"recipe": ["quick", "paper"]}}, [], ["recipe is a group"]),
-        ({**AMN, "space": {"amn.epochs": [1, 2]}, "asha": {}}, [], ["amn.epochs cannot be searched"]),
+        ({**AMN, "space": {"amn.epochs": [1, 2]}, "asha": {}}, [], ["same epochs", "amn.epochs=1"]),
         ({**AMN, "space": {"amn.dropout": [0.1, 0.2]}}, ["seeds=[0,1]"], ["seeds=[0, 1]", "study=repeats"]),
         ({**BASE, "space": {"crf.cam.conf_fg": [0.3]}}, ["seeds=[]"], ["seeds=[]"]),
         ({**BASE, "space": {"crf.cam.conf_fg": [0.3]}}, ["seed=3"], ["seeds=["]),
@@ -133,7 +153,7 @@ def test_every_study_of_ours_composes_and_asks_only_for_what_is_reported(
     from amn_ray.tuning import sweep
 
     plans = []
-    monkeypatch.setattr(sweep, "sweep", lambda *arguments: plans.append(sweep._plan(*arguments)))
+    monkeypatch.setattr(sweep, "sweep", lambda *arguments: plans.append(sweep.make_plan(*arguments)))
     code, error = job("sweep", f"study={path.stem}")
     assert (code, error) == (0, "")
     assert plans[0].trials or plans[0].study.num_trials

@@ -27,7 +27,7 @@ STUDIES = {
     "others": {"metric": "seed/selection_miou", "space": {"crf.cam.conf_fg": [0.3, 0.5]}},
     "contradictions": {
         "metric": "seed/selection_miou",
-        "search": "random",
+        "search": "optuna",
         "num_trials": 4,
         "space": {"crf.cam.conf_fg": [0.3, 0.5], "crf.cam.conf_bg": [0.05, 0.4]},
     },
@@ -179,6 +179,10 @@ def test_trials_that_fail_are_listed_and_run_again_only_on_request(
     assert failed["error"].str.contains("conf_bg=0.4: must not be above").all()
     assert f"error: {len(failed)} of 4 trials failed" in output
     assert "retry_failed=true" in output
+    code, output = run()
+    assert code == 1
+    assert f"error: {len(failed)} of 4 trials failed" in output
+    assert not re.findall(r"trial  (.*) starts", output)
     code, output = run("retry_failed=true")
     assert code == 1
     assert len(re.findall(r"trial  (.*) starts", output)) == len(failed)

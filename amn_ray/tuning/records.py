@@ -1,0 +1,88 @@
+"""What is known of each trial of a study: a small JSON file, written when it starts and when it ends.
+
+A study that is started again reads them: what is finished, stopped or failed is not run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyarrow.fs import LocalFileSystem
+
+from amn_ray.artifacts import fingerprint, write_whole
+from amn_ray.tuning.study import Trial
+
+STATES = ("finished", "stopped", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One trial."""
+
+    group: str
+    settings: Mapping[str, Any]
+    seed: int
+    """These three: see study.Trial."""
+    state: str
+    """running (or its process died), finished, stopped (early, by ASHA) or failed."""
+    started: float
+    chosen: Mapping[str, Any]
+    """What the search chose."""
+    objective: float | None = None
+    """The study's metric; where stopped, the last epoch's probe instead."""
+    epoch: int | None = None
+    """Where stopped: after which epoch."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    run: str | None = None
+    """Its folder in the store's `runs/`."""
+    error: str | None = None
+
+    @property
+    def trial(self) -> Trial:
+        return Trial(self.group, self.settings, self.seed)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in STATES
+
+
+class Records:
+    """The records of a study, in a folder that its trials can write to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, trial: Trial, chosen: Mapping[str, Any]) -> None:
+        """A trial starts."""
+        self._write(
+            Record(
+                group=trial.group, settings=trial.settings, seed=trial.seed, state="running", started=time.time(),
+                chosen=chosen,
+            )
+        )  # fmt: skip
+
+    def end(self, trial: Trial, state: str, **result: Any) -> None:
+        """A trial ends."""
+        self._write(dataclasses.replace(self.of(trial), state=state, **result))
+
+    def of(self, trial: Trial) -> Record:
+        """The record of a trial that has begun."""
+        return Record(**json.loads(self._path(trial).read_text()))
+
+    def all(self) -> list[Record]:
+        """In the order in which they started."""
+        found = [Record(**json.loads(path.read_text())) for path in self.folder.glob("*.json")]
+        return sorted(found, key=lambda record: record.started)
+
+    def _write(self, record: Record) -> None:
+        content = json.dumps(dataclasses.asdict(record), indent=2).encode()
+        write_whole(LocalFileSystem(), str(self._path(record.trial)), content)
+
+    def _path(self, trial: Trial) -> Path:
+        return self.folder / f"{fingerprint(trial.label)}.json"
