@@ -42,6 +42,8 @@ class Record:
     run: str | None = None
     """Its folder in the store's `runs/`."""
     error: str | None = None
+    repeats: int = 1
+    """How often the search chose just this."""
 
     @property
     def trial(self) -> Trial:
@@ -59,11 +61,13 @@ class Records:
         self.folder = folder
 
     def begin(self, trial: Trial, chosen: Mapping[str, Any]) -> None:
-        """A trial starts."""
+        """A trial starts; one that was finished or stopped before counts once more."""
+        before = self.of(trial) if self._path(trial).exists() else None
+        repeats = 1 if before is None else before.repeats + (before.state in ("finished", "stopped"))
         self._write(
             Record(
                 group=trial.group, settings=trial.settings, seed=trial.seed, state="running", started=time.time(),
-                chosen=chosen,
+                chosen=chosen, repeats=repeats,
             )
         )  # fmt: skip
 

@@ -119,8 +119,9 @@ def sweep(
         plan = dataclasses.replace(plan, run_id=parent.run_id)
         again = ("running", "failed") if settings.retry_failed else ("running",)
         known = [record for record in plan.records.all() if record.state not in again]
-        say("study", f"{name}: {plan.total} trials" + (f", {len(known)} of them have ended before" if known else ""))
-        if len(known) < plan.total:
+        done = sum(record.repeats for record in known)
+        say("study", f"{name}: {plan.total} trials" + (f", {done} of them have ended before" if known else ""))
+        if done < plan.total:
             plan = dataclasses.replace(plan, at_once=Cluster(settings.cluster).trials_at_once())
             try:
                 _fit(plan, known, settings)
@@ -240,7 +241,7 @@ def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
         tune_config=tune.TuneConfig(
             search_alg=BasicVariantGenerator(max_concurrent=plan.at_once) if plan.trials else _optuna(plan, known),
             scheduler=_scheduler(plan.study, settings.amn.epochs),
-            num_samples=1 if plan.trials else plan.total - len(known),
+            num_samples=1 if plan.trials else plan.total - sum(record.repeats for record in known),
             max_concurrent_trials=None if plan.trials else plan.at_once,
             # A new process costs seconds; but only one whose trial ended by itself can be used again.
             reuse_actors=plan.study.asha is None,
@@ -358,7 +359,7 @@ class Progress(tune.Callback):
         self._end_mlflow(ours, {})
 
     def _tell(self, trial: Trial, what: str) -> None:
-        ended = sum(record.ended for record in self.plan.records.all())
+        ended = sum(record.repeats for record in self.plan.records.all() if record.ended)
         say("trial", f"{trial.label}: {what} ({ended} of {self.plan.total})")
 
     def _end_mlflow(self, trial: Trial, tags: dict[str, str]) -> None:

@@ -29,7 +29,7 @@ STUDIES = {
         "metric": "seed/selection_miou",
         "search": "optuna",
         "num_trials": 4,
-        "space": {"crf.cam.conf_fg": [0.3, 0.5], "crf.cam.conf_bg": [0.05, 0.4]},
+        "space": {"crf.cam.conf_fg": [0.1, 0.5], "crf.cam.conf_bg": {"uniform": [0.01, 0.5]}},
     },
     "rates": {
         "metric": "amn/selection_miou",
@@ -176,7 +176,7 @@ def test_trials_that_fail_are_listed_and_run_again_only_on_request(
     failed = trials[trials["state"] == "failed"]
     assert code == 1
     assert 1 <= len(failed) < 4, "the seed draws good and bad ones"
-    assert failed["error"].str.contains("conf_bg=0.4: must not be above").all()
+    assert failed["error"].str.contains("must not be above crf.conf_fg=0.1").all()
     assert f"error: {len(failed)} of 4 trials failed" in output
     assert "retry_failed=true" in output
     code, output = run()
