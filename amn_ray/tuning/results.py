@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from amn_ray.evaluation.bootstrap import mean_std
@@ -109,14 +110,15 @@ def draw(rows: Sequence[Record], study: StudyConfig, path: Path) -> Path:
 def tell(result: StudyResult, study: StudyConfig, folder: Path) -> None:
     """The last thing a study prints."""
     title = f"{study.question or study.name}  (ranked by {study.metric}; mean ± std over seeds)"
-    table = Table(title=title)
+    table = Table(title=escape(title))
+    table.add_column("setting", overflow="fold", min_width=12)
     names = shown(study)
-    table.add_column("setting", overflow="fold")
     for name in names:
-        table.add_column(name.replace("/", "\n"), justify="right", no_wrap=True)
+        table.add_column(name.replace("/", "\n").replace("_", " "), justify="right")
     for _, line in result.table.iterrows():
-        table.add_row(line["setting"], *(written(line[name], line[f"{name} std"], name) for name in names))
-    console.print(table)
+        cells = (written(line[name], line[f"{name} std"], name) for name in names)
+        table.add_row(escape(line["setting"]), *cells)
+    console.print(table, width=None if console.is_terminal else 120)
     for row in result.rows:
         if row.state == "stopped":
             say("stopped", f"{row.trial.label} after epoch {row.epoch}, at a mIoU of {100 * (row.objective or 0):.1f}")
