@@ -77,12 +77,19 @@ def set_worker_environment() -> None:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
 
 
+RAY_SETTINGS = {
+    "RAY_DATA_LOG_LEVEL": "ERROR",  # its warnings are about its own progress bars
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that no loop of ours listens to
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else an epoch's report takes up to 2 s
+}
+"""For all processes of a job; set in the environment, they are the user's."""
+
+
 def _set_driver_environment() -> None:
     """In a process that drives Ray Data and Ray Train: a job's own, or a study's trial."""
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # its warnings are about its own progress bars
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process that no loop of ours listens to
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # else an epoch's report takes up to 2 s
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, and told once
     # Ray 2.60's new reader lists files in a task that starts six processes: 8 s per execution on two cores, where
@@ -121,8 +128,10 @@ class Cluster:
             "logging_config": ray.LoggingConfig(log_level="ERROR"),  # its warnings are about what we do on purpose
         }
         if "RAY_ADDRESS" in os.environ:
+            # A local Ray's processes inherit this one's environment; those of a cluster were started by others.
+            environment = {name: os.environ[name] for name in RAY_SETTINGS}
             try:
-                ray.init(**common)
+                ray.init(runtime_env={"env_vars": environment}, **common)
             except ConnectionError as error:
                 raise RequestError(
                     f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there; start one with "
