@@ -103,6 +103,27 @@ def test_a_claim_of_another_machine_expires_without_a_sign_of_life(
     owner.join()
 
 
+def test_who_takes_over_too_late_gives_way_to_the_new_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between “0 has expired” and “1 is mine” others may have taken over, ended, and released both numbers."""
+    path = write_claim(tmp_path, started=12345.0)
+    create, looked = claims._create, []
+
+    def slow(folder: Path, name: str, number: int) -> claims.Claim | None:
+        if number == 1 and len(looked) <= 3:
+            path.unlink()
+            create(folder, name, 0)  # a new owner, alive
+        return create(folder, name, number)
+
+    def is_done() -> bool:
+        looked.append(sorted(item.name for item in path.parent.iterdir()))
+        return len(looked) > 6
+
+    monkeypatch.setattr(claims, "_create", slow)
+    monkeypatch.setattr(claims, "POLL_S", 0.01)
+    assert claims._acquire(path.parent, "cam-1", is_done, lambda: None) is None
+    assert looked[-1] == ["cam-1.0"], "only the new owner's claim is left"
+
+
 def test_a_builder_that_fails_leaves_no_claim(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     with (
