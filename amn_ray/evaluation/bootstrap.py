@@ -55,7 +55,8 @@ class Difference:
     low: float
     high: float
     images: int
-    seeds: int
+    by_seed: tuple[float, ...]
+    """The difference with each seed: `value` is their mean."""
 
     @property
     def beyond_noise(self) -> bool:
@@ -67,7 +68,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, rng: int = 0) -> Di
     """MIoU of `first` minus mIoU of `second`, averaged over the seeds.
 
     Both are scored on the same images, so each resample takes the same images for both (and for all seeds). What varies
-    from seed to seed is not in the interval; it needs repeats.
+    from seed to seed is not in the interval, but in `by_seed`.
 
     Args:
         first: counts (S, n, 3, C).
@@ -79,7 +80,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, rng: int = 0) -> Di
     """
     if first.shape != second.shape or first.shape[1] < 2:
         raise ValueError(f"counts {first.shape} and {second.shape}: must be equal, of at least two images")
-    seeds, images = first.shape[:2]
+    images = first.shape[1]
     both = np.stack([first, second]).astype(np.float64)  # (2, S, n, 3, C)
     by_image = np.moveaxis(both, 2, 0).reshape(images, -1)
 
@@ -95,8 +96,9 @@ def paired_difference(first: np.ndarray, second: np.ndarray, rng: int = 0) -> Di
     interval = stats.bootstrap(
         (everything,), difference, vectorized=True, n_resamples=RESAMPLES, batch=100, method="percentile", rng=rng
     ).confidence_interval
+    per_seed = np.diff(miou_of_counts(both.sum(2))[::-1], axis=0)[0]
     return Difference(
-        float(difference(everything)), float(interval.low), float(interval.high), images=images, seeds=seeds
+        float(difference(everything)), float(interval.low), float(interval.high), images, tuple(per_seed.tolist())
     )
 
 

@@ -39,10 +39,10 @@ NO_RESULT = ("store", "until", "seed")
 LC = {"amn.lc"}
 BRANCH = {"branch", "irn.walk.power"}
 REPORTING = "report_miou"
-DIFFERENCE = ("first − second", "points of mIoU", "95 % interval", "excludes 0", "images", "seeds")
+DIFFERENCE = ("first − second", "points of mIoU", "95 % interval", "excludes 0", "images", "seeds", "by seed")
 DIFFERENCE_NOTE = (
     "Bootstrap over the images that report, the same resample for both sides and all seeds; maps at the τ that the "
-    "others select. The interval holds for these trained networks; what varies with the seed is in the ± elsewhere."
+    "others select. The interval holds for these trained networks: what varies with the seed is in the last column."
 )
 COMPARED = 8
 """Settings of a study that its best one is compared with."""
@@ -440,6 +440,7 @@ def _difference_rows(name: str, first: tuple[Variant, str], second: tuple[Varian
             "yes" if found.beyond_noise else "no",
             str(found.images),
             ", ".join(map(str, seeds)),
+            ", ".join(f"{100 * value:+.1f}" for value in found.by_seed),
         )
     ]
 
