@@ -45,7 +45,7 @@ def best_threshold_histogram(best_taus: Mapping[str, Sequence[float]], path: Pat
     figure, axes = plt.subplots(figsize=(6, 4))
     bins = np.linspace(0, 1, 26)
     for name, values in best_taus.items():
-        axes.hist(values, bins=list(bins), alpha=0.55, label=f"{name} (std {np.std(values):.2f})")
+        axes.hist(values, bins=list(bins), histtype="step", linewidth=1.8, label=f"{name} (std {np.std(values):.2f})")
     axes.set(xlabel="best threshold τ of an image", ylabel="images", xlim=(0, 1), title="Per-image best threshold")
     axes.legend()
     return _save(figure, path)
