@@ -36,16 +36,8 @@ def told_by_workers() -> Iterator[None]:
     except (RequestError, RunError):
         raise
     except Exception as error:
-        told = told_in(error)
-        if told is None:
+        found = _TOLD.findall(str(error))
+        if not found:
             raise
-        raise told from None
-
-
-def told_in(error: BaseException) -> RequestError | RunError | None:
-    """The error of ours that Ray's error tells of, if there is one."""
-    found = _TOLD.findall(str(error))
-    if not found:
-        return None
-    name, message = found[-1]
-    return (RequestError if name == "RequestError" else RunError)(message)
+        name, message = found[-1]
+        raise (RequestError if name == "RequestError" else RunError)(message) from None
