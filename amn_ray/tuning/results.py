@@ -58,8 +58,9 @@ def _line(row: Record) -> dict[str, Any]:
         key: value if isinstance(value, int | float | str) else str(value) for key, value in row.settings.items()
     }
     return {
-        "trial": row.trial.label, "setting": row.group or AS_CONFIGURED, **settings, "seed": row.seed, "state": row.state,
-        "objective": row.objective, "stopped_after_epoch": row.epoch, "run": row.run, "error": row.error, **row.metrics,
+        "trial": row.trial.label, "setting": row.group or AS_CONFIGURED, **settings, "seed": row.seed,
+        "state": row.state, "objective": row.objective, "stopped_after_epoch": row.epoch, "run": row.run,
+        "error": row.error, **row.metrics,
     }  # fmt: skip
 
 
