@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -119,7 +120,7 @@ def tell(result: StudyResult, study: StudyConfig, folder: Path) -> None:
     for _, line in result.table.iterrows():
         cells = (written(line[name], line[f"{name} std"], name) for name in names)
         table.add_row(escape(line["setting"]), *cells)
-    console.print(table, width=None if console.is_terminal else 120)
+    (console if console.is_terminal else Console(width=120)).print(table)
     for row in result.rows:
         if row.state == "stopped":
             say("stopped", f"{row.trial.label} after epoch {row.epoch}, at a mIoU of {100 * (row.objective or 0):.1f}")

@@ -232,6 +232,7 @@ def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a study as it ends a pipeline
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has no probe
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables come even with verbose=0
     labels = {record.trial.label for record in known}
     pending = [number for number, trial in enumerate(plan.trials) if trial.label not in labels]
     shutil.rmtree(plan.folder / "tune", ignore_errors=True)  # of the last time; all that counts is in the records
