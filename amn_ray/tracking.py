@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -107,20 +107,25 @@ class Tracker:
         finally:
             self.client.set_terminated(run.run_id, status)
 
-    def end_running(self, parent_id: str, only: str | None = None, tags: Mapping[str, str] | None = None) -> None:
+    def end_running(self, parent_id: str, stopped: Collection[str] = ()) -> None:
         """Mark what is RUNNING below a run as KILLED, because its process was ended by force.
 
         Args:
             parent_id: a study.
-            only: the name of one of its trials; None means all.
-            tags: for these trials.
+            stopped: the names of trials that were stopped on purpose: only these, also where their process had time to
+                say that it FAILED; they get the tag `stopped`.
         """
         for run in self._children(parent_id):
-            if only in (None, run.data.tags.get(MLFLOW_RUN_NAME)):
-                TrackedRun(self.client, run.info.run_id).tags(tags or {})
-                for ended in (*self._children(run.info.run_id), run):
-                    if ended.info.status == "RUNNING":
-                        self.client.set_terminated(ended.info.run_id, "KILLED")
+            if not stopped:
+                self._kill(run, ("RUNNING",))
+            elif run.data.tags.get(MLFLOW_RUN_NAME) in stopped:
+                TrackedRun(self.client, run.info.run_id).tags({"stopped": "true"})
+                self._kill(run, ("RUNNING", "FAILED"))
+
+    def _kill(self, run: Run, states: Collection[str]) -> None:
+        for ended in (*self._children(run.info.run_id), run):
+            if ended.info.status in states:
+                self.client.set_terminated(ended.info.run_id, "KILLED")
 
     def _children(self, parent_id: str) -> list[Run]:
         return list(self.client.search_runs([self.experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"))

@@ -24,6 +24,8 @@ from amn_ray.pipeline import METRICS
 from amn_ray.runs import find
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.testing import Recorded
+from amn_ray.tuning.probe import AmnProbe
 from tests.tiny import finish, kill_when, start, write_folder
 
 
@@ -67,18 +69,28 @@ def test_a_killed_run_without_ground_truth_ends_with_the_same_tables(runs: tuple
         assert first == second
 
 
-def test_amn_without_ground_truth_makes_the_same_maps(
+def test_amn_without_ground_truth_makes_the_same_maps_while_a_probe_with_it_looks_on(
     runs: tuple[Path, Path, str], cluster: Cluster, tmp_path: Path
 ) -> None:
     quiet, killed, _ = runs
     found = runs_of(killed)
-    images, seeds = found["images"], found["seed"]
     store = Store.open(str(tmp_path))
     output = store.artifact("amn", 1, {}, {})
     settings = next(iter(m for m in manifests(quiet).values() if m["stage"] == "amn"))["config"]
     backbone = BackboneConfig(**settings.pop("backbone"))
-    amn.run(AmnConfig(backbone=backbone, **settings), {"images": images, "seeds": seeds}, output, cluster)
+    config = AmnConfig(backbone=backbone, **settings)
+    known = runs_of(quiet)
+    ids = [name for name, mask in known["images"].table("rows").column("mask").items() if mask is not None][:6]
+    seen = tmp_path / "seen"
+    amn.run(
+        config,
+        {"images": found["images"], "seeds": found["seed"]},
+        output,
+        cluster,
+        probe=Recorded(AmnProbe(config, known["images"], known["seed"], ids), str(seen)),
+    )
     assert pq.read_table(output.at("maps")).sort_by("image_id").to_pydict() == table(quiet, "amn")
+    assert len(seen.read_text().split()) == config.epochs, "each epoch was probed"
 
 
 def test_the_same_command_again_makes_nothing_anew(runs: tuple[Path, Path, str]) -> None:

@@ -128,6 +128,10 @@ def sweep(
             except BaseException:  # also Ctrl-C: the trials' processes end with ours, and cannot say so
                 tracker.end_running(parent.run_id)
                 raise
+            # All processes have said their last word by now.
+            tracker.end_running(parent.run_id)
+            if stopped := [record.trial.label for record in plan.records.all() if record.state == "stopped"]:
+                tracker.end_running(parent.run_id, stopped)
         result = results.write(_ordered(plan), settings.study, plan.folder)
         for path in result.files:
             parent.artifact(path)
@@ -324,6 +328,8 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
         metrics = {f"{step}/{key}": value for step, values in finished.summary.items() for key, value in values.items()}
         objective = metrics[plan.study.metric]
     except Exception as error:
+        if plan.records.of(trial).ended:  # stopped, in the middle of what then failed
+            raise
         plan.records.end(trial, "failed", error=str(error).strip().splitlines()[-1] or type(error).__name__)
         raise
     plan.records.end(trial, "finished", objective=objective, metrics=metrics, run=finished.folder.name)
@@ -348,7 +354,7 @@ class Progress(tune.Callback):
             return
         self.plan.records.end(ours, "stopped", objective=last[PROBE], epoch=last[EPOCH])
         self._tell(ours, f"stopped after epoch {last[EPOCH]}, at a mIoU of {last[PROBE]:.4f}")
-        self._end_mlflow(ours, {"stopped": "true"})
+        self._end_mlflow([ours.label])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
@@ -357,16 +363,15 @@ class Progress(tune.Callback):
         if ours.label not in begun:  # its process died before its first line
             self.plan.records.begin(ours, trial.config)
         self._tell(ours, "failed")
-        self._end_mlflow(ours, {})
 
     def _tell(self, trial: Trial, what: str) -> None:
         ended = sum(record.repeats for record in self.plan.records.all() if record.ended)
         say("trial", f"{trial.label}: {what} ({ended} of {self.plan.total})")
 
-    def _end_mlflow(self, trial: Trial, tags: dict[str, str]) -> None:
-        """A process that was ended by force left its runs RUNNING."""
+    def _end_mlflow(self, stopped: list[str]) -> None:
+        """A process that is ended by force leaves its runs RUNNING."""
         try:
             tracker = Tracker(self.plan.tracking, Store.open(self.plan.store))
-            tracker.end_running(self.plan.run_id, only=trial.label, tags=tags)
+            tracker.end_running(self.plan.run_id, stopped)
         except (RequestError, OSError) as error:  # a trial is not worse because MLflow is away
             say("trial", f"warning: MLflow does not know of it ({error})")

@@ -12,17 +12,14 @@ import pytest
 import torch
 
 from amn_ray.artifacts import Artifact, Store
-from amn_ray.cluster import Cluster
 from amn_ray.data.images import MASK_SCHEMA, decode_image, decode_mask, encode_mask, mask_row
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.transforms import resize_label
 from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.maps import hard_labels, modulate
-from amn_ray.stages.amn import stage
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps
-from amn_ray.testing import Recorded
 from amn_ray.tuning.probe import AmnProbe, AmnWatch
 
 CONFIG = AmnConfig(
@@ -114,21 +111,6 @@ def test_workers_share_the_images_and_all_report_the_whole(
         worker.join()
     assert results == [alone, alone]
     assert not torch.equal(parts[0], parts[1])
-
-
-def test_a_training_that_is_probed_makes_the_same_maps_and_reports_each_epoch(
-    tables: dict[str, Artifact], cluster: Cluster, tmp_path: Path
-) -> None:
-    store = Store.open(str(tmp_path))
-    inputs = {"images": tables["images"], "seeds": tables["seed"]}
-    seen = tmp_path / "seen"
-    made = []
-    for number, probe in enumerate((None, Recorded(probe_of(tables), str(seen)))):
-        output = store.artifact("amn", number, {}, {})
-        stage.run(CONFIG, inputs, output, cluster, probe=probe)
-        made.append(pq.read_table(output.at("maps")).sort_by("image_id").to_pydict())
-    assert made[0] == made[1]
-    assert len(seen.read_text().split()) == CONFIG.epochs
 
 
 def test_only_images_that_select_are_looked_at(tables: dict[str, Artifact], tmp_path: Path) -> None:
