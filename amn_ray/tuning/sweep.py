@@ -330,7 +330,8 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
     except Exception as error:
         if plan.records.of(trial).ended:  # stopped, in the middle of what then failed
             raise
-        plan.records.end(trial, "failed", error=str(error).strip().splitlines()[-1] or type(error).__name__)
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        plan.records.end(trial, "failed", error=lines[-1])
         raise
     plan.records.end(trial, "finished", objective=objective, metrics=metrics, run=finished.folder.name)
     tune.report({OBJECTIVE: objective})
@@ -373,5 +374,5 @@ class Progress(tune.Callback):
         try:
             tracker = Tracker(self.plan.tracking, Store.open(self.plan.store))
             tracker.end_running(self.plan.run_id, stopped)
-        except (RequestError, OSError) as error:  # a trial is not worse because MLflow is away
+        except Exception as error:  # of any kind: a trial is not worse because MLflow is away
             say("trial", f"warning: MLflow does not know of it ({error})")
