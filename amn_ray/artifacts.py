@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import posixpath
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import fsspec.core
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
@@ -42,23 +44,36 @@ def _plain(value: Any) -> Any:
 
 
 def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
-    """The file system and path of a local path, or of any URL that pyarrow opens.
+    """The file system and path of a local path, or of any URL that pyarrow or an installed fsspec package opens.
 
     Raises:
         RequestError: no such kind of URL; `key` is the setting that named it.
     """
-    if "://" in url:
-        try:
+    if "://" not in url:
+        return pa.fs.LocalFileSystem(), str(Path(url).expanduser().resolve())
+    try:
+        if url.split("://")[0] in OF_PYARROW:
             return pa.fs.FileSystem.from_uri(url)
-        except (OSError, pa.ArrowException) as error:
-            raise RequestError(f"{key}={url}: cannot be opened ({_first_line(error)})") from error
-    return pa.fs.LocalFileSystem(), str(Path(url).expanduser().resolve())
+        fs, path = fsspec.core.url_to_fs(url)
+        return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(fs)), path
+    except (OSError, ValueError, ImportError) as error:
+        raise RequestError(f"{key}={without_secrets(url)}: cannot be opened ({_first_line(error, url)})") from error
+
+
+OF_PYARROW = ("file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
+"""The kinds of URL that pyarrow opens by itself."""
+
+
+def without_secrets(url: str) -> str:
+    """A URL as it may be shown and stored: user and password are left out."""
+    return re.sub(r"://[^/@\s]*@", "://***@", url)
 
 
 def write_whole(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
-    """Write a file so that readers see all of it or nothing.
+    """Write a file so that readers see all of it or nothing, and of two writers the last one wins.
 
-    On a local disk that is write-then-rename; an object store's single put is atomic by itself.
+    On a disk it is written beside its place and then renamed. An object store has no rename, and needs none: an
+    object exists when its upload has been completed, and a process that dies before leaves nothing.
     """
     fs.create_dir(posixpath.dirname(path), recursive=True)
     local = isinstance(fs, pa.fs.LocalFileSystem)
@@ -70,69 +85,36 @@ def write_whole(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
 
 
 @dataclass(frozen=True)
-class Store:
-    """Where artifacts live: a directory, or any URL that pyarrow opens (`s3://bucket/prefix`)."""
-
-    fs: pa.fs.FileSystem
-    root: str
-
-    @classmethod
-    def open(cls, url: str, key: str = "store") -> Store:
-        """Open a place to write to, and probe it; `key` is the setting that named it.
-
-        Raises:
-            RequestError: the store cannot be created or written to.
-        """
-        try:
-            fs, root = locate(url, key)
-            store = cls(fs, root)
-            fs.create_dir(root, recursive=True)
-            store._probe()
-        except (OSError, pa.ArrowException) as error:
-            raise RequestError(
-                f"{key}={url}: cannot be written ({_first_line(error)}); give a directory or URL that you may write to"
-            ) from error
-        return store
-
-    def _probe(self) -> None:
-        # os.access lies for root and for network mounts; only a write tells.
-        probe = posixpath.join(self.root, f".probe-{time.time_ns()}")
-        with self.fs.open_output_stream(probe) as stream:
-            stream.write(b"")
-        self.fs.delete_file(probe)
-
-    @property
-    def is_local(self) -> bool:
-        return isinstance(self.fs, pa.fs.LocalFileSystem)
-
-    def artifact(self, stage: str, version: int, config: Any, inputs: Mapping[str, Artifact]) -> Artifact:
-        """The artifact that `stage` makes of `config` and `inputs`, whether it exists yet or not."""
-        sources = {name: item.fingerprint for name, item in inputs.items()}
-        digest = fingerprint(stage, version, config, sources)
-        return Artifact(self.fs, posixpath.join(self.root, stage, digest), stage, digest)
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One fingerprinted folder of the store; small and picklable, so that it can travel to workers."""
+class Folder:
+    """A folder of the store; small and picklable, so that it can travel to workers."""
 
     fs: pa.fs.FileSystem = field(compare=False)
     path: str
-    stage: str
-    fingerprint: str
+
+    @property
+    def url(self) -> str:
+        """For the reader: a path, or `s3://bucket/…`."""
+        return self.path if isinstance(self.fs, pa.fs.LocalFileSystem) else f"{_scheme(self.fs)}://{self.path}"
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return posixpath.basename(self.path)
 
     def at(self, name: str) -> str:
         return posixpath.join(self.path, name)
 
-    def exists(self, name: str) -> bool:
+    def folder(self, *names: str) -> Folder:
+        """A folder below it, whether it exists or not."""
+        return Folder(self.fs, posixpath.join(self.path, *names))
+
+    def entries(self) -> list[pa.fs.FileInfo]:
+        """The files and folders in it, by name."""
+        found = self.fs.get_file_info(pa.fs.FileSelector(self.path, allow_not_found=True))
+        return sorted(found, key=lambda info: info.base_name)
+
+    def exists(self, name: str = "") -> bool:
         return self.fs.get_file_info(self.at(name)).type != pa.fs.FileType.NotFound
-
-    @property
-    def complete(self) -> bool:
-        return self.exists(MANIFEST)
-
-    def manifest(self) -> dict[str, Any]:
-        return json.loads(self.read(MANIFEST))
 
     def read(self, name: str) -> bytes:
         with self.fs.open_input_stream(self.at(name)) as stream:
@@ -143,10 +125,69 @@ class Artifact:
         write_whole(self.fs, self.at(name), content)
 
     def remove(self, name: str = "") -> None:
-        """Delete a sub-folder (or the whole artifact) if it is there."""
+        """Delete a file or a folder in it (or the whole) if it is there."""
         path = self.at(name) if name else self.path
-        if self.fs.get_file_info(path).type == pa.fs.FileType.Directory:
+        kind = self.fs.get_file_info(path).type
+        if kind == pa.fs.FileType.Directory:
             self.fs.delete_dir(path)
+        elif kind == pa.fs.FileType.File:
+            self.fs.delete_file(path)
+
+
+def _scheme(fs: pa.fs.FileSystem) -> str:
+    return fs.type_name.removeprefix("py::fsspec+")
+
+
+@dataclass(frozen=True)
+class Store(Folder):
+    """Where artifacts live: a directory, or any URL that pyarrow or fsspec opens (`s3://bucket/prefix`)."""
+
+    @classmethod
+    def open(cls, url: str, key: str = "store") -> Store:
+        """Open a place to write to, and probe it; `key` is the setting that named it.
+
+        Raises:
+            RequestError: the store cannot be created or written to.
+        """
+        try:
+            store = cls(*locate(url, key))
+            store.fs.create_dir(store.path, recursive=True)
+            # os.access lies for root and for network mounts; only a write tells.
+            probe = f".probe-{time.time_ns()}"
+            store.write(probe, b"probe")
+            store.remove(probe)
+        except OSError as error:
+            raise RequestError(
+                f"{key}={without_secrets(url)}: cannot be written ({_first_line(error, url)}); give a directory or URL "
+                "that you may write to, and for an object store its credentials (s3: AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
+            ) from error
+        return store
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, pa.fs.LocalFileSystem)
+
+    def artifact(self, stage: str, version: int, config: Any, inputs: Mapping[str, Artifact]) -> Artifact:
+        """The artifact that `stage` makes of `config` and `inputs`, whether it exists yet or not."""
+        sources = {name: item.fingerprint for name, item in inputs.items()}
+        digest = fingerprint(stage, version, config, sources)
+        return Artifact(self.fs, posixpath.join(self.path, stage, digest), stage, digest)
+
+
+@dataclass(frozen=True)
+class Artifact(Folder):
+    """One fingerprinted folder of the store."""
+
+    stage: str
+    fingerprint: str
+
+    @property
+    def complete(self) -> bool:
+        return self.exists(MANIFEST)
+
+    def manifest(self) -> dict[str, Any]:
+        return json.loads(self.read(MANIFEST))
 
     def commit(
         self, *, config: Any, inputs: Mapping[str, Artifact], seconds: float, result: Mapping[str, Any]
@@ -186,6 +227,10 @@ class Table:
         self.fs = fs
         self.path = path
         self._row_group = lru_cache(maxsize=4)(self._read_row_group)
+        self._rows: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[type[Table], tuple[pa.fs.FileSystem, str]]:
+        return Table, (self.fs, self.path)  # without what this process has read of it
 
     @property
     def files(self) -> list[str]:
@@ -194,11 +239,12 @@ class Table:
 
     def count(self) -> int:
         """Rows of the shards that are whole at this moment (a shard in the making is left out)."""
-        rows = 0
-        for path in self.files:
-            with suppress(pa.ArrowInvalid, OSError), pq.ParquetFile(path, filesystem=self.fs) as shard:
-                rows += shard.metadata.num_rows
-        return rows
+        files = self.files
+        for path in files:
+            if path not in self._rows:  # a shard never changes
+                with suppress(pa.ArrowInvalid, OSError), pq.ParquetFile(path, filesystem=self.fs) as shard:
+                    self._rows[path] = shard.metadata.num_rows
+        return sum(self._rows.get(path, 0) for path in files)
 
     @cached_property
     def _places(self) -> dict[str, tuple[str, int, int]]:
@@ -222,6 +268,18 @@ class Table:
             with suppress(pa.ArrowInvalid, OSError), pq.ParquetFile(path, filesystem=self.fs) as shard:
                 ids += shard.read(columns=["image_id"]).column(0).to_pylist()
         return sorted(ids)
+
+    def find(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of a few ids, in their order, without an index of the whole table.
+
+        Raises:
+            KeyError: an id is not in the table.
+        """
+        wanted = pa.dataset.dataset(self.files, filesystem=self.fs, format="parquet").to_table(
+            columns=["image_id", *columns], filter=pa.dataset.field("image_id").isin(list(ids))
+        )
+        rows = {row["image_id"]: row for row in wanted.to_pylist()}
+        return [rows[image_id] for image_id in ids]
 
     def column(self, name: str) -> dict[str, Any]:
         """One (small) column of the whole table by image id."""
@@ -265,5 +323,7 @@ def git_commit() -> str:
         return "unknown"
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _first_line(error: BaseException, url: str) -> str:
+    """What went wrong, without the secrets that the URL may hold."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return without_secrets(text.replace(url, without_secrets(url)))

@@ -1,12 +1,13 @@
 """Claims: of several pipelines that need the same missing artifact, one makes it and the others wait.
 
-A claim is the file `<store>/claims/<name>.<n>`, touched while its owner lives. Creating a file that must
-not exist is atomic, so claim n has one owner; who finds claim n expired takes over by creating claim n+1. Waiting
-processes compare no clocks: they watch whether the file is touched. Where the owner ran on this machine and is gone,
-nobody waits at all.
+Who wants something draws a number, as in Lamport's bakery: it says that it is choosing, takes a number above all that
+it sees, and waits until nobody is choosing and nobody has a smaller number. Numbers are files in `<store>/claims/`, so
+this needs no more of a store than that a file that was written is listed from then on, which disks and today's object
+stores all promise; no file system's locks or exclusive creation.
 
-Only directories (a disk, or one that all nodes mount) can hold claims. In an object store nothing is claimed: there,
-two pipelines must not make the same artifact at the same time.
+Files are written again and again while their owner lives. Waiting processes compare no clocks: they watch whether a
+file changes. Where the owner ran on this machine and is gone, nobody waits at all. A process that was paused for
+longer than the expiry counts as dead.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-from amn_ray.artifacts import Store
+from amn_ray.artifacts import Folder, Store
 
 TOUCH_S = 10.0
 """Between two signs of life of an owner."""
@@ -32,46 +33,19 @@ EXPIRY_S = 60.0
 POLL_S = 0.5
 CLOCK_S = 60.0
 """A process's start is told by the wall clock, which may be set."""
+CHOOSING = 0
+"""The number of who is choosing one: smaller than all others, so that everybody waits for it."""
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One claim file."""
+@dataclass(frozen=True, order=True)
+class Ticket:
+    """One file: somebody's number."""
 
-    path: Path
     number: int
+    owner: str
 
-    @property
-    def owner_is_gone(self) -> bool:
-        """Whether the owner surely ended: it ran on this machine and its process does not any more."""
-        try:
-            owner = json.loads(self.path.read_text())
-        except (OSError, ValueError):  # just released, or not yet written
-            return False
-        if owner["machine"] != _machine():
-            return False
-        try:
-            started = psutil.Process(owner["pid"]).create_time()
-        except psutil.NoSuchProcess:
-            return True
-        return abs(started - owner["started"]) > CLOCK_S
-
-    def touched(self) -> tuple[int, int] | None:
-        """Which file it is and when it was touched, for comparison with itself; None when released."""
-        try:
-            stat = self.path.stat()
-        except OSError:
-            return None
-        return stat.st_ino, stat.st_mtime_ns
-
-
-def _machine() -> list[str]:
-    """The host and, where there is such a thing, the namespace in which process ids mean something."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return [socket.gethostname(), namespace]
+    def file(self, name: str) -> str:
+        return f"{name}.{self.number}.{self.owner}"
 
 
 @contextmanager
@@ -84,81 +58,116 @@ def claimed(store: Store, name: str, *, is_done: Callable[[], bool], on_wait: Ca
         is_done: whether there is nothing left to do; the block is then entered without a claim.
         on_wait: called once if there is another owner, before waiting for it.
     """
-    if not store.is_local:
+    if is_done():
         yield
         return
-    folder = Path(store.root) / "claims"
-    folder.mkdir(parents=True, exist_ok=True)
-    mine = _acquire(folder, name, is_done, on_wait)
-    if mine is None:
-        yield
-        return
-    ended = threading.Event()
-    alive = threading.Thread(target=_keep_alive, args=(mine, ended), daemon=True)
-    alive.start()
+    queue = Queue(store.folder("claims"), name)
     try:
+        queue.wait_for_turn(is_done, on_wait)
         yield
     finally:
-        ended.set()
-        alive.join()
-        for claim in _claims(folder, name):
-            if claim.number <= mine.number:
-                claim.path.unlink(missing_ok=True)
+        queue.leave()
 
 
-def _acquire(folder: Path, name: str, is_done: Callable[[], bool], on_wait: Callable[[], None]) -> Claim | None:
-    """A claim of our own; None once there is nothing left to do."""
-    told = False
-    while not is_done():
-        claims = _claims(folder, name)
-        expired = None
-        if claims:
-            if not told and not claims[-1].owner_is_gone:
-                on_wait()
-                told = True
-            expired = _expired(claims[-1], is_done)
-            if expired is None:
-                continue  # released: look again whether it is done
-        mine = _create(folder, name, claims[-1].number + 1 if claims else 0)
-        if mine is None:
+class Queue:
+    """All who want the same thing, seen by one of them."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.me = uuid.uuid4().hex[:12]
+        self.mine: Ticket | None = None
+        self._signs: dict[Ticket, tuple[object, float]] = {}
+        """What was last seen of others, and since when."""
+        self._left = threading.Event()
+        self._alive = threading.Thread(target=self._keep_alive, daemon=True)
+
+    def wait_for_turn(self, is_done: Callable[[], bool], on_wait: Callable[[], None]) -> None:
+        """Return when the thing is ours, or done."""
+        self._alive.start()
+        told = False
+        while not is_done():
+            tickets = self.tickets()
+            mine = self.mine
+            if mine is None or mine not in tickets:  # also if we were taken for dead
+                self._draw()
+                continue
+            ahead = [ticket for ticket in tickets if ticket < mine and ticket.owner != self.me]
+            for ticket in ahead:
+                if self._is_dead(ticket, tickets[ticket]):
+                    self.folder.remove(ticket.file(self.name))
+                elif not told and ticket.number != CHOOSING:
+                    on_wait()
+                    told = True
+            if not ahead:
+                return
             time.sleep(POLL_S)
-        elif expired is not None and claims[-1].touched() != expired:  # others were faster, and have released both
-            mine.path.unlink(missing_ok=True)
-        else:
-            return mine
-    return None
+
+    def leave(self) -> None:
+        """Give the number back."""
+        self._left.set()
+        self._alive.join()
+        if self.mine is not None:
+            self.folder.remove(self.mine.file(self.name))
+
+    def tickets(self) -> Mapping[Ticket, object]:
+        """All that are there, each with what changes when it is written again."""
+        found = {}
+        for entry in self.folder.entries():
+            name, _, rest = entry.base_name.rpartition(".")
+            name, _, number = name.rpartition(".")
+            if name == self.name and number.isdigit():
+                found[Ticket(int(number), rest)] = (entry.mtime_ns, entry.size)
+        return found
+
+    def _draw(self) -> None:
+        choosing = Ticket(CHOOSING, self.me)
+        self._write(choosing)
+        try:
+            taken = max((ticket.number for ticket in self.tickets()), default=CHOOSING)
+            mine = Ticket(taken + 1, self.me)
+            self._write(mine)
+            self.mine = mine
+        finally:
+            self.folder.remove(choosing.file(self.name))
+
+    def _write(self, ticket: Ticket) -> None:
+        owner = {"machine": machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+        self.folder.write(ticket.file(self.name), json.dumps(owner).encode())
+
+    def _is_dead(self, ticket: Ticket, sign: object) -> bool:
+        """Whether its owner surely ended, or gave no sign of life for too long."""
+        last, since = self._signs.get(ticket, (None, 0.0))
+        if sign != last:
+            since = time.monotonic()
+            self._signs[ticket] = (sign, since)
+        return time.monotonic() - since > EXPIRY_S or self._is_gone(ticket)
+
+    def _is_gone(self, ticket: Ticket) -> bool:
+        """Whether it ran on this machine and its process does not any more."""
+        try:
+            owner = json.loads(self.folder.read(ticket.file(self.name)))
+        except (OSError, ValueError):  # just released, or on a disk that is being read while it is written
+            return False
+        if owner["machine"] != machine():
+            return False
+        try:
+            started = psutil.Process(owner["pid"]).create_time()
+        except psutil.NoSuchProcess:
+            return True
+        return abs(started - owner["started"]) > CLOCK_S
+
+    def _keep_alive(self) -> None:
+        while not self._left.wait(TOUCH_S):
+            with suppress(OSError):
+                if self.mine is not None and self.folder.exists(self.mine.file(self.name)):
+                    self._write(self.mine)
 
 
-def _claims(folder: Path, name: str) -> list[Claim]:
-    claims = [Claim(path, int(path.suffix[1:])) for path in folder.glob(f"{name}.*")]
-    return sorted(claims, key=lambda claim: claim.number)
-
-
-def _create(folder: Path, name: str, number: int) -> Claim | None:
-    """The claim of this number, unless another process was faster."""
-    path = folder / f"{name}.{number}"
-    owner = {"machine": _machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+def machine() -> list[str]:
+    """The host and, where there is such a thing, the namespace in which process ids mean something."""
     try:
-        with path.open("x") as stream:
-            stream.write(json.dumps(owner))
-    except FileExistsError:
-        return None
-    return Claim(path, number)
-
-
-def _expired(claim: Claim, is_done: Callable[[], bool]) -> tuple[int, int] | None:
-    """Wait until a claim is released (None), or its owner gave no sign of life for too long (what `touched` says)."""
-    last, since = claim.touched(), time.monotonic()
-    while last is not None and not is_done():
-        if claim.owner_is_gone or time.monotonic() - since > EXPIRY_S:
-            return last
-        time.sleep(POLL_S)
-        if (now := claim.touched()) != last:
-            last, since = now, time.monotonic()
-    return None
-
-
-def _keep_alive(claim: Claim, ended: threading.Event) -> None:
-    while not ended.wait(TOUCH_S):
-        with suppress(OSError):
-            os.utime(claim.path)
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return [socket.gethostname(), namespace]

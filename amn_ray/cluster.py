@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import psutil
 import ray
 from ray.data import DataContext
 
-from amn_ray.errors import RequestError
+from amn_ray.errors import RequestError, told_by_workers
 
 LIGHT_CPUS = 2
 LIGHT_TASK_CPUS = 0.25
@@ -151,6 +152,17 @@ class Cluster:
                 object_store_memory=int(self.config.object_store_gb * 2**30),
                 **common,
             )
+
+    def elsewhere(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """`function(*arguments)` in a process that ends with it: for what would let the driver grow with the data set.
+
+        Raises:
+            RequestError: what the function raised, if it was the user's mistake.
+            RunError: likewise, if the run failed.
+        """
+        self.connect()
+        with told_by_workers():
+            return ray.get(ray.remote(num_cpus=LIGHT_TASK_CPUS, max_calls=1)(function).remote(*arguments))
 
     @property
     def _cpus(self) -> float:

@@ -14,8 +14,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from amn_ray.artifacts import without_secrets
 from amn_ray.checks import check_choice
 from amn_ray.cluster import ClusterConfig
+from amn_ray.data.coco import CocoConfig
 from amn_ray.data.folder import FolderConfig
 from amn_ray.data.shapes import ShapesConfig
 from amn_ray.data.source import DatasetConfig
@@ -164,7 +166,7 @@ def register() -> None:
     store = ConfigStore.instance()
     for job, node in SCHEMAS.items():
         store.store(name=f"{job}_schema", node=node)
-    for name, node in (("shapes", ShapesConfig), ("voc", VocConfig), ("folder", FolderConfig)):
+    for name, node in (("shapes", ShapesConfig), ("voc", VocConfig), ("coco", CocoConfig), ("folder", FolderConfig)):
         store.store(group="schema/dataset", name=name, node=node)
 
 
@@ -192,12 +194,12 @@ def _check(node: Any, path: tuple[str, ...]) -> None:
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dataclasses as one level of dotted keys, for MLflow."""
+    """Dataclasses as one level of dotted keys, as they may be stored: passwords in URLs are left out."""
     result: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
             result |= flat(value, f"{prefix}{item.name}.")
         else:
-            result[f"{prefix}{item.name}"] = value
+            result[f"{prefix}{item.name}"] = without_secrets(value) if isinstance(value, str) else value
     return result

@@ -6,7 +6,6 @@ Ray Data's own row checkpoints, so that a run that died goes on where it was, wi
 
 from __future__ import annotations
 
-import posixpath
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +21,11 @@ from ray.data.checkpoint import CheckpointConfig
 from amn_ray.artifacts import Artifact, Table
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, Share
 from amn_ray.errors import RunError, told_by_workers
-from amn_ray.reporting.console import say
+from amn_ray.reporting.console import say, time_left
 
 PROGRESS = "progress"
+PROGRESS_S = 30
+"""Between two lines about it."""
 BATCH = 16
 """Rows per call of a mapper."""
 
@@ -59,13 +60,13 @@ def map_table(
     """
     cluster.connect()
     table_in, table_out = _table(source), _table(output)
-    expected = table_in.ids()
-    if table_out.all_ids() == expected:  # all was written by a run that died before its manifest
+    before, expected = table_out.count(), table_in.count()
+    if before >= expected:  # all was written by a run that died before its manifest
+        cluster.elsewhere(check_rows, table_in, table_out)
         output[0].remove(PROGRESS)
         return 0
-    before = table_out.count()
     started = time.monotonic()
-    with _row_checkpoints(output[0]), _told_progress(table_out, len(expected), before), told_by_workers():
+    with _row_checkpoints(output[0]), told_progress(output[0].stage, table_out, expected), told_by_workers():
         rows = ray.data.read_parquet(
             table_in.files,
             filesystem=table_in.fs,
@@ -90,14 +91,23 @@ def map_table(
             table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args={"num_cpus": LIGHT_TASK_CPUS}
         )
     seconds = time.monotonic() - started
-    found = table_out.all_ids()
+    cluster.elsewhere(check_rows, table_in, table_out)
+    output[0].remove(PROGRESS)
+    return (expected - before) / seconds
+
+
+def check_rows(source: Table, made: Table) -> None:
+    """Whether every row of one table is in the other, once.
+
+    Raises:
+        RunError: it is not.
+    """
+    expected, found = source.all_ids(), made.all_ids()
     if found != expected:
         raise RunError(
-            f"{table_out.path}: holds {len(found)} rows ({len(set(found))} different), expected {len(expected)}; "
+            f"{made.path}: holds {len(found)} rows ({len(set(found))} different), expected {len(expected)}; "
             "delete this folder and run again"
         )
-    output[0].remove(PROGRESS)
-    return (len(found) - before) / seconds
 
 
 def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:
@@ -110,19 +120,17 @@ def _table(place: tuple[Artifact, str]) -> Table:
 
 
 @contextmanager
-def _told_progress(table: Table, total: int, before: int) -> Iterator[None]:
+def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
     """Say every half minute how many rows are written, and how long the rest will take."""
     ended = threading.Event()
-    started = time.monotonic()
+    started, before = time.monotonic(), table.count()
 
     def tell() -> None:
-        while not ended.wait(30):
+        while not ended.wait(PROGRESS_S):
             done = table.count()
             if before < done < total:
                 speed = (done - before) / (time.monotonic() - started)
-                minutes = (total - done) / speed / 60
-                stage = posixpath.basename(posixpath.dirname(posixpath.dirname(table.path)))
-                say(stage, f"{done}/{total} images, {speed:.1f} images/s, about {minutes:.0f} min left")
+                say(step, f"{done}/{total} images, {speed:.1f} images/s, {time_left((total - done) / speed)} left")
 
     watcher = threading.Thread(target=tell, daemon=True)
     watcher.start()

@@ -20,14 +20,11 @@ from typing import Any, Protocol
 from ray.train import UserCallback
 
 from amn_ray import runs
-from amn_ray.artifacts import Artifact, Store, fingerprint, git_commit
+from amn_ray.artifacts import Artifact, Folder, Store, fingerprint, git_commit
 from amn_ray.claims import claimed
 from amn_ray.cluster import Cluster
 from amn_ray.config import PipelineConfig, flat
-from amn_ray.data.folder import Folder, FolderConfig
-from amn_ray.data.shapes import Shapes, ShapesConfig
-from amn_ray.data.source import DatasetConfig, Source
-from amn_ray.data.voc import Voc, VocConfig
+from amn_ray.data.listing import Summary, list_splits
 from amn_ray.errors import RequestError
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.reporting import console, results
@@ -38,7 +35,6 @@ from amn_ray.stages.cam import stage as cam
 from amn_ray.stages.crf import stage as crf
 from amn_ray.stages.deeplab import stage as deeplab
 from amn_ray.stages.images import stage as images
-from amn_ray.stages.images.config import SplitRequest
 from amn_ray.stages.irn import stage as irn
 from amn_ray.stages.score import stage as score
 from amn_ray.stages.score.config import ScoreConfig
@@ -47,7 +43,6 @@ from amn_ray.training.job import MODEL, Probe
 
 TRAINED = (cam, amn, irn, deeplab)
 """The stages that report epochs."""
-SOURCES: Mapping[type, type] = {ShapesConfig: Shapes, VocConfig: Voc, FolderConfig: Folder}
 SUMMARY = "summary.json"
 _TRAINING = ("loss", "images_per_second")
 METRICS: Mapping[str, Sequence[str]] = {
@@ -63,7 +58,7 @@ METRICS: Mapping[str, Sequence[str]] = {
 """What each step reports besides its seconds; scores only where there is ground truth."""
 
 
-def steps(config: PipelineConfig, splits: Mapping[str, SplitRequest], make: Maker) -> Iterator[str]:
+def steps(config: PipelineConfig, splits: Mapping[str, Summary], make: Maker) -> Iterator[str]:
     """The method: yields the name of each step when it is done."""
     table = make("images", images, splits["train"], {})
     evaluated = {"images": make("images_val", images, splits["val"], {}) if "val" in splits else table}
@@ -117,7 +112,7 @@ def run(config: PipelineConfig) -> dict[str, dict[str, float]]:
     """Run until `config.until`, and tell the summary; see `execute`."""
     finished = execute(config, Cluster(config.cluster))
     console.summary_table(finished.summary)
-    console.where_to_look(finished.folder / SUMMARY, finished.folder / "figures")
+    console.where_to_look(f"{finished.folder.url}/{SUMMARY}", f"{finished.folder.url}/{results.FIGURES}")
     return finished.summary
 
 
@@ -139,7 +134,7 @@ class Watch(Protocol):
 class Finished:
     """A pipeline that ended well."""
 
-    folder: Path
+    folder: Folder
     """Its folder in the store's `runs/`."""
     summary: dict[str, dict[str, float]]
     """{step: {metric: value}}."""
@@ -166,14 +161,13 @@ def execute(
         RequestError: the request cannot be met (checked, as far as it can be, before anything is computed).
         RunError: a stage failed.
     """
-    splits = list_splits(config)
-    for label, count in splits["train"].listing.unknown_classes.items():
+    splits = list_splits(config.dataset)
+    for label, count in splits["train"].unknown_classes.items():
         console.say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
-    check_batches(config, len(splits["train"].listing.records))
+    check_batches(config, splits["train"].rows)
     store = Store.open(config.store)
     identity = fingerprint(dataclasses.replace(config, store=""), [split.identity() for split in splits.values()])
-    folder = runs.folder(store) / identity
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = runs.folder(store).folder(identity)
 
     tracker = Tracker(config.tracking, store)
     tags = {"dataset": config.dataset.name, "git_commit": git_commit()}
@@ -181,7 +175,7 @@ def execute(
     with tracker.run(name or f"pipeline {config.dataset.name}", identity, tags, above) as parent:
         # A parameter never changes, but a store may be moved, or named in another way.
         parent.params({key: value for key, value in flat(config).items() if key != "store"})
-        parent.tags({"store": store.root, "run": identity})
+        parent.tags({"store": store.url, "run": identity})
         make = Maker(store, cluster, tracker, parent, tags, watch)
         for step in steps(config, splits, make):
             if step == config.until:
@@ -195,26 +189,17 @@ def execute(
         )
         if "deeplab" in make.artifacts:
             log_model(make, config)
-        figures = results.draw(make.artifacts, make.manifests, folder / "figures")
-        summary = folder / SUMMARY
-        summary.write_text(json.dumps(make.summary, indent=2))
-        for path in [*figures, summary]:
-            parent.artifact(path)
+        with tempfile.TemporaryDirectory() as drawn:
+            for path in results.draw(make.artifacts, make.manifests, Path(drawn)):
+                folder.folder(results.FIGURES).write(path.name, path.read_bytes())
+                parent.artifact(path)
+            (Path(drawn) / SUMMARY).write_text(json.dumps(make.summary, indent=2))
+            folder.write(SUMMARY, (Path(drawn) / SUMMARY).read_bytes())
+            parent.artifact(Path(drawn) / SUMMARY)
         parent.metrics(
             {f"{step}/{name}": value for step, metrics in make.summary.items() for name, value in metrics.items()}
         )
     return Finished(folder, make.summary)
-
-
-def list_splits(config: PipelineConfig) -> dict[str, SplitRequest]:
-    """The images to train on and, where there are any, to validate on: listed and checked, not yet read.
-
-    Raises:
-        RequestError: the data set's root, lists or labels are wrong.
-    """
-    source = open_source(config.dataset)
-    splits = {name: SplitRequest.of(source, config.dataset, name) for name in ("train", "val")}
-    return {name: split for name, split in splits.items() if name == "train" or split.listing.records}
 
 
 def is_score(metric: str) -> bool:
@@ -222,14 +207,14 @@ def is_score(metric: str) -> bool:
     return metric.partition("/")[2] in {*score.OF_MAPS, *score.OF_MASKS}
 
 
-def check_truth(config: PipelineConfig, splits: Mapping[str, SplitRequest], key: str, metric: str) -> None:
+def check_truth(config: PipelineConfig, splits: Mapping[str, Summary], key: str, metric: str) -> None:
     """Refuse now a score that could not be given at the end.
 
     Raises:
         RequestError: `metric`, which `key` names, needs ground truth, and the images have none.
     """
     split = "val" if metric.startswith("deeplab") and "val" in splits else "train"
-    if is_score(metric) and all(record.mask is None for record in splits[split].listing.records):
+    if is_score(metric) and not splits[split].evaluated:
         raise RequestError(f"{key}={metric}: the {split} images of {config.dataset.name} have no ground truth")
 
 
@@ -263,15 +248,6 @@ def log_model(make: Maker, config: PipelineConfig) -> None:
                 settings = Settings.of(predictions, images, config.crf.deeplab)
                 write_model(Path(folder), settings, predictions.read(MODEL))
                 child.model(make.tracker.uri, Path(folder), config.tracking.register, config.tracking.alias)
-
-
-def open_source(config: DatasetConfig) -> Source:
-    """The source that reads this kind of data set.
-
-    Raises:
-        RequestError: its root or class list is wrong.
-    """
-    return SOURCES[type(config)](config)
 
 
 class Maker:

@@ -77,7 +77,7 @@ def predict(config: PredictConfig) -> None:
     predictions = run.step("deeplab", needed_by="predict")
     settings = Settings.of(predictions, run.artifacts["images"], run.crf)
     source, files = _files(str(config.images))
-    if f"{locate(str(config.out), 'out')[1]}/".startswith(f"{source.root}/"):
+    if f"{locate(str(config.out), 'out')[1]}/".startswith(f"{source.path}/"):
         raise RequestError(f"out={config.out}: lies in images={config.images}, so masks would be taken for images")
     out = Store.open(str(config.out), "out")
     _claim(out, fingerprint(predictions.fingerprint, settings.crf if config.crf else None), config)
@@ -86,7 +86,7 @@ def predict(config: PredictConfig) -> None:
     if len(left) < len(files):
         say("predict", f"{len(files) - len(left)} masks are there already")
     failures = _run(Cluster(config.cluster), left, source, out, settings, predictions, crf=config.crf) if left else {}
-    say("predict", f"{len(files) - len(failures)} masks and overlays in {out.root}")
+    say("predict", f"{len(files) - len(failures)} masks and overlays in {out.path}")
     if failures:
         shown = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())[:SHOWN])
         more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
@@ -101,15 +101,15 @@ def _claim(out: Store, identity: str, config: PredictConfig) -> None:
     Raises:
         RequestError: it holds another network's, or something else.
     """
-    path = posixpath.join(out.root, RECORD)
+    path = posixpath.join(out.path, RECORD)
     content = json.dumps({"predictions": identity}).encode()
     claimed = out.fs.get_file_info(path).type == pa.fs.FileType.File
     if not claimed:  # whatever is there, it is not ours to overwrite
-        refuse_full(out.fs, out.root, overwrite=False, remedy="choose another folder")
+        refuse_full(out.fs, out.path, overwrite=False, remedy="choose another folder")
     elif config.overwrite:
         for folder in (MASKS, OVERLAYS):
-            if out.fs.get_file_info(posixpath.join(out.root, folder)).type == pa.fs.FileType.Directory:
-                out.fs.delete_dir(posixpath.join(out.root, folder))
+            if out.fs.get_file_info(posixpath.join(out.path, folder)).type == pa.fs.FileType.Directory:
+                out.fs.delete_dir(posixpath.join(out.path, folder))
     else:
         with out.fs.open_input_stream(path) as stream:
             if stream.read() != content:
@@ -142,7 +142,7 @@ def _stem(name: str) -> str:
 
 
 def _present(out: Store) -> set[str]:
-    masks = posixpath.join(out.root, "masks")
+    masks = posixpath.join(out.path, "masks")
     found = out.fs.get_file_info(pa.fs.FileSelector(masks, recursive=True, allow_not_found=True))
     return {_stem(posixpath.relpath(item.path, masks)) for item in found if item.path.endswith(".png")}
 
@@ -234,9 +234,9 @@ def _finish(batch: pa.Table, source: Store, out: Store, kernels: KernelConfig | 
             mask_HW = mask_of(image_HWC, _logits_of(row), kernels)
             stem = _stem(row["file"])
             overlay = encode_overlay(image_HWC, mask_HW)
-            write_whole(out.fs, posixpath.join(out.root, OVERLAYS, f"{stem}.jpg"), overlay)
+            write_whole(out.fs, posixpath.join(out.path, OVERLAYS, f"{stem}.jpg"), overlay)
             # The mask comes last: where it is, both are.
-            write_whole(out.fs, posixpath.join(out.root, MASKS, f"{stem}.png"), encode_palette_mask(mask_HW))
+            write_whole(out.fs, posixpath.join(out.path, MASKS, f"{stem}.png"), encode_palette_mask(mask_HW))
     return batch.select(["file", "error"])
 
 
@@ -246,5 +246,5 @@ def _logits_of(row: Mapping[str, Any]) -> np.ndarray:
 
 
 def _read(source: Store, name: str) -> bytes:
-    with source.fs.open_input_stream(posixpath.join(source.root, name)) as stream:
+    with source.fs.open_input_stream(posixpath.join(source.path, name)) as stream:
         return stream.read()

@@ -10,12 +10,9 @@ import json
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import LocalFileSystem
-
-from amn_ray.artifacts import Artifact, Store, write_whole
+from amn_ray.artifacts import Artifact, Folder, Store
 from amn_ray.errors import RequestError
 from amn_ray.stages.crf.config import KernelConfig
 
@@ -27,7 +24,7 @@ _SCORE = "_score"
 class Run:
     """A pipeline that ended well."""
 
-    folder: Path
+    folder: Folder
     artifacts: Mapping[str, Artifact]
     """By step, in the order in which they were made."""
     scores: Mapping[str, Artifact]
@@ -52,13 +49,18 @@ class Run:
         return self.artifacts[name]
 
 
-def folder(store: Store) -> Path:
+def folder(store: Store) -> Folder:
     """Where the records of all runs of a store are."""
-    return Path(store.root) / "runs"
+    return store.folder("runs")
 
 
 def record(
-    folder: Path, *, settings: Mapping[str, Any], artifacts: Mapping[str, Artifact], crf: KernelConfig, mlflow_run: str
+    folder: Folder,
+    *,
+    settings: Mapping[str, Any],
+    artifacts: Mapping[str, Artifact],
+    crf: KernelConfig,
+    mlflow_run: str,
 ) -> None:
     """Write the record of a run that ended."""
     places = {step: f"{artifact.stage}/{artifact.fingerprint}" for step, artifact in artifacts.items()}
@@ -69,7 +71,7 @@ def record(
         "settings": dict(settings),
         "mlflow_run": mlflow_run,
     }
-    write_whole(LocalFileSystem(), str(folder / RECORD), json.dumps(content, indent=2).encode())
+    folder.write(RECORD, json.dumps(content, indent=2).encode())
 
 
 def find(store: Store, name: str | None, step: str) -> Run:
@@ -92,11 +94,12 @@ def every(store: Store) -> list[Run]:
     Raises:
         RequestError: there is none.
     """
-    records = sorted(folder(store).glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    found = [_read(store, path) for path in records if "scores" in json.loads(path.read_text())]
+    records = [(store.fs.get_file_info(run.at(RECORD)).mtime_ns, run) for run in _recorded(store)]
+    ordered = [run for _, run in sorted(records, key=lambda record: record[0], reverse=True)]
+    found = [_read(store, run) for run in ordered if "scores" in json.loads(run.read(RECORD))]
     if not found:
         raise RequestError(
-            f"{folder(store)}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran"
+            f"{folder(store).url}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran"
         )
     return found
 
@@ -108,20 +111,26 @@ def named(store: Store, names: Sequence[str]) -> list[Run]:
         RequestError: one is not there.
     """
     for name in names:
-        if not (folder(store) / name / RECORD).is_file():
-            known = sorted(path.parent.name for path in folder(store).glob(f"*/{RECORD}"))
-            raise RequestError(f"run={name}: not found in {folder(store)}, which holds {', '.join(known) or 'none'}")
-    return [_read(store, folder(store) / name / RECORD) for name in names]
+        if not folder(store).folder(name).exists(RECORD):
+            known = ", ".join(run.name for run in _recorded(store)) or "none"
+            raise RequestError(f"run={name}: not found in {folder(store).url}, which holds {known}")
+    return [_read(store, folder(store).folder(name)) for name in names]
 
 
-def _read(store: Store, path: Path) -> Run:
-    content = json.loads(path.read_text())
+def _recorded(store: Store) -> list[Folder]:
+    """The folders of the runs that ended, by name."""
+    found = [folder(store).folder(entry.base_name) for entry in folder(store).entries()]
+    return [run for run in found if run.exists(RECORD)]
+
+
+def _read(store: Store, run: Folder) -> Run:
+    content = json.loads(run.read(RECORD))
     if "scores" not in content:
         raise RequestError(
-            f"{path}: was written by an older version; give that run's command again, which takes seconds"
+            f"{run.url}/{RECORD}: was written by an older version; give that run's command again, which takes seconds"
         )
     return Run(
-        path.parent,
+        run,
         artifacts={step: _artifact(store, place) for step, place in content["steps"].items()},
         scores={step: _artifact(store, place) for step, place in content["scores"].items()},
         crf=KernelConfig(**content["crf"]),
@@ -132,4 +141,4 @@ def _read(store: Store, path: Path) -> Run:
 
 def _artifact(store: Store, place: str) -> Artifact:
     stage, fingerprint = place.split("/")
-    return Artifact(store.fs, posixpath.join(store.root, place), stage, fingerprint)
+    return Artifact(store.fs, posixpath.join(store.path, place), stage, fingerprint)

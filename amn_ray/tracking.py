@@ -49,7 +49,7 @@ def default_uri(store: Store) -> str:
             "tracking.uri is null, which keeps MLflow's database in the store, but the store is not a local directory; "
             "start `mlflow server` and set tracking.uri=http://host:port"
         )
-    return f"sqlite:///{store.root}/mlflow.db"
+    return f"sqlite:///{store.path}/mlflow.db"
 
 
 class Tracker:
@@ -67,7 +67,7 @@ class Tracker:
                 self.client = MlflowClient(self.uri)
                 experiment = self.client.get_experiment_by_name(config.experiment)
                 if experiment is None:
-                    location = None if config.uri else f"file://{store.root}/mlartifacts"
+                    location = None if config.uri else f"file://{store.path}/mlartifacts"
                     self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
         except (MlflowException, OSError) as error:
             raise RequestError(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import runpy
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +20,8 @@ from PIL import Image
 
 from amn_ray.cluster import Cluster, ClusterConfig
 
+SECRET = "not-to-be-shown-anywhere"
+"""A credential of the object store; no log or record may hold it."""
 ROOT = Path(__file__).parent.parent
 
 
@@ -27,6 +34,33 @@ def cluster() -> Iterator[Cluster]:
     result.connect()
     yield result
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """`s3://tests` on a real S3 server on loopback, with its endpoint and credentials in the environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    secrets = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": SECRET}
+    settings = {**secrets, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_REGION": "us-east-1"}
+    before = dict(os.environ)
+    os.environ |= settings
+    command = [str(Path(sys.executable).parent / "moto_server"), "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+            assert time.monotonic() < deadline, "the S3 server did not start"
+            time.sleep(0.1)
+        boto3.client("s3").create_bucket(Bucket="tests")
+        yield "s3://tests"
+    finally:
+        server.kill()
+        server.wait()
+        for name in settings:
+            os.environ.pop(name)
+        os.environ |= before
 
 
 @pytest.fixture

@@ -13,36 +13,38 @@ from pathlib import Path
 import pytest
 
 from amn_ray import claims
-from amn_ray.artifacts import Store
+from amn_ray.artifacts import Folder, Store
 from amn_ray.claims import claimed
 
 BUILDER = """
 import sys, time
-from pathlib import Path
 from amn_ray.artifacts import Store
 from amn_ray.claims import claimed
-root, name = Path(sys.argv[1]), sys.argv[2]
-made = root / "made"
-with claimed(Store.open(str(root)), "cam-1", is_done=made.exists, on_wait=lambda: print("waits", flush=True)):
-    if not made.exists():
-        with (root / "builders").open("a") as stream:
-            stream.write(name + "\\n")
+store, name = Store.open(sys.argv[1]), sys.argv[2]
+done = lambda: store.exists("made")
+with claimed(store, "cam-1", is_done=done, on_wait=lambda: print("waits", flush=True)):
+    if not done():
+        store.folder("builders").write(name, b"")
         print("builds", flush=True)
         time.sleep(float(sys.argv[3]))
-        made.touch()
+        store.write("made", b"")
 """
 
 
-def builder(root: Path, name: str, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", BUILDER, str(root), name, str(seconds)]
+def builder(url: str, name: str, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", BUILDER, url, name, str(seconds)]
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+
+
+def builders(store: Folder) -> list[str]:
+    return [entry.base_name for entry in store.folder("builders").entries()]
 
 
 def write_claim(root: Path, **owner: object) -> Path:
     folder = root / "claims"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "cam-1.0"
-    path.write_text(json.dumps({"machine": claims._machine(), "pid": os.getpid(), "started": 0, **owner}))
+    path = folder / "cam-1.1.another"
+    path.write_text(json.dumps({"machine": claims.machine(), "pid": os.getpid(), "started": 0, **owner}))
     return path
 
 
@@ -53,20 +55,23 @@ def acquire(root: Path) -> bool:
         return not waited
 
 
-def test_of_four_processes_one_builds_and_the_others_wait_for_it(tmp_path: Path) -> None:
-    processes = [builder(tmp_path, str(number), 1.5) for number in range(4)]
+@pytest.mark.parametrize("kind", ["directory", "s3"])
+def test_of_four_processes_one_builds_and_the_others_wait_for_it(tmp_path: Path, bucket: str, kind: str) -> None:
+    url = str(tmp_path) if kind == "directory" else f"{bucket}/claims-test"
+    processes = [builder(url, str(number), 1.5) for number in range(4)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]
+    store = Store.open(url)
     assert [process.returncode for process in processes] == [0] * 4
-    assert len((tmp_path / "builders").read_text().split()) == 1
+    assert len(builders(store)) == 1
     assert sum("builds" in output for output in outputs) == 1
-    assert not list((tmp_path / "claims").iterdir()), "released"
+    assert not store.folder("claims").entries(), "released"
 
 
 def test_a_builder_killed_with_9_is_replaced_at_once(tmp_path: Path) -> None:
-    first = builder(tmp_path, "first", 60)
+    first = builder(str(tmp_path), "first", 60)
     assert first.stdout is not None
     assert first.stdout.readline() == "builds\n"
-    second = builder(tmp_path, "second", 0)
+    second = builder(str(tmp_path), "second", 0)
     assert second.stdout is not None
     assert second.stdout.readline() == "waits\n"
     first.kill()
@@ -74,7 +79,7 @@ def test_a_builder_killed_with_9_is_replaced_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
     assert "builds" in second.communicate(timeout=60)[0]
     assert time.monotonic() - started < claims.EXPIRY_S / 4
-    assert (tmp_path / "builders").read_text().split() == ["first", "second"]
+    assert builders(Store.open(str(tmp_path))) == ["first", "second"]
 
 
 def test_a_claim_of_a_process_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
@@ -103,25 +108,41 @@ def test_a_claim_of_another_machine_expires_without_a_sign_of_life(
     owner.join()
 
 
-def test_who_takes_over_too_late_gives_way_to_the_new_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between “0 has expired” and “1 is mine” others may have taken over, ended, and released both numbers."""
-    path = write_claim(tmp_path, started=12345.0)
-    create, looked = claims._create, []
-
-    def slow(folder: Path, name: str, number: int) -> claims.Claim | None:
-        if number == 1 and len(looked) <= 3:
-            path.unlink()
-            create(folder, name, 0)  # a new owner, alive
-        return create(folder, name, number)
-
-    def is_done() -> bool:
-        looked.append(sorted(item.name for item in path.parent.iterdir()))
-        return len(looked) > 6
-
-    monkeypatch.setattr(claims, "_create", slow)
+def test_nobody_begins_while_another_is_choosing_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have looked at the numbers before ours was there, and then be about to take a smaller one."""
     monkeypatch.setattr(claims, "POLL_S", 0.01)
-    assert claims._acquire(path.parent, "cam-1", is_done, lambda: None) is None
-    assert looked[-1] == ["cam-1.0"], "only the new owner's claim is left"
+    path = write_claim(tmp_path, machine=["elsewhere", ""]).rename(tmp_path / "claims" / "cam-1.0.another")
+    began = threading.Event()
+
+    def want() -> None:
+        with claimed(Store.open(str(tmp_path)), "cam-1", is_done=lambda: False, on_wait=lambda: None):
+            began.set()
+
+    waiting = threading.Thread(target=want)
+    waiting.start()
+    assert not began.wait(0.5)
+    path.unlink()
+    assert began.wait(5)
+    waiting.join()
+
+
+def test_an_owner_that_was_taken_for_dead_while_it_waited_draws_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "POLL_S", 0.01)
+    path = write_claim(tmp_path, machine=["elsewhere", ""])
+    queue = claims.Queue(Store.open(str(tmp_path)).folder("claims"), "cam-1")
+    waiting = threading.Thread(target=queue.wait_for_turn, args=(lambda: False, lambda: None))
+    waiting.start()
+    while len(list(path.parent.iterdir())) < 2:
+        time.sleep(0.01)
+    next(other for other in path.parent.iterdir() if other != path).unlink()
+    time.sleep(0.1)
+    path.unlink()
+    waiting.join(5)
+    assert len(queue.tickets()) == 1
+    queue.leave()
+    assert not queue.tickets()
 
 
 def test_a_builder_that_fails_leaves_no_claim(tmp_path: Path) -> None:
@@ -136,4 +157,4 @@ def test_a_builder_that_fails_leaves_no_claim(tmp_path: Path) -> None:
 
 def test_what_is_done_needs_no_claim(tmp_path: Path) -> None:
     with claimed(Store.open(str(tmp_path)), "cam-1", is_done=lambda: True, on_wait=lambda: None):
-        assert not list((tmp_path / "claims").iterdir())
+        assert not (tmp_path / "claims").exists()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,19 +42,20 @@ class Folder:
         root = Path(config.root).expanduser().resolve()  # workers may have another working directory
         self.root = existing(root, "a folder with images/ and labels.csv", "correct dataset.root")
         self._table = existing(self.root / "labels.csv", "the image labels", "see README, Own data")
-        try:
-            self._rows = list(self._read())
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise RequestError(f"{self._table}: cannot be read ({error}); save it as CSV in UTF-8") from error
-        self.classes = config.classes or sorted({name for _, names, _ in self._rows for name in names})
-        if not self.classes:
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """See Source."""
+        found = self.config.classes or sorted({name for _, names, _ in self._rows() for name in names})
+        if not found:
             raise RequestError(f"{self._table}: names no class at all; fill the column `labels`")
+        return found
 
     def listing(self, split: str) -> Listing:
         """See Source; an image with a file in masks/ is evaluated."""
         label = label_of(self.classes)
         records = []
-        for image, names, row_split in self._rows:
+        for image, names, row_split in self._rows():
             wrong = [name for name in names if name not in label]
             if wrong:
                 raise RequestError(
@@ -85,6 +87,13 @@ class Folder:
         """See Source."""
         mask = decode_mask(Path(record.mask).read_bytes()) if record.mask else None
         return Path(record.image).read_bytes(), mask
+
+    def _rows(self) -> Iterator[tuple[str, list[str], str]]:
+        """(image, class names, split) of every line."""
+        try:
+            yield from self._read()
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise RequestError(f"{self._table}: cannot be read ({error}); save it as CSV in UTF-8") from error
 
     def _read(self) -> Iterator[tuple[str, list[str], str]]:
         with self._table.open(newline="", encoding="utf-8-sig") as stream:

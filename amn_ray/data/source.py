@@ -52,7 +52,9 @@ class Record:
     image: str
     """Where the encoded image is (a path; empty for drawn images)."""
     mask: str | None = None
-    """Where its ground truth is (a path; empty for drawn images); None where the image is not evaluated."""
+    """Where its ground truth is (a path; empty where `load` draws it); None where the image is not evaluated."""
+    annotations: str = ""
+    """What the ground truth is drawn from, if it is not in a file (COCO: JSON)."""
 
 
 @dataclass
@@ -65,9 +67,15 @@ class Listing:
 
 
 class Source(Protocol):
-    """A data set. Listing is cheap and checks names; loading decodes and checks pixels."""
+    """A data set. Listing is cheap and checks names; loading decodes and checks pixels.
 
-    classes: list[str]
+    Itself it is small, whatever it lists: it travels to workers.
+    """
+
+    @property
+    def classes(self) -> list[str]:
+        """Foreground class names in the order of their labels 1…N."""
+        ...
 
     def listing(self, split: str) -> Listing:
         """The records of `train` or `val`, ordered.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +14,13 @@ console = Console(soft_wrap=True, highlight=False)
 def say(step: str, text: str) -> None:
     """One line of progress."""
     console.print(f"{step:>9}  {text}", markup=False)
+
+
+def time_left(seconds: float) -> str:
+    """`about 40 s`, `about 12 min`, `about 3.5 h`."""
+    if seconds < 100:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 100 * 60 else f"about {seconds / 3600:.1f} h"
 
 
 COLUMNS: Sequence[tuple[str, str, float, str]] = (
@@ -44,10 +50,10 @@ def _cell(value: float | None, scale: float, form: str) -> str:
     return "–" if value is None else form.format(value * scale)
 
 
-def where_to_look(summary: Path, figures: Path) -> None:
+def where_to_look(summary: str, figures: str) -> None:
     """Paths of the results."""
-    say("summary", str(summary))
-    say("figures", str(figures))
+    say("summary", summary)
+    say("figures", figures)
     say("runs", "make mlflow")
 
 

@@ -40,12 +40,14 @@ def threshold_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], path: 
     return _save(figure, path)
 
 
-def best_threshold_histogram(best_taus: Mapping[str, Sequence[float]], path: Path) -> Path:
-    """How many images are segmented best at which τ (paper Figure 1a)."""
+def best_threshold_histogram(best_taus: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> Path:
+    """How many images are segmented best at which τ (paper Figure 1a): τ and numbers of images."""
     figure, axes = plt.subplots(figsize=(6, 4))
     bins = np.linspace(0, 1, 26)
-    for name, values in best_taus.items():
-        axes.hist(values, bins=list(bins), histtype="step", linewidth=1.8, label=f"{name} (std {np.std(values):.2f})")
+    for name, (taus, images) in best_taus.items():
+        std = float(np.sqrt(np.cov(taus, fweights=images, ddof=0))) if images.sum() else 0.0
+        label = f"{name} (std {std:.2f})"
+        axes.hist(taus, bins=list(bins), weights=images, histtype="step", linewidth=1.8, label=label)
     axes.set(xlabel="best threshold τ of an image", ylabel="images", xlim=(0, 1), title="Per-image best threshold")
     axes.legend()
     return _save(figure, path)

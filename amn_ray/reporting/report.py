@@ -7,7 +7,7 @@ of different data sets never share a table.
 from __future__ import annotations
 
 import base64
-import shutil
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +20,20 @@ import numpy as np
 import pandas as pd
 
 from amn_ray import runs
-from amn_ray.artifacts import Store
+from amn_ray.artifacts import Folder, Store
 from amn_ray.errors import RequestError
 from amn_ray.evaluation.bootstrap import counts_by_label, mean_std, paired_difference
 from amn_ray.evaluation.selection import report_ids
-from amn_ray.reporting import figures, paper
+from amn_ray.reporting import figures, paper, results
 from amn_ray.reporting.config import ReportConfig
 from amn_ray.reporting.console import say, written
 from amn_ray.runs import Run
 from amn_ray.stages.score.stage import scored
-from amn_ray.tracking import RunStates
+from amn_ray.tracking import RunStates, default_uri
 
 NOT_RUN = "not run"
+TRIALS = "trials.csv"
+EXAMPLES = "examples.png"
 MAPS = ("cam", "amn")
 STEPS = ("cam", "seed", "amn", "amn_seed", "irn", "deeplab", "deeplab_crf")
 NO_RESULT = ("store", "until", "seed")
@@ -139,7 +141,7 @@ def report(config: ReportConfig) -> Path:
     for identity, members in by_data.items():
         name = members[0].settings["dataset.name"]
         title = name if names[name] == 1 else f"{name} (images/{identity})"
-        sections.append(_data_section(title, members, pictures))
+        sections.append(_data_section(store, title, members, pictures))
     sections += [_study_section(store, folder, pictures) for folder in studies]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("amn_ray.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -152,22 +154,23 @@ def report(config: ReportConfig) -> Path:
     return out
 
 
-def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[Path]]:
+def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[Folder]]:
     """The runs, and the folders of the studies."""
-    home = Path(store.root) / "studies"
-    finished = sorted(path.parent for path in home.glob("*/trials.csv"))
+    home = store.folder("studies")
+    found = [home.folder(entry.base_name) for entry in home.entries()]
+    finished = [folder for folder in found if folder.exists(TRIALS)]
     if names is None:
         return runs.every(store), finished
     studies = [folder for folder in finished if folder.name in names]
     known = [name for name in names if name not in {folder.name for folder in studies}]
     for name in known:
-        if not (runs.folder(store) / name).is_dir():
+        if not runs.folder(store).exists(name):
             raise RequestError(
-                f"runs={name}: neither a run in {runs.folder(store)} nor a study in {home}; name folders of these two, "
-                "or none for all runs"
+                f"runs={name}: neither a run in {runs.folder(store).url} nor a study in {home.url}; name folders of "
+                "these, or none for all runs"
             )
     for folder in studies:
-        known += pd.read_csv(folder / "trials.csv")["run"].dropna().tolist()
+        known += _frame(folder, TRIALS)["run"].dropna().tolist()
     if not known and not studies:
         raise RequestError("runs=[]: names no run; leave it out for all runs")
     return runs.named(store, list(dict.fromkeys(known))), studies
@@ -237,7 +240,7 @@ def _score(variant: Variant | None, step: str, metric: str = "miou") -> str:
 # --- the sections -----------------------------------------------------------------------------------------------------
 
 
-def _data_section(title: str, members: Sequence[Run], pictures: Path) -> Section:
+def _data_section(store: Store, title: str, members: Sequence[Run], pictures: Path) -> Section:
     variants = variants_of(members)
     reference = variants[0]
     name = members[0].settings["dataset.name"]
@@ -257,7 +260,7 @@ def _data_section(title: str, members: Sequence[Run], pictures: Path) -> Section
         _all_table(variants),
         *_different_table(variants),
         _cost_table(variants),
-        _run_table(variants),
+        _run_table(store, variants),
     ]
     return Section(f"Data set: {title}", text, parts)
 
@@ -354,15 +357,7 @@ def _figures(variants: Sequence[Variant], title: str, pictures: Path) -> list[Fi
     present = [(name, variant, step) for name, variant, step in sources if variant and variant.manifests[step]]
     made = []
     if present:
-        taus = {
-            name: [
-                tau
-                for run in variant.holding(step, score=True).values()
-                for tau in run.scores[step].table("images").column("best_tau").values()
-                if tau is not None
-            ]
-            for name, variant, step in present
-        }
+        taus = {name: results.best_taus(variant.manifests[step].values()) for name, variant, step in present}
         curves = {name: _mean_curve(variant.manifests[step]) for name, variant, step in present}
         seeds = ", ".join(f"{name} {len(variant.manifests[step])}" for name, variant, step in present)
         made += [
@@ -378,9 +373,9 @@ def _figures(variants: Sequence[Variant], title: str, pictures: Path) -> list[Fi
             ),
         ]
     furthest = max((run for same in reference.runs.values() for run in same), key=lambda run: len(run.artifacts))
-    source = furthest.folder / "figures" / "examples.png"
-    if source.is_file():
-        copied = Path(shutil.copy(source, pictures / f"{stem}_examples.png"))
+    source = furthest.folder.folder(results.FIGURES)
+    if source.exists(EXAMPLES):
+        copied = _copy(source, EXAMPLES, pictures / f"{stem}_examples.png")
         note = f"Run {furthest.folder.name}, seed {furthest.settings['seed']}."
         made.insert(1, Figure("Figure 5: examples", copied, note))
     return made
@@ -511,13 +506,22 @@ def _cost_table(variants: Sequence[Variant]) -> Table:
     )
 
 
-def _run_table(variants: Sequence[Variant]) -> Table:
+def _frame(folder: Folder, name: str) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(folder.read(name)))
+
+
+def _copy(folder: Folder, name: str, path: Path) -> Path:
+    path.write_bytes(folder.read(name))
+    return path
+
+
+def _run_table(store: Store, variants: Sequence[Variant]) -> Table:
     rows = []
     known: dict[str, RunStates] = {}
     for variant in variants:
         for seed, same in sorted(variant.runs.items()):
             for run in same:
-                uri = run.settings["tracking.uri"] or f"sqlite:///{run.folder.parent.parent}/mlflow.db"
+                uri = run.settings["tracking.uri"] or default_uri(store)
                 state = known.setdefault(uri, RunStates(uri)).of(run.mlflow_run)
                 rows.append((variant.label, str(seed), list(run.artifacts)[-1], run.folder.name, state))
     return Table("Runs", ("variant", "seed", "last step", "folder in runs/", "MLflow"), rows)
@@ -537,9 +541,9 @@ def _study_differences(store: Store, trials: pd.DataFrame, ordered: Sequence[str
     ]
 
 
-def _study_section(store: Store, folder: Path, pictures: Path) -> Section:
+def _study_section(store: Store, folder: Folder, pictures: Path) -> Section:
     """A study as it was written by its sweep."""
-    trials, settings = pd.read_csv(folder / "trials.csv"), pd.read_csv(folder / "settings.csv")
+    trials, settings = _frame(folder, TRIALS), _frame(folder, "settings.csv")
     counts = Counter(trials["state"])
     text = [", ".join(f"{number} {state}" for state, number in counts.items()) + f" ({len(trials)} trials)."]
     for _, trial in trials[trials["state"] == "failed"].iterrows():
@@ -555,7 +559,6 @@ def _study_section(store: Store, folder: Path, pictures: Path) -> Section:
     compared = _study_differences(store, trials, list(settings["setting"]), metrics[0].partition("/")[0])
     if compared:
         parts.append(Table("The best setting against the others", DIFFERENCE, compared, DIFFERENCE_NOTE))
-    picture = folder / "study.png"
-    if picture.is_file():
-        parts.append(Figure("All trials", Path(shutil.copy(picture, pictures / f"{folder.name}.png"))))
+    if folder.exists("study.png"):
+        parts.append(Figure("All trials", _copy(folder, "study.png", pictures / f"{folder.name}.png")))
     return Section(f"Study: {folder.name}", text, parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from amn_ray.data.images import decode_image, decode_mask
 from amn_ray.nn.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.reporting import figures
 
-EXAMPLES = 6
+FIGURES = "figures"
+"""Their folder in a run's."""
 MAPS = ("cam", "amn")
 TRAIN_STEPS = ("cam", "seed", "amn", "amn_seed", "irn")
 VAL_STEPS = ("deeplab", "deeplab_crf")
@@ -38,7 +39,7 @@ def draw(artifacts: Mapping[str, Artifact], manifests: Mapping[str, dict[str, An
     curves = {step: scores[step]["curve"] for step in MAPS if step in scores}
     drawn = []
     if curves:
-        taus = {step: _best_taus(artifacts[f"{step}_score"]) for step in curves}
+        taus = {step: best_taus([scores[step]]) for step in curves}
         drawn += [
             figures.threshold_curves(curves, folder / "miou_by_threshold.png"),
             figures.best_threshold_histogram(taus, folder / "best_threshold.png"),
@@ -60,14 +61,18 @@ def draw(artifacts: Mapping[str, Artifact], manifests: Mapping[str, dict[str, An
     for name, images, candidates in panels:
         steps = [step for step in candidates if step in scores]
         if steps:
-            ids = _examples(artifacts[f"{steps[0]}_score"])
-            rows = [_example(image_id, images, {step: artifacts[step] for step in steps}, scores) for image_id in ids]
+            made = {step: artifacts[step] for step in steps}
+            rows = [_example(image_id, images, made, scores) for image_id in scores[steps[0]]["examples"]]
             drawn.append(figures.example_panel(rows, folder / f"{name}.png"))
     return drawn
 
 
-def _best_taus(score: Artifact) -> list[float]:
-    return [tau for tau in score.table("images").column("best_tau").values() if tau is not None]
+def best_taus(manifests: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """τ, and the number of images (of all manifests together) that are segmented best there."""
+    found = [manifest["best_taus"] for manifest in manifests]
+    taus, places = np.unique(np.concatenate([part["tau"] for part in found]), return_inverse=True)
+    images = np.bincount(places, np.concatenate([part["images"] for part in found]), len(taus))
+    return taus, images.astype(int)
 
 
 def _curve_table(curve: Mapping[str, Sequence[float]], path: Path) -> Path:
@@ -85,17 +90,11 @@ def _class_table(tables: Mapping[str, Mapping[str, float | None]], path: Path) -
     return path
 
 
-def _examples(score: Artifact) -> list[str]:
-    """A fixed choice of scored images, spread evenly over the split."""
-    scored = [image_id for image_id, truth in score.table("images").column("truth").items() if truth is not None]
-    return [scored[i] for i in np.linspace(0, len(scored) - 1, min(EXAMPLES, len(scored))).astype(int)]
-
-
 def _example(
     image_id: str, images: Artifact, made: Mapping[str, Artifact], scores: Mapping[str, dict[str, Any]]
 ) -> dict[str, figures.Picture]:
     """The image after each step; maps also cut at their default τ."""
-    row = images.table("rows").take([image_id], ["image", "mask"])[0]
+    row = images.table("rows").find([image_id], ["image", "mask"])[0]
     image_HWC = decode_image(row["image"])
     size = image_HWC.shape[:2]
     pictures = {
@@ -104,7 +103,7 @@ def _example(
     }
     for step, artifact in made.items():
         if step in MAPS:
-            stored = artifact.table("maps").take([image_id], MAP_COLUMNS)[0]
+            stored = artifact.table("maps").find([image_id], MAP_COLUMNS)[0]
             maps_KHW = pixel_maps(stored, *size)
             heat = maps_KHW.max(0) if len(maps_KHW) else np.zeros(size, np.float32)
             pictures[step] = figures.Picture(image_HWC, heat=heat)
@@ -114,6 +113,6 @@ def _example(
                 image_HWC, labels[hard_labels(maps_KHW, threshold)]
             )
         else:
-            mask = artifact.table("masks").take([image_id], ["mask"])[0]["mask"]
+            mask = artifact.table("masks").find([image_id], ["mask"])[0]["mask"]
             pictures[step] = figures.Picture(image_HWC, decode_mask(mask))
     return pictures

@@ -68,7 +68,7 @@ def train(
         )
     if feed.steps_per_epoch == 0:
         raise RequestError(
-            f"{output.stage}.batch_size={feed.batch_size}: the data set has only {len(feed.ids)} images and "
+            f"{output.stage}.batch_size={feed.batch_size}: the data set has fewer images and "
             "incomplete batches are dropped; lower the batch size"
         )
     job = Job(

@@ -39,7 +39,8 @@ class Feed:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.ids) // self.batch_size
+        artifact, table, _ = self.sources[0]
+        return artifact.table(table).count() // self.batch_size
 
     def dataset(self, start_epoch: int, num_steps: int, num_workers: int) -> ray.data.Dataset:
         """The examples from `start_epoch` to step `num_steps`, in order, one block per worker and step."""

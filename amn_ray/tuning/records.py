@@ -10,12 +10,9 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import LocalFileSystem
-
-from amn_ray.artifacts import fingerprint, write_whole
+from amn_ray.artifacts import Folder, fingerprint
 from amn_ray.tuning.study import Trial
 
 STATES = ("finished", "stopped", "failed")
@@ -57,12 +54,12 @@ class Record:
 class Records:
     """The records of a study, in a folder that its trials can write to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Folder) -> None:
         self.folder = folder
 
     def begin(self, trial: Trial, chosen: Mapping[str, Any]) -> None:
         """A trial starts; one that was finished or stopped before counts once more."""
-        before = self.of(trial) if self._path(trial).exists() else None
+        before = self.of(trial) if self.folder.exists(_name(trial)) else None
         repeats = 1 if before is None else before.repeats + (before.state in ("finished", "stopped"))
         self._write(
             Record(
@@ -77,16 +74,18 @@ class Records:
 
     def of(self, trial: Trial) -> Record:
         """The record of a trial that has begun."""
-        return Record(**json.loads(self._path(trial).read_text()))
+        return Record(**json.loads(self.folder.read(_name(trial))))
 
     def all(self) -> list[Record]:
         """In the order in which they started."""
-        found = [Record(**json.loads(path.read_text())) for path in self.folder.glob("*.json")]
+        names = [entry.base_name for entry in self.folder.entries() if entry.base_name.endswith(".json")]
+        found = [Record(**json.loads(self.folder.read(name))) for name in names]
         return sorted(found, key=lambda record: record.started)
 
     def _write(self, record: Record) -> None:
         content = json.dumps(dataclasses.asdict(record), indent=2).encode()
-        write_whole(LocalFileSystem(), str(self._path(record.trial)), content)
+        self.folder.write(_name(record.trial), content)
 
-    def _path(self, trial: Trial) -> Path:
-        return self.folder / f"{fingerprint(trial.label)}.json"
+
+def _name(trial: Trial) -> str:
+    return f"{fingerprint(trial.label)}.json"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from amn_ray.artifacts import Folder
 from amn_ray.evaluation.bootstrap import mean_std
 from amn_ray.reporting import figures
 from amn_ray.reporting.console import console, say, scale_of, written
@@ -39,7 +40,7 @@ class StudyResult:
 
 
 def write(rows: Sequence[Record], study: StudyConfig, folder: Path) -> StudyResult:
-    """Trials and settings as CSV and Parquet, and a picture."""
+    """Trials and settings as CSV and Parquet, and a picture, into a local folder."""
     trials = pd.DataFrame([_line(row) for row in rows])
     table = by_setting(rows, study)
     files = []
@@ -109,7 +110,7 @@ def draw(rows: Sequence[Record], study: StudyConfig, path: Path) -> Path:
     return figures.settings_scatter(samples, log, study.metric, study.question, path)
 
 
-def tell(result: StudyResult, study: StudyConfig, folder: Path) -> None:
+def tell(result: StudyResult, study: StudyConfig, folder: Folder) -> None:
     """The last thing a study prints."""
     title = f"{study.question or study.name}  (ranked by {study.metric}; mean ± std over seeds)"
     table = Table(title=escape(title))
@@ -126,4 +127,4 @@ def tell(result: StudyResult, study: StudyConfig, folder: Path) -> None:
             say("stopped", f"{row.trial.label} after epoch {row.epoch}, at a mIoU of {100 * (row.objective or 0):.1f}")
         elif row.state == "failed":
             say("failed", f"{row.trial.label}: {row.error}")
-    say("results", str(folder))
+    say("results", folder.url)

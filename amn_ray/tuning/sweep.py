@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,10 +26,11 @@ from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 from amn_ray import config, pipeline
-from amn_ray.artifacts import Store, fingerprint, git_commit
+from amn_ray.artifacts import Folder, Store, fingerprint, git_commit, locate
 from amn_ray.claims import claimed
 from amn_ray.cluster import Cluster, ClusterConfig
 from amn_ray.config import GROUPS, PipelineConfig, SweepConfig, TrackingConfig, flat
+from amn_ray.data.listing import Summary, list_splits
 from amn_ray.errors import RequestError, RunError
 from amn_ray.reporting.console import say
 from amn_ray.tracking import Tracker
@@ -55,7 +56,7 @@ class Plan:
     seed: int
     tracking: TrackingConfig
     store: str
-    folder: Path
+    folder: Folder
     """Of the study."""
     directory: str
     """Where relative paths of the user begin."""
@@ -65,7 +66,7 @@ class Plan:
 
     @property
     def records(self) -> Records:
-        return Records(self.folder / "trials")
+        return Records(self.folder.folder("trials"))
 
     @property
     def total(self) -> int:
@@ -104,8 +105,6 @@ def sweep(
     """
     plan = make_plan(settings, given, compose)
     store = Store.open(settings.store)
-    if not store.is_local:
-        raise RequestError(f"store={settings.store}: a study needs a directory, which all nodes share")
     tracker = Tracker(settings.tracking, store)
     name = plan.folder.name
     with (
@@ -115,7 +114,7 @@ def sweep(
         tracker.run(f"study {settings.study.name}", name, {"git_commit": git_commit()}) as parent,
     ):
         parent.params(_described(settings))
-        parent.tags({"study": name, "question": settings.study.question, "store": store.root})
+        parent.tags({"study": name, "question": settings.study.question, "store": store.url})
         plan = dataclasses.replace(plan, run_id=parent.run_id)
         again = ("running", "failed") if settings.retry_failed else ("running",)
         known = [record for record in plan.records.all() if record.state not in again]
@@ -132,9 +131,11 @@ def sweep(
             tracker.end_running(parent.run_id)
             if stopped := [record.trial.label for record in plan.records.all() if record.state == "stopped"]:
                 tracker.end_running(parent.run_id, stopped)
-        result = results.write(_ordered(plan), settings.study, plan.folder)
-        for path in result.files:
-            parent.artifact(path)
+        with tempfile.TemporaryDirectory() as drawn:
+            result = results.write(_ordered(plan), settings.study, Path(drawn))
+            for path in result.files:
+                plan.folder.write(path.name, path.read_bytes())
+                parent.artifact(path)
         parent.metrics(result.metrics)
     results.tell(result, settings.study, plan.folder)
     if result.failed:
@@ -164,7 +165,7 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
     composed: dict[str, DictConfig] = {}
     reported: set[str] = set()
     parts: list[Any] = []
-    splits: dict[str, dict[str, Any]] = {}
+    splits: dict[str, dict[str, Summary]] = {}
     for trial in trials or study.corners(asked, seed):
         try:
             composed[trial.label] = compose(trial.overrides)
@@ -173,8 +174,8 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
             _check_metric("study.metric", asked.metric, known)
             data = fingerprint(pipe.dataset)
             if data not in splits:
-                splits[data] = pipeline.list_splits(pipe)
-            pipeline.check_batches(pipe, len(splits[data]["train"].listing.records))
+                splits[data] = list_splits(pipe.dataset)
+            pipeline.check_batches(pipe, splits[data]["train"].rows)
             pipeline.check_truth(pipe, splits[data], "study.metric", asked.metric)
         except RequestError as error:
             raise RequestError(f"trial {trial.label!r} of the study: {error}") from error
@@ -189,7 +190,6 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
         _check_metric("study.columns", column, reported)
     searched = [asked.search, asked.space, asked.num_trials, asked.metric, asked.mode, asked.asha]
     identity = fingerprint(settings.seeds, *searched, *parts)
-    root = Path(settings.store).expanduser().resolve()
     return Plan(
         study=asked,
         trials=trials,
@@ -197,7 +197,7 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
         seed=seed,
         tracking=settings.tracking,
         store=settings.store,
-        folder=root / "studies" / f"{asked.name}-{identity}",
+        folder=Folder(*locate(settings.store)).folder("studies", f"{asked.name}-{identity}"),
         directory=os.getcwd(),
     )
 
@@ -239,7 +239,7 @@ def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables come even with verbose=0
     labels = {record.trial.label for record in known}
     pending = [number for number, trial in enumerate(plan.trials) if trial.label not in labels]
-    shutil.rmtree(plan.folder / "tune", ignore_errors=True)  # of the last time; all that counts is in the records
+    plan.folder.remove("tune")  # of the last time; all that counts is in the records
     tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, plan=plan), _resources(settings)),
         param_space={TRIAL: tune.grid_search(pending)} if plan.trials else {},
@@ -253,7 +253,11 @@ def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=str(plan.folder), verbose=0, callbacks=[Progress(plan), JsonLoggerCallback()]
+            name="tune",
+            storage_path=plan.folder.path,
+            storage_filesystem=plan.folder.fs,
+            verbose=0,
+            callbacks=[Progress(plan), JsonLoggerCallback()],
         ),
     ).fit()
 

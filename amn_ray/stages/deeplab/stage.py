@@ -42,7 +42,9 @@ def run(
 
     images, masks, evaluated = inputs["images"], inputs["masks"], inputs["evaluated"]
     classes = images.manifest()["classes"]
-    missing = missing_classes(masks, classes)
+    missing = cluster.elsewhere(missing_classes, masks, classes)
+    if missing:
+        say(NAME, f"warning: no pseudo-mask holds {', '.join(missing)}; the network cannot learn it")
     history = train(
         _train_worker,
         config,
@@ -71,10 +73,7 @@ def missing_classes(masks: Artifact, classes: Sequence[str]) -> list[str]:
             f"{masks.stage}/{masks.fingerprint}: its pseudo-masks are undefined ({IGNORE}) everywhere, so there is "
             "nothing to train on; look at its figures, and lower crf.*.conf_fg or raise crf.*.conf_bg"
         )
-    missing = [name for label, name in enumerate(["background", *classes]) if label not in present]
-    if missing:
-        say(NAME, f"warning: no pseudo-mask holds {', '.join(missing)}; the network cannot learn it")
-    return missing
+    return [name for label, name in enumerate(["background", *classes]) if label not in present]
 
 
 def _train_worker(settings: dict) -> None:

@@ -52,7 +52,7 @@ def run(
     share = cluster.map_share()
     settings = {"config": config, "weights": output, "maps": maps, "threads": share.threads}
     speed = map_table(cluster, (images, "rows"), COLUMNS, MakePseudoMask, settings, (output, TABLE), share=share)
-    _store_displacement_mean(output)
+    cluster.elsewhere(_store_displacement_mean, output)
     metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
     return {"rows": images.manifest()["rows"], "history": history, "metrics": metrics}
 

@@ -22,8 +22,10 @@ from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.stages.score.infer import COLUMNS, ScoreMaps, ScoreMasks, counts_of
 
 NAME = "score"
-VERSION = 4
+VERSION = 5
 TABLE = "images"
+EXAMPLES = 6
+"""Images that figures show."""
 _OF_ALL = ("miou", "false_positive", "false_negative", "precision", "recall", "selection_miou", "report_miou")
 OF_MAPS = (*_OF_ALL, "best_miou", "best_tau", "tau_width", "tau_width_1", "selection_tau")
 """The metrics of maps."""
@@ -47,10 +49,12 @@ def run(
         else (ScoreMasks, {"masks": inputs["masks"], "num_classes": len(classes)})
     )
     map_table(cluster, (images, "rows"), COLUMNS, mapper, settings, (output, TABLE), share=None)
-    rows = images.manifest()["rows"]
-    if config is not None and grid is not None:
-        return {"rows": rows} | _of_maps(output, config, grid, classes)
-    return {"rows": rows} | _of_masks(output, classes)
+    counted = (
+        cluster.elsewhere(_of_maps, output, config, grid, classes)
+        if config is not None
+        else cluster.elsewhere(_of_masks, output, classes)
+    )
+    return {"rows": images.manifest()["rows"]} | counted
 
 
 def _grid(config: ScoreConfig) -> np.ndarray:
@@ -77,7 +81,11 @@ def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: l
         return {"metrics": {}}
     best = int(miou_T.argmax())
     default = int(np.flatnonzero(grid == config.threshold)[0])
+    best_taus = [tau for tau in output.table(TABLE).column("best_tau").values() if tau is not None]
+    taus, counts = np.unique(best_taus, return_counts=True)
     return {
+        "examples": _examples(list(images)),
+        "best_taus": {"tau": taus.tolist(), "images": counts.tolist()},
         "metrics": {
             "miou": float(miou_T[default]),
             "best_miou": float(miou_T[best]),
@@ -106,6 +114,7 @@ def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
         return {"metrics": {}}
     undefined = output.table(TABLE).column("undefined")
     return {
+        "examples": _examples(list(images)),
         "metrics": {
             "miou": float(mean_iou(confusion)),  # undefined pixels count as background
             "undefined": float(np.mean([share for share in undefined.values() if share is not None])),
@@ -116,6 +125,11 @@ def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
         "confusion": confusion.tolist(),
         "iou": _by_class(confusion, classes),
     }
+
+
+def _examples(scored_ids: list[str]) -> list[str]:
+    """A fixed choice of scored images, spread evenly over the split."""
+    return [scored_ids[i] for i in np.linspace(0, len(scored_ids) - 1, min(EXAMPLES, len(scored_ids))).astype(int)]
 
 
 def _parts(selection_T: np.ndarray, report_T: np.ndarray, grid: np.ndarray) -> dict[str, float]:
