@@ -45,7 +45,7 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # rsync and ssh: `ray up` copies files into the container, and the head reaches the workers from inside it.
 # User 1000 is "ubuntu" in Ubuntu's images.
 # Login shells (`ray up`, older KubeRay) set PATH anew from /etc/profile: hence profile.d.
-# hadolint ignore=DL3008
+# hadolint ignore=DL3008,SC2016
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates openssh-client rsync \
  && if ! command -v python3; then apt-get install -y --no-install-recommends python3; fi \
@@ -54,7 +54,7 @@ RUN apt-get update \
  && if ! getent group 1000; then groupadd --gid 1000 amn; fi \
  && useradd --uid 1000 --gid 1000 --create-home --shell /bin/bash amn \
  && printf 'export PATH=/opt/amn/bin:$PATH\n' > /etc/profile.d/amn.sh
-# 6 GB, but a layer of its own that changes only with requirements.txt: a new version of the code is a small push and pull.
+# Over 6 GB, but a layer of its own that changes only with requirements.txt: a new version of the code is a small push and pull.
 COPY --from=build /opt/amn /opt/amn
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
@@ -68,7 +68,8 @@ RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
  && install -d -o 1000 -g 1000 outputs
 
 # HOME: `ray up` reads it from the image to place files. MALLOC_*: what amn_ray.cluster sets for a local Ray, whose
-# processes inherit it; on a cluster they are started by others. NVIDIA_*: what the driver's libraries are needed for.
+# processes inherit it; on a cluster they are started by others. MLFLOW_*: artifacts pass through the tracking server, else
+# it may send nodes to an S3 that they do not reach. NVIDIA_*: what the driver's libraries are needed for.
 ENV PATH=/opt/amn/bin:$PATH \
     HOME=/home/amn \
     LANG=C.UTF-8 \
@@ -76,6 +77,8 @@ ENV PATH=/opt/amn/bin:$PATH \
     RAY_USAGE_STATS_ENABLED=0 \
     MALLOC_MMAP_THRESHOLD_=4294967296 \
     MALLOC_TRIM_THRESHOLD_=17179869184 \
+    MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD=false \
+    MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD=false \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # As a number, for Kubernetes' runAsNonRoot.
 USER 1000:1000
@@ -83,6 +86,8 @@ USER 1000:1000
 ENTRYPOINT []
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+# What manifests and MLflow call git_commit: there is no .git here.
+ENV AMN_GIT_COMMIT=${REVISION}
 LABEL org.opencontainers.image.title="amn-ray" \
       org.opencontainers.image.description="Weakly supervised semantic segmentation with AMN on Ray" \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import posixpath
 import re
 import subprocess
@@ -315,12 +316,12 @@ class Table:
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
-    """The commit of the source tree, or "unknown" outside of one."""
+    """The commit of the source tree; in an image, which has none, what AMN_GIT_COMMIT says; or "unknown"."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("AMN_GIT_COMMIT", "unknown")
 
 
 def _first_line(error: BaseException, url: str) -> str:

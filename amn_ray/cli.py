@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ def run(main: Callable[[], None]) -> None:
     so the user's own wish for a traceback is kept in another variable.
     """
     register()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does, from when it is there
     os.environ[TRACEBACK] = os.environ.get(FULL_ERROR, "0")
     os.environ[FULL_ERROR] = "1"
     try:
@@ -51,7 +53,11 @@ def plain_errors() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         _leave(RequestError.exit_code, _sentence(error))
     except KeyboardInterrupt:
-        _leave(130, "interrupted; the same command goes on from here")
+        _leave(128 + signal.SIGINT, "interrupted; the same command goes on from here")
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:
+            raise
+        _leave(128 + signal.SIGTERM, "terminated; the same command goes on from here")
 
 
 def compose(job: str, overrides: Sequence[str]) -> DictConfig:

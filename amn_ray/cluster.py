@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +101,15 @@ def _set_driver_environment() -> None:
     DataContext.get_current().use_datasource_v2 = False
 
 
+@contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """What SIGTERM does stays what it was: Ray's own handler prints a page, and ends in an abort."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -121,6 +133,10 @@ class Cluster:
         _set_driver_environment()
         if ray.is_initialized():
             return
+        with _kept_sigterm():
+            self._start()
+
+    def _start(self) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         set_worker_environment()

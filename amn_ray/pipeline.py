@@ -44,6 +44,8 @@ from amn_ray.training.job import MODEL, Probe
 TRAINED = (cam, amn, irn, deeplab)
 """The stages that report epochs."""
 SUMMARY = "summary.json"
+TRIAL_PATIENCE_S = 120
+"""How long a trial waits for MLflow: that a study's trials began is no reason to lose them."""
 _TRAINING = ("loss", "images_per_second")
 METRICS: Mapping[str, Sequence[str]] = {
     "images": ("images",),
@@ -169,9 +171,9 @@ def execute(
     identity = fingerprint(dataclasses.replace(config, store=""), [split.identity() for split in splits.values()])
     folder = runs.folder(store).folder(identity)
 
-    tracker = Tracker(config.tracking, store)
+    tracker = Tracker(config.tracking, store, patience_s=0 if study is None else TRIAL_PATIENCE_S)
     tags = {"dataset": config.dataset.name, "git_commit": git_commit()}
-    above = None if study is None else TrackedRun(tracker.client, study)
+    above = None if study is None else tracker.known(study)
     with tracker.run(name or f"pipeline {config.dataset.name}", identity, tags, above) as parent:
         # A parameter never changes, but a store may be moved, or named in another way.
         parent.params({key: value for key, value in flat(config).items() if key != "store"})
@@ -192,10 +194,10 @@ def execute(
         with tempfile.TemporaryDirectory() as drawn:
             for path in results.draw(make.artifacts, make.manifests, Path(drawn)):
                 folder.folder(results.FIGURES).write(path.name, path.read_bytes())
-                parent.artifact(path)
-            (Path(drawn) / SUMMARY).write_text(json.dumps(make.summary, indent=2))
-            folder.write(SUMMARY, (Path(drawn) / SUMMARY).read_bytes())
-            parent.artifact(Path(drawn) / SUMMARY)
+                parent.artifact(path.name, path.read_bytes())
+        summary = json.dumps(make.summary, indent=2).encode()
+        folder.write(SUMMARY, summary)
+        parent.artifact(SUMMARY, summary)
         parent.metrics(
             {f"{step}/{name}": value for step, metrics in make.summary.items() for name, value in metrics.items()}
         )
@@ -243,11 +245,12 @@ def log_model(make: Maker, config: PipelineConfig) -> None:
     """The segmentation network with its CRF, as a model in the MLflow run of its training."""
     predictions, images = make.artifacts["deeplab"], make.artifacts["images"]
     with make.tracker.run("deeplab", predictions.fingerprint, make.tags, make.parent) as child:
-        if not child.has_model:
-            with tempfile.TemporaryDirectory() as folder:
-                settings = Settings.of(predictions, images, config.crf.deeplab)
-                write_model(Path(folder), settings, predictions.read(MODEL))
-                child.model(make.tracker.uri, Path(folder), config.tracking.register, config.tracking.alias)
+        settings = Settings.of(predictions, images, config.crf.deeplab)
+        child.model(
+            lambda folder: write_model(folder, settings, predictions.read(MODEL)),
+            config.tracking.register,
+            config.tracking.alias,
+        )
 
 
 class Maker:

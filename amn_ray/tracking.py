@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks GitPython, which complains where git is missing
+# A server that does not answer must not be waited for: MLflow would try for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines at the end of every step
 
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
@@ -24,10 +31,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from ray.train import UserCallback
 
-from amn_ray.artifacts import Store
+from amn_ray.artifacts import Store, without_secrets
 from amn_ray.claims import claimed
 from amn_ray.config import TrackingConfig
 from amn_ray.errors import RequestError
+from amn_ray.reporting.console import say, time_left
 
 FINGERPRINT = "fingerprint"
 MODEL_TAG = "model_uri"
@@ -36,6 +44,10 @@ MODEL_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pillow", "pyarrow"
 """What the logged model needs besides our code, which travels with it."""
 MAX_BATCH = 1000
 """Metrics per request, MLflow's own limit."""
+RETRY_S = 10.0
+"""Between two tries, while MLflow does not answer."""
+PATIENCE_S = 60.0
+"""At a run's end, for what was not delivered."""
 
 
 def default_uri(store: Store) -> str:
@@ -55,57 +67,109 @@ def default_uri(store: Store) -> str:
 class Tracker:
     """The runs of one pipeline.
 
+    What MLflow is told waits in a queue while it does not answer: nothing that is computed waits for it, or fails with
+    it. What could not be delivered at the end is told when the same command is given again, from the manifests.
+
     Raises:
         RequestError: there is no MLflow at `tracking.uri`, or the experiment was deleted.
     """
 
-    def __init__(self, config: TrackingConfig, store: Store) -> None:
+    def __init__(self, config: TrackingConfig, store: Store, patience_s: float = 0) -> None:
+        """`patience_s`: how long to try before giving up, for those that run beside others."""
         self.uri = config.uri or default_uri(store)
-        try:
-            # A fresh SQLite file that several processes open at once is broken; so is an experiment that two create.
-            with claimed(store, "mlflow", is_done=lambda: False, on_wait=lambda: None):
-                self.client = MlflowClient(self.uri)
-                experiment = self.client.get_experiment_by_name(config.experiment)
-                if experiment is None:
-                    location = None if config.uri else f"file://{store.path}/mlartifacts"
-                    self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
-        except (MlflowException, OSError) as error:
-            raise RequestError(
-                f"tracking.uri={self.uri}: MLflow does not answer there ({str(error).splitlines()[0]}); start "
-                "`mlflow server`, or set tracking.uri=null for a SQLite file in the store"
-            ) from error
+        self.name = without_secrets(self.uri)
+        self._queue: deque[Callable[[], None]] = deque()
+        self._broken_since: float | None = None
+        self._tried = 0.0
+        started = time.monotonic()
+        while True:
+            try:
+                self._open(config, store)
+                break
+            except (MlflowException, OSError) as error:
+                if time.monotonic() - started > patience_s:
+                    raise RequestError(
+                        f"tracking.uri={self.name}: MLflow does not answer there ({_reason(error)}); start `mlflow "
+                        "server`, or set tracking.uri=null for a SQLite file in the store"
+                    ) from error
+                time.sleep(RETRY_S)
+
+    def _open(self, config: TrackingConfig, store: Store) -> None:
+        # A fresh SQLite file that several processes open at once is broken; so is an experiment that two create.
+        with claimed(store, "mlflow", is_done=lambda: False, on_wait=lambda: None):
+            self.client = MlflowClient(self.uri)
+            experiment = self.client.get_experiment_by_name(config.experiment)
+            if experiment is None:
+                location = None if config.uri else f"file://{store.path}/mlartifacts"
+                self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
         if experiment is not None:
             if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
                 raise RequestError(
-                    f"tracking.experiment={config.experiment}: was deleted from {self.uri}; restore it with `mlflow "
+                    f"tracking.experiment={config.experiment}: was deleted from {self.name}; restore it with `mlflow "
                     f"experiments restore --experiment-id {experiment.experiment_id}`, or set another name"
                 )
             self.experiment_id = experiment.experiment_id
+
+    def tell(self, what: Callable[[], None]) -> None:
+        """Do this as soon as MLflow answers, after all that was told before."""
+        self._queue.append(what)
+        if self._broken_since is None or time.monotonic() - self._tried > RETRY_S:
+            self.deliver()
+
+    def deliver(self, patience_s: float = 0) -> None:
+        """Tell MLflow what waits; try again for a while if it does not answer."""
+        deadline = time.monotonic() + patience_s
+        while self._queue:
+            self._tried = time.monotonic()
+            try:
+                self._queue[0]()
+            except Exception as error:  # of any kind: no run dies of being tracked
+                if _is_final(error):
+                    say("mlflow", f"warning: {self.name} refused something ({_reason(error)})")
+                    self._queue.popleft()
+                    continue
+                if self._broken_since is None:
+                    self._broken_since = time.monotonic()
+                    say("mlflow", f"warning: {self.name} does not answer ({_reason(error)}); all else goes on")
+                if time.monotonic() >= deadline:
+                    return
+                time.sleep(min(RETRY_S, max(0.0, deadline - time.monotonic())))
+            else:
+                self._queue.popleft()
+        if self._broken_since is not None:
+            say("mlflow", f"{self.name} answers again, and knows all that it missed")
+            self._broken_since = None
 
     @contextmanager
     def run(
         self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None = None
     ) -> Iterator[TrackedRun]:
-        """Create or continue a run; it ends FINISHED, FAILED or (on an interrupt) KILLED."""
-        parent_id = parent.run_id if parent else None
-        found = self._find(name, fingerprint, parent_id)
-        if found is None:
-            all_tags = {**tags, FINGERPRINT: fingerprint, MLFLOW_RUN_NAME: name}
-            if parent_id:
-                all_tags[MLFLOW_PARENT_RUN_ID] = parent_id
-            found = self.client.create_run(self.experiment_id, tags=all_tags)
-        else:
-            self.client.update_run(found.info.run_id, status="RUNNING")
-        run = TrackedRun(self.client, found.info.run_id)
+        """Create or continue a run; it ends FINISHED, FAILED or (on an interrupt or SIGTERM) KILLED."""
+        run = TrackedRun(self)
+        self.tell(lambda: run.begin(name, fingerprint, tags, parent))
+        if parent is None and not run.run_id:
+            raise RequestError(f"tracking.uri={self.name}: MLflow does not answer there any more; look at its log")
         status = "FAILED"
         try:
             yield run
             status = "FINISHED"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             status = "KILLED"
             raise
         finally:
-            self.client.set_terminated(run.run_id, status)
+            self.tell(lambda: self.client.set_terminated(run.run_id, status))
+            if parent is None or parent.is_foreign:
+                self.deliver(PATIENCE_S if status == "FINISHED" else 0)
+                if self._queue:
+                    say(
+                        "mlflow",
+                        f"warning: {self.name} still does not answer, {len(self._queue)} records were not delivered; "
+                        "the same command again delivers them, and takes seconds",
+                    )
+
+    def known(self, run_id: str) -> TrackedRun:
+        """A run that another process has begun."""
+        return TrackedRun(self, run_id, is_foreign=True)
 
     def end_running(self, parent_id: str, stopped: Collection[str] = ()) -> None:
         """Mark what is RUNNING below a run as KILLED, because its process was ended by force.
@@ -115,11 +179,14 @@ class Tracker:
             stopped: the names of trials that were stopped on purpose: only these, also where their process had time to
                 say that it FAILED; they get the tag `stopped`.
         """
+        self.tell(lambda: self._end_running(parent_id, stopped))
+
+    def _end_running(self, parent_id: str, stopped: Collection[str]) -> None:
         for run in self._children(parent_id):
             if not stopped:
                 self._kill(run, ("RUNNING",))
             elif run.data.tags.get(MLFLOW_RUN_NAME) in stopped:
-                TrackedRun(self.client, run.info.run_id).tags({"stopped": "true"})
+                self.client.set_tag(run.info.run_id, "stopped", "true")
                 self._kill(run, ("RUNNING", "FAILED"))
 
     def _kill(self, run: Run, states: Collection[str]) -> None:
@@ -130,69 +197,102 @@ class Tracker:
     def _children(self, parent_id: str) -> list[Run]:
         return list(self.client.search_runs([self.experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"))
 
-    def _find(self, name: str, fingerprint: str, parent_id: str | None) -> Run | None:
-        terms = [f"tags.{FINGERPRINT} = '{fingerprint}'", f"tags.`{MLFLOW_RUN_NAME}` = '{name}'"]
-        if parent_id:
-            terms.append(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'")
-        found = self.client.search_runs([self.experiment_id], " and ".join(terms), ViewType.ACTIVE_ONLY, max_results=1)
-        return found[0] if found else None
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, without what follows the cause of a connection that failed."""
+    return without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
-@dataclass(frozen=True)
+def _is_final(error: BaseException) -> bool:
+    """Whether asking again is useless: MLflow answered, and refused."""
+    if isinstance(error, MlflowException):
+        return 400 <= error.get_http_status_code() < 500
+    return not isinstance(error, OSError)  # among which are all errors of a connection
+
+
+@dataclass
 class TrackedRun:
-    """One MLflow run."""
+    """One MLflow run; see Tracker for when its methods take effect."""
 
-    client: MlflowClient
-    run_id: str
+    tracker: Tracker
+    run_id: str = ""
+    """Empty until MLflow knows of it."""
+    is_foreign: bool = False
+    """Whether another process began it, and ends it."""
+
+    @property
+    def client(self) -> MlflowClient:
+        return self.tracker.client
+
+    def begin(self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None) -> None:
+        """Create the run, or continue it."""
+        above = {MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {}
+        own = {FINGERPRINT: fingerprint, MLFLOW_RUN_NAME: name, **above}
+        terms = [f"tags.`{key}` = '{value}'" for key, value in own.items()]
+        experiments = [self.tracker.experiment_id]
+        found = self.client.search_runs(experiments, " and ".join(terms), ViewType.ACTIVE_ONLY, max_results=1)
+        if found:
+            self.run_id = found[0].info.run_id
+            self.client.update_run(self.run_id, status="RUNNING")
+        else:
+            self.run_id = self.client.create_run(self.tracker.experiment_id, tags={**tags, **own}).info.run_id
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Parameters; logging the same ones again is fine."""
         params = [Param(key, str(value)[:6000]) for key, value in values.items()]
-        self.client.log_batch(self.run_id, params=params)
+        self.tracker.tell(lambda: self.client.log_batch(self.run_id, params=params))
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Metrics without steps."""
         now = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, 0) for key, value in values.items()])
+        metrics = [Metric(key, value, now, 0) for key, value in values.items()]
+        self.tracker.tell(lambda: self.client.log_batch(self.run_id, metrics=metrics))
 
     def curve(self, key: str, points: Sequence[tuple[int, float]]) -> None:
         """A metric over integer steps; points that are there already are not logged again."""
-        known = {metric.step for metric in self.client.get_metric_history(self.run_id, key)}
-        now = int(time.time() * 1000)
-        fresh = [Metric(key, value, now, step) for step, value in points if step not in known]
-        for start in range(0, len(fresh), MAX_BATCH):
-            self.client.log_batch(self.run_id, metrics=fresh[start : start + MAX_BATCH])
+        self.tracker.tell(lambda: log_curve(self.client, self.run_id, key, points))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Tags, replacing older values."""
-        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in values.items()])
+        tags = [RunTag(key, value) for key, value in values.items()]
+        self.tracker.tell(lambda: self.client.log_batch(self.run_id, tags=tags))
 
-    def artifact(self, path: Path) -> None:
+    def artifact(self, name: str, content: bytes) -> None:
         """A file."""
-        self.client.log_artifact(self.run_id, str(path))
 
-    @property
-    def has_model(self) -> bool:
-        """Whether `model` was called for this run."""
-        return MODEL_TAG in self.client.get_run(self.run_id).data.tags
+        def log() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / name).write_bytes(content)
+                self.client.log_artifact(self.run_id, str(Path(folder) / name))
 
-    def model(self, uri: str, folder: Path, register: str | None, alias: str) -> None:
-        """Log the model of amn_ray.segmenter whose data is in `folder`.
+        self.tracker.tell(log)
+
+    def model(self, write: Callable[[Path], None], register: str | None, alias: str) -> None:
+        """Log the model of amn_ray.segmenter, unless this run has it.
 
         Args:
-            uri: of the tracking server or database.
-            folder: see segmenter.write_model.
+            write: puts its data into a folder, see segmenter.write_model.
             register: a name in MLflow's model registry; None registers nothing.
             alias: given to the registered version.
         """
+
+        def log() -> None:
+            if MODEL_TAG not in self.client.get_run(self.run_id).data.tags:
+                with tempfile.TemporaryDirectory() as folder:
+                    write(Path(folder))
+                    self._log_model(Path(folder), register, alias)
+
+        self.tracker.tell(log)
+
+    def _log_model(self, folder: Path, register: str | None, alias: str) -> None:
         # Imported here: seconds, and needed once in a pipeline's life.
         import mlflow.pyfunc
         from mlflow.models import Model, ModelSignature
         from mlflow.types import ColSpec, Schema
 
-        mlflow.set_tracking_uri(uri)
+        mlflow.set_tracking_uri(self.tracker.uri)
         # Else the model goes to the default experiment, whose files are in the working directory.
-        mlflow.set_experiment(experiment_id=self.client.get_run(self.run_id).info.experiment_id)
+        mlflow.set_experiment(experiment_id=self.tracker.experiment_id)
         logging.getLogger("mlflow").setLevel(logging.ERROR)  # else it lists what it would have guessed
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is no input example: a signature says it better
@@ -210,7 +310,16 @@ class TrackedRun:
             )
         if register is not None:
             self.client.set_registered_model_alias(register, alias, made.registered_model_version)
-        self.tags({MODEL_TAG: made.model_uri})
+        self.client.set_tag(self.run_id, MODEL_TAG, made.model_uri)
+
+
+def log_curve(client: MlflowClient, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
+    """A metric over integer steps; points that are there already are not logged again."""
+    known = {metric.step for metric in client.get_metric_history(run_id, key)}
+    now = int(time.time() * 1000)
+    fresh = [Metric(key, value, now, step) for step, value in points if step not in known]
+    for start in range(0, len(fresh), MAX_BATCH):
+        client.log_batch(run_id, metrics=fresh[start : start + MAX_BATCH])
 
 
 class RunStates:
@@ -220,7 +329,6 @@ class RunStates:
         self.client: MlflowClient | None = None
         path = Path(uri.removeprefix("sqlite:///"))
         if not uri.startswith("sqlite:///") or path.is_file():  # MLflow would create it
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else it tries for minutes
             self.client = MlflowClient(uri)
 
     def of(self, run_id: str) -> str:
@@ -248,13 +356,17 @@ class EpochCallback(UserCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """See ray.train.UserCallback; one dict of metrics per worker."""
         report = metrics[0]
+        left = report["seconds"] * (report["epochs"] - report["epoch"])
         print(
             f"{self.step:>9}  epoch {report['epoch']}/{report['epochs']}  loss {report['loss']:.4f}  "
-            f"{report['images_per_second']:.1f} images/s",
+            f"{report['images_per_second']:.1f} images/s" + (f"  {time_left(left)} left" if left >= 60 else ""),
             flush=True,
         )
         points = [(int(point["step"]), point["loss"]) for point in report["points"]]
-        try:
-            TrackedRun(MlflowClient(self.uri), self.run_id).curve(f"{self.step}/loss_curve", points)
-        except MlflowException as error:  # the pipeline logs the whole curve again when the step is done
-            print(f"{self.step:>9}  warning: MLflow did not take this epoch ({str(error).splitlines()[0]})", flush=True)
+        if self.run_id:
+            # Not in this thread, which training waits for. The driver logs the whole curve again when the step is done.
+            threading.Thread(target=self._log, args=(points,), daemon=True).start()
+
+    def _log(self, points: Sequence[tuple[int, float]]) -> None:
+        with suppress(MlflowException, OSError):
+            log_curve(MlflowClient(self.uri), self.run_id, f"{self.step}/loss_curve", points)

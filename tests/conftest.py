@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -36,28 +38,54 @@ def cluster() -> Iterator[Cluster]:
     ray.shutdown()
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(port: int, program: str, *arguments: str, **environment: str) -> Iterator[None]:
+    """A server in a process of its own, from when it answers."""
+    command = [str(Path(sys.executable).parent / program), *arguments]
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | environment, process_group=0
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+            assert server.poll() is None, f"{program} ended with {server.returncode}"
+            assert time.monotonic() < deadline, f"{program} did not start"
+            time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a real MLflow server on loopback."""
+    port, folder = free_port(), tmp_path_factory.mktemp("mlflow")
+    places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
+    address = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with serving(port, "mlflow", "server", *address, *places, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
+        yield f"http://127.0.0.1:{port}"
+
+
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
     """`s3://tests` on a real S3 server on loopback, with its endpoint and credentials in the environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     secrets = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": SECRET}
     settings = {**secrets, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_REGION": "us-east-1"}
     before = dict(os.environ)
     os.environ |= settings
-    command = [str(Path(sys.executable).parent / "moto_server"), "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
-        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
-            assert time.monotonic() < deadline, "the S3 server did not start"
-            time.sleep(0.1)
-        boto3.client("s3").create_bucket(Bucket="tests")
-        yield "s3://tests"
+        with serving(port, "moto_server", "--host", "127.0.0.1", "--port", str(port)):
+            boto3.client("s3").create_bucket(Bucket="tests")
+            yield "s3://tests"
     finally:
-        server.kill()
-        server.wait()
         for name in settings:
             os.environ.pop(name)
         os.environ |= before

@@ -1,15 +1,30 @@
-"""MLflow, on a real SQLite file."""
+"""MLflow, on a real SQLite file and a real server."""
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from amn_ray import tracking
 from amn_ray.artifacts import Store
 from amn_ray.config import TrackingConfig
 from amn_ray.tracking import EpochCallback, Tracker
+from tests.conftest import free_port
+
+REPORT = {
+    "epoch": 2,
+    "epochs": 5,
+    "loss": 0.25,
+    "images_per_second": 10.0,
+    "seconds": 40.0,
+    "points": [{"step": 7, "loss": 0.2}],
+}
 
 
 @pytest.fixture
@@ -68,13 +83,115 @@ def test_long_curves_are_split_into_batches(tracker: Tracker) -> None:
 
 def test_an_epoch_is_logged_and_told(tracker: Tracker, capsys: pytest.CaptureFixture[str]) -> None:
     with tracker.run("p", "f", {}) as run:
-        report = {
-            "epoch": 2,
-            "epochs": 5,
-            "loss": 0.25,
-            "images_per_second": 10.0,
-            "points": [{"step": 7, "loss": 0.2}],
-        }
-        EpochCallback(tracker.uri, run.run_id, "cam").after_report(None, [report], None)
-    assert "epoch 2/5" in capsys.readouterr().out
-    assert MlflowClient(tracker.uri).get_metric_history(run.run_id, "cam/loss_curve")[0].step == 7
+        EpochCallback(tracker.uri, run.run_id, "cam").after_report(None, [REPORT], None)
+    assert "epoch 2/5  loss 0.2500  10.0 images/s  about 2 min left" in capsys.readouterr().out
+    deadline = time.monotonic() + 10
+    while not (found := MlflowClient(tracker.uri).get_metric_history(run.run_id, "cam/loss_curve")):
+        assert time.monotonic() < deadline
+    assert found[0].step == 7
+
+
+class Gate:
+    """A way to a server that can be shut: then nobody listens at its address, as where a server is down."""
+
+    def __init__(self, uri: str) -> None:
+        self.server = ("127.0.0.1", int(uri.rpartition(":")[2]))
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.open()
+
+    def open(self) -> None:
+        self.door = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self.door,), daemon=True).start()
+
+    def shut(self) -> None:
+        self.door.shutdown(socket.SHUT_RDWR)
+        self.door.close()
+
+    def _accept(self, door: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = door.accept()
+                far = socket.create_connection(self.server)
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(door, source, sink), daemon=True).start()
+
+    def _carry(self, door: socket.socket, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while (data := source.recv(65536)) and door.fileno() >= 0:
+                sink.sendall(data)
+        for end in (source, sink):
+            end.close()
+
+
+@pytest.fixture
+def gate(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    monkeypatch.setattr(tracking, "RETRY_S", 0.2)
+    monkeypatch.setattr(tracking, "PATIENCE_S", 1.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return Gate(mlflow_server)
+
+
+def test_what_an_unreachable_server_missed_is_delivered_later(
+    gate: Gate, mlflow_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Tracker(TrackingConfig(uri=gate.uri, experiment="outage"), Store.open(str(tmp_path)))
+    with tracker.run("p", "f", {}) as parent:
+        gate.shut()
+        with tracker.run("cam", "c", {}, parent) as child:
+            child.params({"epochs": 3})
+            child.curve("cam/loss_curve", [(1, 0.5)])
+            child.artifact("note.txt", b"kept")
+        assert child.run_id == ""
+        gate.open()
+    assert "does not answer" in (told := capsys.readouterr().out)
+    assert "answers again" in told
+    client = MlflowClient(mlflow_server)
+    found = client.get_run(child.run_id)
+    assert (found.info.status, found.data.params) == ("FINISHED", {"epochs": "3"})
+    assert found.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert client.get_metric_history(child.run_id, "cam/loss_curve")[0].value == 0.5
+    assert [item.path for item in client.list_artifacts(child.run_id)] == ["note.txt"]
+    assert client.get_run(parent.run_id).info.status == "FINISHED"
+
+
+def test_a_run_ends_well_although_its_server_never_comes_back_and_says_what_was_not_delivered(
+    gate: Gate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Tracker(TrackingConfig(uri=gate.uri, experiment="gone"), Store.open(str(tmp_path)))
+    with tracker.run("p", "f", {}) as parent:
+        gate.shut()
+        parent.metrics({"cam/miou": 0.5})
+    assert "2 records were not delivered; the same command again delivers them" in capsys.readouterr().out
+    gate.open()
+    again = Tracker(TrackingConfig(uri=gate.uri, experiment="gone"), Store.open(str(tmp_path)))
+    with again.run("p", "f", {}) as resumed:
+        resumed.metrics({"cam/miou": 0.5})
+    assert resumed.run_id == parent.run_id
+    assert again.client.get_run(parent.run_id).data.metrics == {"cam/miou": 0.5}
+
+
+def test_training_does_not_wait_for_a_server_that_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        EpochCallback(uri, "nowhere", "cam").after_report(None, [REPORT], None)
+        assert time.monotonic() - started < 5  # MLflow gives up after 20 s
+        assert "epoch 2/5" in capsys.readouterr().out
+
+
+def test_what_mlflow_refuses_is_told_and_holds_nothing_up(tracker: Tracker, capsys: pytest.CaptureFixture[str]) -> None:
+    with tracker.run("p", "f", {}) as run:
+        run.params({"cam.epochs": 3})
+        run.params({"cam.epochs": 4})  # a parameter never changes
+        run.metrics({"cam/miou": 0.5})
+    assert "refused something" in capsys.readouterr().out
+    found = tracker.client.get_run(run.run_id)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"cam/miou": 0.5})
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(15)])
+def test_a_run_that_is_interrupted_or_terminated_is_marked_killed(tracker: Tracker, stop: BaseException) -> None:
+    with pytest.raises(type(stop)), tracker.run("p", "f", {}) as run:
+        raise stop
+    assert tracker.client.get_run(run.run_id).info.status == "KILLED"

@@ -127,6 +127,7 @@ class Loop:
             "epochs": self.job.num_epochs,
             "loss": sum(values) / len(values),
             "images_per_second": speed,
+            "seconds": seconds,
             "points": self.history[self._told :],
         }
         self._told = len(self.history)

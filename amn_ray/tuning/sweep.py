@@ -135,7 +135,7 @@ def sweep(
             result = results.write(_ordered(plan), settings.study, Path(drawn))
             for path in result.files:
                 plan.folder.write(path.name, path.read_bytes())
-                parent.artifact(path)
+                parent.artifact(path.name, path.read_bytes())
         parent.metrics(result.metrics)
     results.tell(result, settings.study, plan.folder)
     if result.failed:
