@@ -6,6 +6,7 @@ import difflib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -21,6 +22,7 @@ from amn_ray.errors import RequestError, RunError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 TRACEBACK = "AMN_TRACEBACK"
+TERMINATED = 128 + signal.SIGTERM
 
 
 def run(main: Callable[[], None]) -> None:
@@ -30,7 +32,7 @@ def run(main: Callable[[], None]) -> None:
     so the user's own wish for a traceback is kept in another variable.
     """
     register()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does, from when it is there
+    signal.signal(signal.SIGTERM, _terminate)
     os.environ[TRACEBACK] = os.environ.get(FULL_ERROR, "0")
     os.environ[FULL_ERROR] = "1"
     try:
@@ -55,9 +57,18 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _leave(128 + signal.SIGINT, "interrupted; the same command goes on from here")
     except SystemExit as stop:
-        if stop.code != signal.SIGTERM:
+        if not _terminated.is_set() or stop.code == TERMINATED:
             raise
-        _leave(128 + signal.SIGTERM, "terminated; the same command goes on from here")
+        _leave(TERMINATED, "terminated; the same command goes on from here")
+
+
+_terminated = threading.Event()
+"""Whether SIGTERM came: where it interrupts Ray, the exception that Ray makes of it does not tell."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    _terminated.set()
+    sys.exit(number)
 
 
 def compose(job: str, overrides: Sequence[str]) -> DictConfig:

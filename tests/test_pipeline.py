@@ -1,13 +1,15 @@
 """The pipeline across processes: resumed after kill -9, blind to ground truth, the same every time.
 
-Two small pipelines run as a user starts them. The first keeps its ground truth. The second has none, and its driver is
-killed in the middle of training before the command is given again. Both must end with the same tables.
+Two small pipelines run as a user starts them. The first has its ground truth and its store on disk. The second has no
+ground truth, and its store is in an object store; its driver is killed in the middle of training and terminated in the
+middle of the CRF before the command is given again. Both must end with the same tables.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from PIL import Image
+from pyarrow.fs import FileSelector
 
-from amn_ray.artifacts import Artifact, Store
+from amn_ray.artifacts import Store
 from amn_ray.cluster import Cluster
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.pipeline import METRICS
@@ -26,60 +30,99 @@ from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.testing import Recorded
 from amn_ray.tuning.probe import AmnProbe
+from tests.conftest import SECRET
 from tests.tiny import finish, kill_when, start, write_folder
 
 
-def manifests(store: Path) -> dict[str, dict[str, Any]]:
-    return {str(path.parent): json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")}
+@dataclass(frozen=True)
+class Runs:
+    """Two pipelines on the same images."""
+
+    images: Path
+    quiet: Store
+    """On disk, left alone, with ground truth."""
+    output: str
+    """What the quiet run printed."""
+    killed: Store
+    """In an object store, tracked by a server; without ground truth; killed and terminated on its way."""
+    server: str
+    """The MLflow server of the killed run."""
+    terminated: str
+    """What the killed run printed when it was terminated."""
+    state: set[str]
+    """How MLflow called it and its step then."""
 
 
-def runs_of(store: Path) -> Mapping[str, Artifact]:
-    """What each step of the store's last run made."""
-    return find(Store.open(str(store)), None, "seed").artifacts
+def manifests(store: Store) -> dict[str, dict[str, Any]]:
+    return {str(path.parent): json.loads(path.read_text()) for path in Path(store.path).glob("*/*/manifest.json")}
 
 
-def table(store: Path, step: str) -> dict[str, Any]:
-    """The maps or masks of a step."""
-    artifact = runs_of(store)[step]
+def table(store: Store, step: str) -> dict[str, Any]:
+    """The maps or masks of a step of the store's last run."""
+    artifact = find(store, None, "seed").artifacts[step]
     (folder,) = (artifact.at(name) for name in ("maps", "masks") if artifact.exists(name))
-    return pq.read_table(folder).sort_by("image_id").to_pydict()
+    return pq.read_table(folder, filesystem=store.fs).sort_by("image_id").to_pydict()
+
+
+def is_there(store: Store, *path: str) -> bool:
+    """Whether there is such a file or folder; * is any name."""
+    first, *rest = path
+    names = [entry.base_name for entry in store.entries()] if first == "*" else [first]
+    if not rest:
+        return any(store.exists(name) for name in names)
+    return any(is_there(Store(store.fs, store.at(name)), *rest) for name in names)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """(store of the quiet run, store of the killed run without masks, output of the quiet run)."""
+def runs(tmp_path_factory: pytest.TempPathFactory, bucket: str, mlflow_server: str) -> Runs:
     folder = tmp_path_factory.mktemp("pipelines")
-    quiet, killed = folder / "quiet", folder / "killed"
-    output = finish(start(write_folder(folder / "with", masks=True), quiet))
+    images = write_folder(folder / "with", masks=True)
+    output = finish(start(images, folder / "quiet"))
 
     blind = write_folder(folder / "without", masks=False)
+    url = f"{bucket}/killed"
+    killed = Store.open(url)
+    command = [url, "until=seed", f"tracking.uri={mlflow_server}", "tracking.experiment=killed"]
     # In the middle of training: one epoch's checkpoint is there, the weights are not.
-    first = start(blind, killed, "until=seed")
-    kill_when(first, lambda: any(killed.glob("cam/*/train/checkpoint_*/progress.json")))
-    assert not list(killed.glob("cam/*/model.safetensors"))
-    finish(start(blind, killed, "until=seed"))
-    return quiet, killed, output
+    kill_when(start(blind, *command), lambda: is_there(killed, "cam", "*", "train", "*", "progress.json"))
+    assert not is_there(killed, "cam", "*", "model.safetensors")
+    terminated = kill_when(start(blind, *command), lambda: is_there(killed, "crf", "*", "progress"), signal.SIGTERM)
+    assert not is_there(killed, "crf", "*", "manifest.json")
+    found = {run.info.run_name: run.info.status for run in tracked(mlflow_server, "killed")}
+    finish(start(blind, *command))
+    return Runs(
+        images, Store.open(str(folder / "quiet")), output, killed, mlflow_server, terminated,
+        {found["pipeline folder"], found["seed"]},
+    )  # fmt: skip
 
 
-def test_a_killed_run_without_ground_truth_ends_with_the_same_tables(runs: tuple[Path, Path, str]) -> None:
-    quiet, killed, _ = runs
+def tracked(uri: str, experiment: str) -> list[Run]:
+    """All MLflow runs of an experiment."""
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id]))
+
+
+def test_a_run_in_an_object_store_killed_terminated_and_without_ground_truth_ends_with_the_same_tables(
+    runs: Runs,
+) -> None:
     for step in ("cam", "seed"):
-        first, second = table(quiet, step), table(killed, step)
+        first, second = table(runs.quiet, step), table(runs.killed, step)
         assert len(set(first["image_id"])) == len(first["image_id"]) == 24
         assert first == second
 
 
 def test_amn_without_ground_truth_makes_the_same_maps_while_a_probe_with_it_looks_on(
-    runs: tuple[Path, Path, str], cluster: Cluster, tmp_path: Path
+    runs: Runs, cluster: Cluster, tmp_path: Path
 ) -> None:
-    quiet, killed, _ = runs
-    found = runs_of(killed)
+    found = find(runs.killed, None, "seed").artifacts
     store = Store.open(str(tmp_path))
     output = store.artifact("amn", 1, {}, {})
-    settings = next(iter(m for m in manifests(quiet).values() if m["stage"] == "amn"))["config"]
+    settings = next(iter(m for m in manifests(runs.quiet).values() if m["stage"] == "amn"))["config"]
     backbone = BackboneConfig(**settings.pop("backbone"))
     config = AmnConfig(backbone=backbone, **settings)
-    known = runs_of(quiet)
+    known = find(runs.quiet, None, "seed").artifacts
     ids = [name for name, mask in known["images"].table("rows").column("mask").items() if mask is not None][:6]
     seen = tmp_path / "seen"
     amn.run(
@@ -89,34 +132,40 @@ def test_amn_without_ground_truth_makes_the_same_maps_while_a_probe_with_it_look
         cluster,
         probe=Recorded(AmnProbe(config, known["images"], known["seed"], ids), str(seen)),
     )
-    assert pq.read_table(output.at("maps")).sort_by("image_id").to_pydict() == table(quiet, "amn")
+    assert pq.read_table(output.at("maps")).sort_by("image_id").to_pydict() == table(runs.quiet, "amn")
     assert len(seen.read_text().split()) == config.epochs, "each epoch was probed"
 
 
-def test_the_same_command_again_makes_nothing_anew(runs: tuple[Path, Path, str]) -> None:
-    quiet, _, _ = runs
-    before = manifests(quiet)
-    stamps = {path: path.stat().st_mtime_ns for path in quiet.glob("*/*/manifest.json")}
-    output = finish(start(quiet.parent / "with", quiet))
-    assert manifests(quiet) == before
-    assert {path: path.stat().st_mtime_ns for path in quiet.glob("*/*/manifest.json")} == stamps
+def test_terminated_as_by_ray_job_stop_a_run_says_so_and_is_killed_in_mlflow(runs: Runs) -> None:
+    assert runs.terminated.rstrip().endswith("error: terminated; the same command goes on from here")
+    assert runs.state == {"KILLED"}
+
+
+def test_no_credential_of_the_store_is_printed_recorded_or_tracked(runs: Runs) -> None:
+    names = [runs.killed.fs.get_file_info(FileSelector(runs.killed.path, recursive=True))]
+    texts = [info.path for info in names[0] if info.path.endswith((".json", ".csv"))]
+    assert len(texts) > 5
+    told = [runs.killed.fs.open_input_stream(path).read().decode() for path in texts]
+    told += [str(run.to_dictionary()) for run in tracked(runs.server, "killed")]
+    assert not [text for text in [*told, runs.terminated] if SECRET in text]
+
+
+def test_the_same_command_again_makes_nothing_anew_also_if_the_store_is_named_in_another_way(runs: Runs) -> None:
+    before = manifests(runs.quiet)
+    root = Path(runs.quiet.path)
+    stamps = {path: path.stat().st_mtime_ns for path in root.glob("*/*/manifest.json")}
+    (root.parent / "elsewhere").mkdir()
+    output = finish(start(runs.images, root.parent / "elsewhere" / ".." / root.name))
+    assert manifests(runs.quiet) == before
+    assert {path: path.stat().st_mtime_ns for path in root.glob("*/*/manifest.json")} == stamps
     assert "is there already" in output
     assert "→" not in output
 
 
-def test_a_store_named_in_another_way_is_the_same_store(runs: tuple[Path, Path, str]) -> None:
-    _, killed, _ = runs
-    other = killed.parent / "elsewhere" / ".." / killed.name
-    (killed.parent / "elsewhere").mkdir()
-    output = finish(start(killed.parent / "without", other, "until=seed"))
-    assert "→" not in output
-
-
-def test_the_summary_names_every_step_and_its_metrics(runs: tuple[Path, Path, str]) -> None:
-    quiet, _, output = runs
-    (path,) = quiet.glob("runs/*/summary.json")
+def test_the_summary_names_every_step_and_its_metrics(runs: Runs) -> None:
+    (path,) = Path(runs.quiet.path).glob("runs/*/summary.json")
     summary = json.loads(path.read_text())
-    assert str(path) in output
+    assert str(path) in runs.output
     for step, metrics in METRICS.items():
         assert summary[step].keys() == {*metrics, "seconds"}, step
     figures = {figure.name for figure in path.parent.glob("figures/*.png")}
@@ -129,19 +178,16 @@ def test_the_summary_names_every_step_and_its_metrics(runs: tuple[Path, Path, st
             assert np.asarray(picture.convert("L")).std() > 5, f"{figure} is blank"
 
 
-def test_mlflow_holds_one_parent_and_a_child_per_step(runs: tuple[Path, Path, str]) -> None:
-    quiet, killed, _ = runs
-    for store in (quiet, killed):
-        client = MlflowClient(f"sqlite:///{store}/mlflow.db")
-        experiment = client.get_experiment_by_name("folder")
-        assert experiment is not None
-        found = client.search_runs([experiment.experiment_id])
+def test_mlflow_holds_one_parent_and_a_child_per_step(runs: Runs) -> None:
+    database = f"sqlite:///{runs.quiet.path}/mlflow.db"
+    for uri, experiment in ((database, "folder"), (runs.server, "killed")):
+        client, found = MlflowClient(uri), tracked(uri, experiment)
         parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
         assert len(parents) == 1, "a resumed pipeline continues its own run"
         names = sorted(run.info.run_name for run in found if run.data.tags.get("mlflow.parentRunId"))
         steps = ["images", "images_val", "cam", "seed"]
         assert names == sorted(
-            [*steps, "amn", "amn_seed", "irn", "deeplab", "deeplab_crf"] if store == quiet else steps
+            [*steps, "amn", "amn_seed", "irn", "deeplab", "deeplab_crf"] if uri == database else steps
         )
         assert {run.info.status for run in found} == {"FINISHED"}
         children = {run.info.run_name: run for run in found}
@@ -150,16 +196,15 @@ def test_mlflow_holds_one_parent_and_a_child_per_step(runs: tuple[Path, Path, st
         assert parents[0].data.params["cam.epochs"] == "2"
         assert children["cam"].data.params["epochs"] == "2"
         assert {"dataset", "git_commit", "fingerprint"} <= parents[0].data.tags.keys()
-        if store == quiet:
+        if uri == database:
             assert "model_uri" in children["deeplab"].data.tags
     scored = {name: run for name, run in children.items() if any(key.endswith("miou") for key in run.data.metrics)}
     assert not scored, "without ground truth nothing is scored"
 
 
-def test_the_val_split_is_what_the_segmentation_network_is_judged_on(runs: tuple[Path, Path, str]) -> None:
-    quiet, _, _ = runs
+def test_the_val_split_is_what_the_segmentation_network_is_judged_on(runs: Runs) -> None:
     for step in ("deeplab", "deeplab_crf"):
-        ids = table(quiet, step)["image_id"]
+        ids = table(runs.quiet, step)["image_id"]
         assert len(ids) == 6
         assert all(image_id.startswith("val") for image_id in ids)
-    assert len(table(quiet, "irn")["image_id"]) == 24
+    assert len(table(runs.quiet, "irn")["image_id"]) == 24

@@ -25,7 +25,7 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def start(root: Path, store: Path, *overrides: str, job: str = "pipeline") -> subprocess.Popen[str]:
+def start(root: Path, store: Path | str, *overrides: str, job: str = "pipeline") -> subprocess.Popen[str]:
     """A job on the images in `root`, as a user starts it."""
     command = [sys.executable, f"jobs/{job}.py", f"dataset.root={root}", f"store={store}", *SETTINGS, *overrides]
     environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "HYDRA_FULL_ERROR")}
@@ -41,15 +41,15 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
-    """kill -9 as soon as `ready`; the process must not have ended before."""
+def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool], by: int = signal.SIGKILL) -> str:
+    """End the process by a signal as soon as `ready`; it must not have ended before. Returns its output."""
     deadline = time.monotonic() + 200
     while not ready():
         assert process.poll() is None, process.communicate()[0][-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(by)
+    return process.communicate(timeout=60)[0]
 
 
 def write_folder(root: Path, masks: bool) -> Path:
