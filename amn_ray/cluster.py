@@ -1,8 +1,8 @@
 """The Ray cluster that a job runs on, and how its CPUs and GPUs are dealt out.
 
-Two CPUs (half of a very small cluster) are kept for the light tasks that read, decode and write beside the models: a
-model actor that holds every CPU starves the tasks that feed it. A local Ray therefore gets two logical CPUs more
-than the machine has cores.
+Two CPUs of each node (half of a very small one) are kept for the light tasks that read, decode and write beside the
+models: a model actor that holds every CPU starves the tasks that feed it. A local Ray therefore gets two logical CPUs
+more than the machine has cores.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +23,12 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # read on import; trials say simil
 import psutil
 import ray
 from ray.data import DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from amn_ray.artifacts import Folder
+from amn_ray.checks import check_choice
 from amn_ray.errors import RequestError, told_by_workers
+from amn_ray.reporting.console import say
 
 LIGHT_CPUS = 2
 LIGHT_TASK_CPUS = 0.25
@@ -32,30 +37,48 @@ CORES_PER_TRIAL = 4
 """Without GPUs: with fewer, trials side by side are no faster than one after the other."""
 
 
+DEVICES = ("auto", "cpu", "gpu")
+
+
 @dataclass(kw_only=True)
 class ClusterConfig:
     """Changes how fast a result comes, never which one; null means: from what the cluster has."""
 
+    address: str | None = None
+    """null: the cluster that RAY_ADDRESS names, else a Ray of our own on this machine; local: the latter anyway."""
+    nodes: int = 1
+    """Begin when the cluster has so many nodes."""
+    wait_s: float = 600
+    """How long to wait for them, in seconds."""
+    device: str = "auto"
+    """What networks run on: auto (GPUs where there are any), cpu or gpu (refuses to fall back to CPUs)."""
     cpus: int | None = None
-    """Cores that a local Ray uses; null = all. Ignored when RAY_ADDRESS names a cluster."""
+    """Cores that a local Ray uses; null = all. Ignored where RAY_ADDRESS names a cluster."""
     object_store_gb: float = 1.0
     """Shared memory of a local Ray, for data between tasks."""
     train_workers: int | None = None
     """Data-parallel training workers; null = one per GPU (as many as divide the batch), or one."""
     map_actors: int | None = None
-    """Actors that hold a network and make maps; null = one per GPU, or one per two cores."""
+    """Actors that hold a network and make maps; null = one per GPU, or one per two cores and at least one per node."""
     cpu_actors: int | None = None
     """Actors that run dense CRF and count pixels; null = one per core."""
+    worker_cpus: float | None = None
+    """CPUs of each training worker and map actor; null = an even share, or 1 beside a GPU."""
     trials_at_once: int | None = None
     """Trials of a study that share the cluster evenly; null = one per GPU (or `train_workers` GPUs), or per 4 cores."""
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "train_workers", "map_actors", "cpu_actors", "trials_at_once"):
+        for name in ("cpus", "train_workers", "map_actors", "cpu_actors", "trials_at_once", "nodes"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1, or null")
+                raise ValueError(f"{name}={value}: must be at least 1" + ("" if name == "nodes" else ", or null"))
+        check_choice(self, "device", DEVICES)
+        if self.address not in (None, "local"):
+            raise ValueError(f"address={self.address}: must be null or local; a cluster's address goes to RAY_ADDRESS")
         if self.object_store_gb < 0.1:
             raise ValueError(f"object_store_gb={self.object_store_gb}: must be at least 0.1")
+        if self.worker_cpus is not None and self.worker_cpus <= 0:
+            raise ValueError(f"worker_cpus={self.worker_cpus}: must be greater than 0, or null")
 
 
 @dataclass(frozen=True)
@@ -124,27 +147,37 @@ class Cluster:
         self.config = config
         self.at_once = at_once
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a Ray that we start on this machine."""
+        return self.config.address == "local" or "RAY_ADDRESS" not in os.environ
+
     def connect(self) -> None:
         """Join the cluster of RAY_ADDRESS, or start a local Ray.
 
         Raises:
-            RequestError: RAY_ADDRESS names a cluster that does not answer.
+            RequestError: RAY_ADDRESS names a cluster that does not answer, or that has not what was asked for.
         """
         _set_driver_environment()
         if ray.is_initialized():
             return
         with _kept_sigterm():
             self._start()
+        self._wait_for_nodes()
+        if self.config.device == "gpu" and not ray.cluster_resources().get("GPU"):
+            raise RequestError(
+                "cluster.device=gpu: Ray sees no GPU; look at `nvidia-smi` and `ray status`, or set cluster.device=auto"
+            )
 
     def _start(self) -> None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled" if self.is_own else "token")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         set_worker_environment()
         common: dict[str, Any] = {
             "logging_level": logging.WARNING,
             "logging_config": ray.LoggingConfig(log_level="ERROR"),  # its warnings are about what we do on purpose
         }
-        if "RAY_ADDRESS" in os.environ:
+        if not self.is_own:
             # A local Ray's processes inherit this one's environment; those of a cluster were started by others.
             environment = {name: os.environ[name] for name in RAY_SETTINGS}
             try:
@@ -154,20 +187,39 @@ class Cluster:
                     f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there; start one with "
                     "`ray start --head`, or unset RAY_ADDRESS to run locally"
                 ) from error
-        else:
-            cores = self.config.cpus or psutil.cpu_count(logical=True) or 1
-            port = _free_port()
-            # Ray Train's cleaner looks for the dashboard: without one it complains once a second, and where another
-            # Ray runs on this machine it does not know which is meant.
-            os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-            ray.init(
-                address="local",
-                num_cpus=cores + LIGHT_CPUS,
-                include_dashboard=True,
-                dashboard_port=port,
-                object_store_memory=int(self.config.object_store_gb * 2**30),
-                **common,
-            )
+            return
+        cores = self.config.cpus or psutil.cpu_count(logical=True) or 1
+        port = _free_port()
+        # Ray Train's cleaner looks for the dashboard: without one it complains once a second, and where another
+        # Ray runs on this machine it does not know which is meant.
+        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+        ray.init(
+            address="local",
+            num_cpus=cores + LIGHT_CPUS,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=port,
+            object_store_memory=int(self.config.object_store_gb * 2**30),
+            **common,
+        )
+
+    def _wait_for_nodes(self) -> None:
+        deadline, told = time.monotonic() + self.config.wait_s, False
+        while (there := len(_alive())) < self.config.nodes:
+            if self.is_own:
+                raise RequestError(
+                    f"cluster.nodes={self.config.nodes}: RAY_ADDRESS is not set, so this would run on one machine; "
+                    "submit it with `ray job submit`, or set cluster=auto"
+                )
+            if time.monotonic() > deadline:
+                raise RequestError(
+                    f"cluster.nodes={self.config.nodes}: the cluster has {there} node(s) after cluster.wait_s="
+                    f"{self.config.wait_s:g} seconds; start others with `ray start --address`, or ask for fewer"
+                )
+            if not told:
+                say("cluster", f"{there} of {self.config.nodes} nodes are there, waits for the others")
+                told = True
+            time.sleep(1)
 
     def elsewhere(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """`function(*arguments)` in a process that ends with it: for what would let the driver grow with the data set.
@@ -177,23 +229,74 @@ class Cluster:
             RunError: likewise, if the run failed.
         """
         self.connect()
+        # DEFAULT: not within the resources of a study's trial, if this is one.
+        remote = ray.remote(num_cpus=LIGHT_TASK_CPUS, max_calls=1, scheduling_strategy="DEFAULT")(function)
         with told_by_workers():
-            return ray.get(ray.remote(num_cpus=LIGHT_TASK_CPUS, max_calls=1)(function).remote(*arguments))
+            return ray.get(remote.remote(*arguments))
+
+    def check_everywhere(self, function: Callable[..., str | None], *arguments: Any) -> None:
+        """Ask every other node whether it can do its part.
+
+        Args:
+            function: called there; returns what is wrong, in words that follow the node's name, or None.
+            arguments: of it.
+
+        Raises:
+            RequestError: something is wrong on a node.
+        """
+        self.connect()
+        here = ray.get_runtime_context().get_node_id()
+        for node in _alive():
+            if node["NodeID"] == here:
+                continue
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            wrong = ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(function).remote(*arguments))
+            if wrong is not None:
+                raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {wrong}")
+
+    def check_shared(self, folder: Folder, key: str) -> None:
+        """Refuse a folder that only this node sees, where others would have to write to it.
+
+        Raises:
+            RequestError: a node does not see it; `key` is the setting that named it.
+        """
+        self.connect()
+        if len(_alive()) > 1:
+            probe = f".probe-{time.time_ns()}"
+            folder.write(probe, b"probe")
+            try:
+                self.check_everywhere(_does_not_see, folder, probe, key)
+            finally:
+                folder.remove(probe)
+
+    def check_tracking(self, uri: str) -> None:
+        """Refuse a database file where several nodes work.
+
+        Raises:
+            RequestError: the cluster has more than one node, and MLflow's runs would go to a SQLite file.
+        """
+        self.connect()
+        if uri.startswith("sqlite:") and len(_alive()) > 1:
+            raise RequestError(
+                f"tracking.uri={uri}: is a file of one machine, but the cluster has {len(_alive())} nodes; start "
+                "`mlflow server` (see deploy/compose.yaml) and set tracking.uri=http://host:port"
+            )
 
     @property
-    def _cpus(self) -> float:
-        """CPUs for models and CRF."""
-        total = ray.cluster_resources().get("CPU", 1)
-        return max(total - LIGHT_CPUS, total / 2) / self.at_once
+    def _node_cpus(self) -> list[float]:
+        """CPUs for models and CRF, of each node that has any."""
+        totals = [node["Resources"].get("CPU", 0) for node in _alive()]
+        return [max(total - LIGHT_CPUS, total / 2) for total in totals if total] or [0.5]
 
-    @property
-    def _largest_node(self) -> float:
-        """CPUs of it: no worker or actor can have more."""
-        return max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+    def _even_share(self, count: int) -> float:
+        """The most CPUs that each of `count` workers can have, so that those of all pipelines fit on the nodes."""
+        nodes, wanted = self._node_cpus, count * self.at_once
+        sizes = (node / parts for node in nodes for parts in range(1, wanted + 1))
+        return max(size for size in sizes if sum(int(node / size + 1e-9) for node in nodes) >= wanted)
 
     @property
     def _gpus(self) -> int:
-        return int(ray.cluster_resources().get("GPU", 0)) // self.at_once
+        return 0 if self.config.device == "cpu" else int(ray.cluster_resources().get("GPU", 0)) // self.at_once
 
     def trials_at_once(self) -> int:
         """How many trials of a study run side by side.
@@ -202,7 +305,7 @@ class Cluster:
             RequestError: the cluster is too small for that many, or for a single one.
         """
         self.connect()
-        cores, workers = self._cpus, self.config.train_workers or 1
+        cores, workers = sum(self._node_cpus), self.config.train_workers or 1
         if self._gpus:
             possible, unit, there = self._gpus // workers, f"{workers} GPU(s)", f"{self._gpus} GPU(s)"
         else:
@@ -229,20 +332,35 @@ class Cluster:
             )
         if self._gpus:
             dividing = max(count for count in range(1, self._gpus + 1) if batch_size % count == 0)
-            return Share(self.config.train_workers or dividing, cpus=1, gpus=1)
+            return Share(self.config.train_workers or dividing, cpus=self.config.worker_cpus or 1, gpus=1)
         count = self.config.train_workers or 1
-        return Share(count, cpus=min(self._cpus / count, self._largest_node))
+        return Share(count, cpus=self.config.worker_cpus or self._even_share(count))
 
     def map_share(self) -> Share:
         """Resources of the actors that make maps."""
         self.connect()
         if self._gpus:
-            return Share(self.config.map_actors or self._gpus, cpus=1, gpus=1)
-        count = self.config.map_actors or max(1, int(self._cpus // 2))
-        return Share(count, cpus=min(self._cpus / count, self._largest_node))
+            return Share(self.config.map_actors or self._gpus, cpus=self.config.worker_cpus or 1, gpus=1)
+        possible = sum(max(1, int(cpus // 2)) for cpus in self._node_cpus) // self.at_once
+        count = self.config.map_actors or max(1, possible)
+        return Share(count, cpus=self.config.worker_cpus or self._even_share(count))
 
     def cpu_share(self) -> Share:
         """Resources of the actors that run on CPUs alone: CRF and scores."""
         self.connect()
-        count = self.config.cpu_actors or max(1, int(self._cpus))
-        return Share(count, cpus=min(1.0, self._cpus / count))
+        possible = sum(max(1, int(cpus)) for cpus in self._node_cpus) // self.at_once
+        count = self.config.cpu_actors or max(1, possible)
+        return Share(count, cpus=min(1.0, self._even_share(count)))
+
+
+def _does_not_see(folder: Folder, probe: str, key: str) -> str | None:
+    remedy = "give a directory that all nodes mount at the same path, or s3://bucket/prefix with credentials on each"
+    try:
+        there = folder.exists(probe)
+    except OSError as error:
+        return f"cannot read {key}={folder.url} ({str(error).splitlines()[0]}); {remedy}"
+    return None if there else f"does not see {key}={folder.url}; {remedy}"
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]

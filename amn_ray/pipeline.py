@@ -274,6 +274,7 @@ class Maker:
         self.artifacts: dict[str, Artifact] = {}
         self.manifests: dict[str, dict[str, Any]] = {}
         self.summary: dict[str, dict[str, float]] = {}
+        self._checked = False
 
     def __call__(self, step: str, stage: ModuleType, config: Any, inputs: Mapping[str, Artifact]) -> Artifact:
         """Run `stage` for `step`, in an MLflow child run."""
@@ -333,6 +334,7 @@ class Maker:
             if reused:
                 console.say(step, f"is there already ({place})")
                 return output.manifest()
+            self._check_cluster()
             console.say(step, f"→ {place}")
             started = time.monotonic()
             extra: dict[str, Any] = {}
@@ -345,3 +347,10 @@ class Maker:
             share = self.cluster.train_share(config.batch_size) if stage in TRAINED else None
             result = {"gpus": share.count * share.gpus if share else 0, **result}
             return output.commit(config=identity, inputs=inputs, seconds=time.monotonic() - started, result=result)
+
+    def _check_cluster(self) -> None:
+        """Before anything is made: whether all nodes can do their part. (Where all is there, Ray is not needed.)"""
+        if not self._checked:
+            self.cluster.check_tracking(self.tracker.uri)
+            self.cluster.check_shared(self.store, "store")
+            self._checked = True

@@ -30,7 +30,7 @@ from amn_ray.data.images import NOT_AN_IMAGE, decode_image, encode_overlay, enco
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
 from amn_ray.nn.maps import grid_maps, to_row
-from amn_ray.reporting.console import say
+from amn_ray.reporting.console import say, time_left
 from amn_ray.segmenter import Segmenter, Settings, mask_of
 from amn_ray.stages.crf.config import KernelConfig
 from amn_ray.training.job import MODEL
@@ -158,7 +158,7 @@ def _run(
     crf: bool,
 ) -> dict[str, str]:
     """Returns the reasons of the files that are no images, by name."""
-    cluster.connect()
+    cluster.check_shared(out, "out")
     share = cluster.map_share()
     blocks = [pa.table({"file": files[start : start + BATCH]}) for start in range(0, len(files), BATCH)]
     finish = partial(_finish, source=source, out=out, kernels=settings.crf if crf else None)
@@ -193,8 +193,8 @@ def _run(
             if time.monotonic() - told > TELL_EVERY:
                 told = time.monotonic()
                 speed = done / (told - started)
-                minutes = (len(files) - done) / speed / 60
-                say("predict", f"{done}/{len(files)} images, {speed:.1f} images/s, about {minutes:.0f} min left")
+                left = time_left((len(files) - done) / speed)
+                say("predict", f"{done}/{len(files)} images, {speed:.1f} images/s, {left} left")
     return failures
 
 

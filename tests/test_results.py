@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from amn_ray import runs
-from amn_ray.artifacts import Artifact, Store
+from amn_ray.artifacts import Artifact, Folder, Store
 from amn_ray.cluster import Cluster
 from amn_ray.config import TrackingConfig
 from amn_ray.data.images import MASK_SCHEMA, decode_image, decode_mask, mask_row
@@ -63,7 +63,7 @@ def put(artifact: Artifact, table: str, rows: list[dict], schema: pa.Schema | No
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "0.parquet")
 
 
-def record(folder: Path, artifacts: dict[str, Artifact]) -> None:
+def record(folder: Folder, artifacts: dict[str, Artifact]) -> None:
     runs.record(folder, settings={}, artifacts=artifacts, crf=SETTINGS.crf, mlflow_run="none")
 
 
@@ -91,8 +91,7 @@ def finished(tmp_path: Path, weights: bytes) -> Store:
     deeplab.write("model.safetensors", weights)
     deeplab.commit(config=SETTINGS.network, inputs={}, seconds=0, result={"rows": 2})
     refined.commit(config=SETTINGS.crf, inputs={}, seconds=0, result={"rows": 2})
-    folder = Path(store.root) / "runs" / "one"
-    folder.mkdir(parents=True)
+    folder = runs.folder(store).folder("one")
     kept = {"images": images, "cam": cam, "irn": irn, "deeplab": deeplab, "deeplab_crf": refined}
     record(folder, kept)
     return store
@@ -100,7 +99,7 @@ def finished(tmp_path: Path, weights: bytes) -> Store:
 
 def test_exported_masks_are_palette_files_with_the_stored_values(job: Job, finished: Store, tmp_path: Path) -> None:
     out = tmp_path / "masks"
-    assert job("export", f"store={finished.root}", "stage=irn", f"out={out}")[0] == 0
+    assert job("export", f"store={finished.path}", "stage=irn", f"out={out}")[0] == 0
     stored = runs.find(finished, None, "irn").artifacts["irn"].table("masks").column("mask")
     for name in ("a", "b"):
         with Image.open(out / "SegmentationClass" / f"{name}.png") as image:
@@ -113,17 +112,16 @@ def test_exported_masks_are_palette_files_with_the_stored_values(job: Job, finis
 
 
 def test_export_takes_the_last_run_that_made_the_step(job: Job, finished: Store, tmp_path: Path) -> None:
-    later = Path(finished.root) / "runs" / "prepared"
-    later.mkdir()
+    later = runs.folder(finished).folder("prepared")
     record(later, {"images": runs.find(finished, "one", "irn").artifacts["images"]})
-    assert job("export", f"store={finished.root}", "stage=irn", f"out={tmp_path}/masks")[0] == 0
+    assert job("export", f"store={finished.path}", "stage=irn", f"out={tmp_path}/masks")[0] == 0
     assert (tmp_path / "masks/SegmentationClass/a.png").exists()
 
 
 def test_exported_maps_are_cut_at_their_threshold_at_the_size_of_the_image(
     job: Job, finished: Store, tmp_path: Path
 ) -> None:
-    assert job("export", f"store={finished.root}", "stage=cam", f"out={tmp_path}/masks")[0] == 0
+    assert job("export", f"store={finished.path}", "stage=cam", f"out={tmp_path}/masks")[0] == 0
     mask = decode_mask((tmp_path / "masks/SegmentationClass/a.png").read_bytes())
     assert mask.shape == (6, 9)
     # Cell 0 of three covers columns 0-2; half way to the centre of cell 1, the map falls to one half.
@@ -145,7 +143,7 @@ def test_exported_maps_are_cut_at_their_threshold_at_the_size_of_the_image(
 def test_an_impossible_export_is_refused(
     job: Job, finished: Store, tmp_path: Path, overrides: list[str], words: list[str]
 ) -> None:
-    code, err = job("export", f"store={finished.root}", f"out={tmp_path}/masks", *overrides)
+    code, err = job("export", f"store={finished.path}", f"out={tmp_path}/masks", *overrides)
     assert code == 2
     assert all(word in err for word in words), err
     assert not (tmp_path / "masks").exists()
@@ -155,7 +153,7 @@ def test_an_impossible_export_is_refused(
 def test_a_folder_that_is_not_empty_is_written_to_only_when_asked(job: Job, finished: Store, tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/mine.txt").write_text("precious")
-    arguments = ("export", f"store={finished.root}", "stage=irn", f"out={tmp_path}/masks")
+    arguments = ("export", f"store={finished.path}", "stage=irn", f"out={tmp_path}/masks")
     code, err = job(*arguments)
     assert code == 2
     assert "not empty" in err
@@ -182,7 +180,7 @@ def test_predictions_are_written_for_every_readable_image_and_the_others_are_nam
     job: Job, cluster: Cluster, finished: Store, pictures: Path, tmp_path: Path, weights: bytes
 ) -> None:
     out = tmp_path / "out"
-    arguments = ("predict", f"store={finished.root}", f"images={pictures}", f"out={out}")
+    arguments = ("predict", f"store={finished.path}", f"images={pictures}", f"out={out}")
     code, err = job(*arguments)
     assert code == 1
     assert "2 of 6 files" in err
@@ -219,31 +217,31 @@ def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path:
     for name in ("a.png", "a.jpg"):
         (tmp_path / "twice" / name).write_bytes(b"")
     for images, words in [("missing", "not found"), ("empty", "no file"), ("twice", "same mask")]:
-        code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/{images}", f"out={tmp_path}/out")
+        code, err = job("predict", f"store={finished.path}", f"images={tmp_path}/{images}", f"out={tmp_path}/out")
         assert code == 2
         assert words in err
     (tmp_path / "good").mkdir()
     (tmp_path / "good/a.png").write_bytes(encode(noise(5, 5)))
-    code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/good", f"out={tmp_path}/good/out")
+    code, err = job("predict", f"store={finished.path}", f"images={tmp_path}/good", f"out={tmp_path}/good/out")
     assert code == 2
     assert "lies in images" in err
     assert [path.name for path in (tmp_path / "good").iterdir()] == ["a.png"]
     for key in ("store", "images", "out"):
-        places = {"store": finished.root, "images": tmp_path / "good", "out": tmp_path / "out"} | {key: "foo://x"}
+        places = {"store": finished.path, "images": tmp_path / "good", "out": tmp_path / "out"} | {key: "foo://x"}
         code, err = job("predict", *(f"{name}={place}" for name, place in places.items()))
         assert code == 2
         assert f"{key}=foo://x" in err
     (tmp_path / "full/masks").mkdir(parents=True)
     (tmp_path / "full/masks/a.png").write_text("precious")
     for more in ([], ["overwrite=true"]):
-        code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/good", f"out={tmp_path}/full", *more)
+        code, err = job("predict", f"store={finished.path}", f"images={tmp_path}/good", f"out={tmp_path}/full", *more)
         assert code == 2
         assert "not empty" in err
     assert (tmp_path / "full/masks/a.png").read_text() == "precious"
     assert not (tmp_path / "full/predict.json").exists()
     (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "out/predict.json").write_text('{"predictions": "another"}')
-    code, err = job("predict", f"store={finished.root}", f"images={tmp_path}/good", f"out={tmp_path}/out")
+    code, err = job("predict", f"store={finished.path}", f"images={tmp_path}/good", f"out={tmp_path}/out")
     assert code == 2
     assert "another run" in err
     assert not (tmp_path / "out/masks").exists()
@@ -288,11 +286,10 @@ def logged(tmp_path_factory: pytest.TempPathFactory, weights: bytes) -> tuple[st
     """(tracking URI, model URI) of a model that was logged and registered."""
     folder = tmp_path_factory.mktemp("models")
     tracker = Tracker(TrackingConfig(experiment="models"), Store.open(str(folder / "store")))
-    write_model(folder / "data", SETTINGS, weights)
     with tracker.run("deeplab", "f", {}) as run:
-        assert not run.has_model
-        run.model(tracker.uri, folder / "data", register="parts", alias="champion")
-        assert run.has_model
+        for _ in range(2):  # it is logged once
+            run.model(lambda data: write_model(data, SETTINGS, weights), register="parts", alias="champion")
+    assert len(tracker.client.search_model_versions("name='parts'")) == 1
     return tracker.uri, tracker.client.get_run(run.run_id).data.tags["model_uri"]
 
 

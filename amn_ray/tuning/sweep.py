@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from omegaconf import DictConfig, OmegaConf
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
@@ -121,7 +120,10 @@ def sweep(
         done = sum(record.repeats for record in known)
         say("study", f"{name}: {plan.total} trials" + (f", {done} of them have ended before" if known else ""))
         if done < plan.total:
-            plan = dataclasses.replace(plan, at_once=Cluster(settings.cluster).trials_at_once())
+            cluster = Cluster(settings.cluster)
+            cluster.check_tracking(tracker.uri)
+            cluster.check_shared(store, "store")
+            plan = dataclasses.replace(plan, at_once=cluster.trials_at_once())
             try:
                 _fit(plan, known, settings)
             except BaseException:  # also Ctrl-C: the trials' processes end with ours, and cannot say so
@@ -241,7 +243,7 @@ def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
     pending = [number for number, trial in enumerate(plan.trials) if trial.label not in labels]
     plan.folder.remove("tune")  # of the last time; all that counts is in the records
     tune.Tuner(
-        tune.with_resources(tune.with_parameters(_trial, plan=plan), _resources(settings)),
+        tune.with_resources(tune.with_parameters(_trial, plan=plan), {"cpu": TRIAL_CPUS}),
         param_space={TRIAL: tune.grid_search(pending)} if plan.trials else {},
         tune_config=tune.TuneConfig(
             search_alg=BasicVariantGenerator(max_concurrent=plan.at_once) if plan.trials else _optuna(plan, known),
@@ -304,14 +306,6 @@ def _scheduler(asked: StudyConfig, epochs: int) -> ASHAScheduler | None:
         grace_period=asked.asha.grace,
         reduction_factor=asked.asha.reduction,
     )
-
-
-def _resources(settings: SweepConfig) -> tune.PlacementGroupFactory:
-    """Of the function; its stages ask for their own. It runs where MLflow's SQLite file is, if it writes to one."""
-    bundle = {"CPU": TRIAL_CPUS}
-    if settings.tracking.uri is None:
-        bundle[f"node:{ray.util.get_node_ip_address()}"] = 0.001
-    return tune.PlacementGroupFactory([bundle])
 
 
 def _trial(chosen: dict[str, Any], plan: Plan) -> None:

@@ -74,8 +74,7 @@ class Home:
             result = self.scored(images, made, step, share, int(settings["seed"]))  # type: ignore[call-overload]
             made.commit(config={}, inputs={}, seconds=10, result={"rows": IMAGES, "gpus": 2})
             artifacts |= {step: made, f"{step}_score": result}
-        folder = runs.folder(self.store) / name
-        folder.mkdir(parents=True)
+        folder = runs.folder(self.store).folder(name)
         with self.tracker.run(name, name, {}) as run:
             runs.record(folder, settings=settings, artifacts=artifacts, crf=KernelConfig(), mlflow_run=run.run_id)
 
@@ -138,7 +137,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home.run("cam0", {"cam": 0.3, "seed": 0.4, "irn": 0.45}, branch="cam", irn__walk__power=1.0)
     home.run("rate0", {"cam": 0.3, "amn": 0.2}, amn__lr_head=0.5, until="amn")
     home.run("other0", {"cam": 0.9, "amn": 0.95}, dataset="bolts")
-    study = Path(home.store.root) / "studies" / "lc-1"
+    study = Path(home.store.path) / "studies" / "lc-1"
     study.mkdir(parents=True)
     pd.DataFrame(
         {
@@ -179,7 +178,7 @@ def page(home: Home) -> tuple[dict[str, list[list[str]]], str]:
     from amn_ray.reporting.report import report
 
     names = ["full0", "full1", "pcl0", "cam0", "rate0"]
-    out = report(ReportConfig(store=home.store.root, runs=names, out=str(home.out)))
+    out = report(ReportConfig(store=home.store.path, runs=names, out=str(home.out)))
     return tables((out / "report.md").read_text()), (out / "report.html").read_text()
 
 
@@ -245,7 +244,7 @@ def test_the_page_needs_no_other_file(page: tuple[dict[str, list[list[str]]], st
 
 
 def test_data_sets_never_share_a_table(home: Home, job: Job, tmp_path: Path) -> None:
-    assert job("report", f"store={home.store.root}", f"out={tmp_path}")[0] == 0
+    assert job("report", f"store={home.store.path}", f"out={tmp_path}")[0] == 0
     text = (tmp_path / "report.md").read_text()
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Data set: bolts", "Data set: parts", "Study: lc-1"]
     of_bolts = text[text.index("## Data set: bolts") : text.index("## Data set: parts")]
@@ -254,7 +253,7 @@ def test_data_sets_never_share_a_table(home: Home, job: Job, tmp_path: Path) -> 
 
 
 def test_a_study_is_reported_with_its_runs_and_its_failures(home: Home, job: Job, tmp_path: Path) -> None:
-    assert job("report", f"store={home.store.root}", "runs=[lc-1]", f"out={tmp_path}")[0] == 0
+    assert job("report", f"store={home.store.path}", "runs=[lc-1]", f"out={tmp_path}")[0] == 0
     text = (tmp_path / "report.md").read_text()
     assert "2 finished, 1 failed (3 trials)." in text
     assert "Failed: b seed=0: broke" in text
@@ -270,26 +269,24 @@ def test_a_run_deleted_from_mlflow_keeps_its_numbers(home: Home, job: Job, tmp_p
     home.run("gone0", {"cam": 0.3, "irn": 0.6}, amn__lr_head=0.7)
     found = runs.named(home.store, ["gone0"])[0]
     MlflowClient(home.tracker.uri).delete_run(found.mlflow_run)
-    assert job("report", f"store={home.store.root}", "runs=[gone0,full0]", f"out={tmp_path}")[0] == 0
+    assert job("report", f"store={home.store.path}", "runs=[gone0,full0]", f"out={tmp_path}")[0] == 0
     text = (tmp_path / "report.md").read_text()
     assert "| gone0 | deleted from MLflow |" in text
     assert f"{100 * home.miou('irn', 'gone0'):.1f}" in text
 
 
 def test_impossible_reports_are_refused(home: Home, job: Job, tmp_path: Path) -> None:
-    code, error = job("report", f"store={home.store.root}", "runs=[nonesuch]", f"out={tmp_path}")
+    code, error = job("report", f"store={home.store.path}", "runs=[nonesuch]", f"out={tmp_path}")
     assert code == 2
     assert "runs=nonesuch: neither a run" in error
     code, error = job("report", f"store={tmp_path / 'empty'}", f"out={tmp_path}")
     assert code == 2
     assert "holds no finished run" in error
-    old = runs.folder(home.store) / "old"
-    old.mkdir(exist_ok=True)
-    (old / "run.json").write_text(json.dumps({"steps": {}, "crf": {}}))
+    old = runs.folder(home.store).folder("old")
+    old.write("run.json", json.dumps({"steps": {}, "crf": {}}).encode())
     try:
-        code, error = job("report", f"store={home.store.root}", "runs=[old]", f"out={tmp_path}")
+        code, error = job("report", f"store={home.store.path}", "runs=[old]", f"out={tmp_path}")
     finally:
-        (old / "run.json").unlink()
-        old.rmdir()
+        old.remove()
     assert code == 2
     assert "older version" in error

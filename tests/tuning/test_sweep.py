@@ -14,8 +14,10 @@ import pytest
 import ray
 import yaml
 from mlflow import MlflowClient
+from pyarrow.fs import LocalFileSystem
 from ray.util import placement_group_table
 
+from amn_ray.artifacts import Folder
 from amn_ray.cluster import Cluster
 from amn_ray.tuning.records import Records
 from tests.conftest import encode, noise
@@ -87,7 +89,10 @@ class Studies:
     def started(self, name: str) -> dict[str, float]:
         """When each trial began last."""
         (folder,) = self.store.glob(f"studies/{name}-*")
-        return {record.trial.label: record.started for record in Records(folder / "trials").all()}
+        return {
+            record.trial.label: record.started
+            for record in Records(Folder(LocalFileSystem(), str(folder / "trials"))).all()
+        }
 
     def trials(self, name: str) -> pd.DataFrame:
         (folder,) = self.store.glob(f"studies/{name}-*")

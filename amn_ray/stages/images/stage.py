@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ray.data
@@ -37,6 +38,9 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
     """
     # A shard is written whole or, after a crash, not at all: begin anew rather than mend.
     output.remove()
+    root = getattr(config.config, "root", None)
+    if root is not None:
+        cluster.check_everywhere(_lacks, str(Path(root).expanduser().resolve()))
     source = cluster.elsewhere(list_records, config, output)
     num_shards = math.ceil(config.rows / config.config.rows_per_shard)
     load = Load(source, output, skip_bad=config.config.max_bad_fraction > 0)
@@ -69,3 +73,7 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
         "unlabelled": config.unlabelled,
         "metrics": {"images": rows},
     }
+
+
+def _lacks(root: str) -> str | None:
+    return None if Path(root).exists() else f"has no dataset.root={root}; mount it at the same path on all nodes"
