@@ -288,6 +288,12 @@ class Cluster:
         totals = [node["Resources"].get("CPU", 0) for node in _alive()]
         return [max(total - LIGHT_CPUS, total / 2) for total in totals if total] or [0.5]
 
+    @property
+    def loader_cpus(self) -> float:
+        """CPUs that a task reserves which makes training examples: they must find room beside the worker."""
+        totals = [node["Resources"].get("CPU", 0) for node in _alive()]
+        return min([1.0, *(min(LIGHT_CPUS, total / 2) for total in totals if total)])
+
     def _even_share(self, count: int) -> float:
         """The most CPUs that each of `count` workers can have, so that those of all pipelines fit on the nodes."""
         nodes, wanted = self._node_cpus, count * self.at_once

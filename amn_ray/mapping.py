@@ -82,8 +82,7 @@ def map_table(
                 fn_constructor_kwargs=dict(settings),
                 batch_size=BATCH,
                 batch_format="pyarrow",
-                # Not more actors than shards: each costs seconds to start.
-                compute=ActorPoolStrategy(size=min(share.count, len(table_in.files))),
+                compute=_pool(cluster, share.count, len(table_in.files)),
                 num_cpus=share.cpus,
                 num_gpus=share.gpus or None,
             )
@@ -94,6 +93,17 @@ def map_table(
     cluster.elsewhere(check_rows, table_in, table_out)
     output[0].remove(PROGRESS)
     return (expected - before) / seconds
+
+
+def _pool(cluster: Cluster, count: int, num_shards: int) -> ActorPoolStrategy:
+    """The actors of a stage: not more than shards, since each costs seconds to start.
+
+    A cluster of others may lose nodes, which are not waited for, and get new ones, which are used.
+    """
+    wanted = min(count, num_shards)
+    if cluster.is_own:
+        return ActorPoolStrategy(size=wanted)
+    return ActorPoolStrategy(min_size=1, initial_size=wanted, max_size=num_shards)
 
 
 def check_rows(source: Table, made: Table) -> None:

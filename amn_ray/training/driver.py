@@ -60,7 +60,13 @@ def train(
         RunError: the training failed, also after restarts.
     """
     share = cluster.train_share(config.batch_size)
-    feed = Feed(sources=sources, example=example, seed=config.seed, batch_size=config.batch_size)
+    feed = Feed(
+        sources=sources,
+        example=example,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        loader_cpus=cluster.loader_cpus,
+    )
     if feed.batch_size % share.count:
         raise RequestError(
             f"{output.stage}.batch_size={feed.batch_size} cannot be divided among {share.count} training workers; "

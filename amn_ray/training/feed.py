@@ -31,6 +31,8 @@ class Feed:
     seed: int
     batch_size: int
     """Of all workers together; the last incomplete batch of an epoch is dropped."""
+    loader_cpus: float = 1.0
+    """What a task reserves that makes examples."""
 
     @property
     def ids(self) -> list[str]:
@@ -47,7 +49,9 @@ class Feed:
         steps = max(0, num_steps - start_epoch * self.steps_per_epoch)  # the last epoch may be cut short
         first = start_epoch * self.steps_per_epoch * self.batch_size
         positions = ray.data.range(steps * self.batch_size, override_num_blocks=max(1, steps * num_workers))
-        return paced(positions.map_batches(self._load, fn_kwargs={"first": first}, batch_size=None, num_cpus=1))
+        return paced(
+            positions.map_batches(self._load, fn_kwargs={"first": first}, batch_size=None, num_cpus=self.loader_cpus)
+        )
 
     def _load(self, batch: dict[str, np.ndarray], first: int) -> Example:
         ids = self.ids

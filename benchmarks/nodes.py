@@ -1,0 +1,129 @@
+"""One node of one core against two of them: `python -m benchmarks.nodes FOLDER` (a quarter of an hour, two cores).
+
+Each node is a `ray start` that may use one core only; the head's core also runs the driver. What is compared: the
+tables, which must be the same; images per second of maps and of CRF; and how long the same work takes without Ray, in
+a loop on one core.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from amn_ray.artifacts import Artifact, Store
+from amn_ray.mapping import BATCH
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.runs import find
+from amn_ray.stages.cam.config import CamConfig
+from amn_ray.stages.cam.infer import MakeCam
+from amn_ray.stages.crf.config import CrfConfig
+from amn_ray.stages.crf.infer import MakeSeed
+from tests.conftest import free_port, serving
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = [
+    "dataset.num_train=256", "dataset.num_val=1", "dataset.size=192", "dataset.rows_per_shard=16", "until=seed",
+    "cam.epochs=1", "cam.scales=[1.0,0.5,1.5,2.0]",
+]  # fmt: skip
+
+
+def pinned(core: int, *command: str, **environment: str) -> None:
+    """Run a command to its end on one core."""
+    done = subprocess.run(
+        ["taskset", "-c", str(core), *command], cwd=ROOT, env=os.environ | environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
+
+
+def run(folder: Path, nodes: int, uri: str) -> dict[str, Any]:
+    """The pipeline on so many nodes; returns its summary."""
+    ray = str(Path(sys.executable).parent / "ray")
+    port = free_port()
+    common = ["--num-cpus", "1", "--object-store-memory", "500000000"]
+    pinned(0, ray, "start", "--head", "--port", str(port), "--dashboard-port", str(free_port()), *common)
+    try:
+        for node in range(1, nodes):
+            pinned(node, ray, "start", "--address", f"127.0.0.1:{port}", *common)
+        command = [sys.executable, "jobs/pipeline.py", f"store={folder}", f"tracking.uri={uri}", *SETTINGS]
+        pinned(0, *command, f"cluster.nodes={nodes}", RAY_ADDRESS=f"127.0.0.1:{port}")
+    finally:
+        subprocess.run([ray, "stop", "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        time.sleep(3)
+    (summary,) = folder.glob("runs/*/summary.json")
+    return json.loads(summary.read_text())
+
+
+def loop(store: str) -> None:
+    """The same maps and seeds in this process; prints the seconds of both as JSON."""
+    import torch
+
+    torch.set_num_threads(1)
+    made = find(Store.open(store), None, "seed").artifacts
+    images, cam, seed = made["images"], made["cam"], made["seed"]
+    cam_config, crf_config = cam.manifest()["config"], seed.manifest()["config"]
+    backbone = BackboneConfig(**cam_config.pop("backbone"))
+    classes = len(images.manifest()["classes"])
+    seconds = {
+        "cam": _map(MakeCam(CamConfig(backbone=backbone, **cam_config), classes, cam, 1), images, ["image", "labels"]),
+        "seed": _map(MakeSeed(CrfConfig(**crf_config), cam), images, ["image"]),
+    }
+    print(json.dumps(seconds))
+
+
+def _map(mapper: Any, images: Artifact, columns: list[str]) -> float:
+    rows = images.table("rows").read(columns)
+    started = time.monotonic()
+    for start in range(0, rows.num_rows, BATCH):
+        mapper(rows.slice(start, BATCH))
+    return time.monotonic() - started
+
+
+def main(folder: Path) -> None:
+    """Measure, compare, print."""
+    os.environ |= {
+        "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
+        "MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    }  # fmt: skip
+    port = free_port()
+    database = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        f"{folder}/artifacts",
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    with serving(port, "mlflow", "server", "--port", str(port), "--workers", "1", *database):
+        summaries = {nodes: run(folder / f"{nodes}", nodes, f"http://127.0.0.1:{port}") for nodes in (1, 2)}
+    stores = [Store.open(str(folder / f"{nodes}")) for nodes in (1, 2)]
+    for step, table in (("images", "rows"), ("cam", "maps"), ("seed", "masks")):
+        one, two = (
+            pq.read_table(find(store, None, "seed").artifacts[step].at(table)).sort_by("image_id") for store in stores
+        )
+        print(f"{step}: {one.num_rows} rows, " + ("equal" if one == two else "DIFFERENT"))
+    alone = subprocess.run(
+        ["taskset", "-c", "0", sys.executable, "-m", "benchmarks.nodes", str(folder / "1"), "loop"],
+        cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    for step, seconds in json.loads(alone.stdout.splitlines()[-1]).items():
+        speeds = [summaries[nodes][step]["images_per_second"] for nodes in (1, 2)]
+        taken = one.num_rows / speeds[0]
+        print(
+            f"{step}: {speeds[0]:.2f} images/s on one node, {speeds[1]:.2f} on two: {speeds[1] / speeds[0]:.2f} ×; "
+            f"{taken:.0f} s on one node against {seconds:.0f} s in a loop without Ray: {taken / seconds - 1:+.1%}"
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[2:] == ["loop"]:
+        loop(sys.argv[1])
+    else:
+        main(Path(sys.argv[1]).resolve())
