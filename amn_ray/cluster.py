@@ -22,6 +22,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # read on import; trials say simil
 
 import psutil
 import ray
+from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 from ray.data import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -233,6 +234,11 @@ class Cluster:
         remote = ray.remote(num_cpus=LIGHT_TASK_CPUS, max_calls=1, scheduling_strategy="DEFAULT")(function)
         with told_by_workers():
             return ray.get(remote.remote(*arguments))
+
+    def spilled_gb(self) -> float:
+        """What all nodes have moved from their object stores to disk so far, in GiB."""
+        self.connect()
+        return get_memory_info_reply(get_state_from_address(None)).store_stats.spilled_bytes_total / 2**30
 
     def check_everywhere(self, function: Callable[..., str | None], *arguments: Any) -> None:
         """Ask every other node whether it can do its part.

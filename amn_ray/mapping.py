@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data._internal.datasource.range_datasource import RangeDatasource
 from ray.data.checkpoint import CheckpointConfig, checkpoint_filter
 
 from amn_ray.artifacts import Artifact, Table
@@ -118,6 +119,15 @@ def check_rows(source: Table, made: Table) -> None:
             f"{made.path}: holds {len(found)} rows ({len(set(found))} different), expected {len(expected)}; "
             "delete this folder and run again"
         )
+
+
+def numbers(count: int, num_blocks: int, num_cpus: float) -> ray.data.Dataset:
+    """The column `id` with 0…count−1, read by tasks of `num_cpus`.
+
+    `ray.data.range` reserves a whole CPU for each, which a node of one CPU does not have beside a worker.
+    """
+    source = RangeDatasource(n=count, block_format="arrow", column_name="id")
+    return ray.data.read_datasource(source, num_cpus=num_cpus, override_num_blocks=num_blocks)
 
 
 def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:

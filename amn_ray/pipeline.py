@@ -178,6 +178,7 @@ def execute(
         # A parameter never changes, but a store may be moved, or named in another way.
         parent.params({key: value for key, value in flat(config).items() if key != "store"})
         parent.tags({"store": store.url, "run": identity})
+        parent.watch_machine()
         make = Maker(store, cluster, tracker, parent, tags, watch)
         for step in steps(config, splits, make):
             if step == config.until:
@@ -336,7 +337,7 @@ class Maker:
                 return output.manifest()
             self._check_cluster()
             console.say(step, f"→ {place}")
-            started = time.monotonic()
+            started, spilled = time.monotonic(), self.cluster.spilled_gb()
             extra: dict[str, Any] = {}
             if stage in TRAINED:
                 extra["callbacks"] = [EpochCallback(self.tracker.uri, child.run_id, step)]
@@ -345,7 +346,15 @@ class Maker:
                 extra["probe"] = self.watch.probe(config, self.artifacts)
             result = stage.run(config, inputs, output, self.cluster, **extra)
             share = self.cluster.train_share(config.batch_size) if stage in TRAINED else None
-            result = {"gpus": share.count * share.gpus if share else 0, **result}
+            spilled = self.cluster.spilled_gb() - spilled
+            if spilled > 0.01:
+                child.metrics({f"{step}/spilled_gb": spilled})
+                console.say(
+                    step,
+                    f"warning: {spilled:.1f} GiB of objects did not fit into memory and went to disk and back; raise "
+                    "cluster.object_store_gb (a local Ray), or start the nodes with a larger --object-store-memory",
+                )
+            result = {"gpus": share.count * share.gpus if share else 0, "spilled_gb": round(spilled, 3), **result}
             return output.commit(config=identity, inputs=inputs, seconds=time.monotonic() - started, result=result)
 
     def _check_cluster(self) -> None:

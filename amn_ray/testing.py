@@ -26,12 +26,14 @@ class Breakable:
         after: str | None = None,
         kill_once_at: str | None = None,
         mistake_at: str | None = None,
+        seconds: float = 0,
     ) -> None:
         self.log = Path(log)
         self.fail_at = fail_at
         self.after = after
         self.kill_once_at = kill_once_at
         self.mistake_at = mistake_at
+        self.seconds = seconds
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`image_id`, `value` -> `image_id`, `double`."""
@@ -44,6 +46,7 @@ class Breakable:
         if self.kill_once_at in ids and not (self.log / "killed").exists():
             (self.log / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
         with (self.log / f"calls-{os.getpid()}").open("a") as stream:
             stream.writelines(f"{name}\n" for name in ids)
         return pa.table({"image_id": ids, "double": pc.multiply(batch.column("value"), 2)})

@@ -28,6 +28,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two l
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from ray.train import UserCallback
 
@@ -236,6 +237,15 @@ class TrackedRun:
             self.client.update_run(self.run_id, status="RUNNING")
         else:
             self.run_id = self.client.create_run(self.tracker.experiment_id, tags={**tags, **own}).info.run_id
+
+    def watch_machine(self) -> None:
+        """Log what this machine's CPUs, GPUs, memory, disk and network do, until the run ends (MLflow: `system/…`)."""
+
+        def start() -> None:
+            logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
+            SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.tracker.uri).start()
+
+        self.tracker.tell(start)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Parameters; logging the same ones again is fine."""

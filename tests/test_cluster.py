@@ -2,17 +2,118 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import pytest
 
+from amn_ray import cluster as module
 from amn_ray.cluster import Cluster, ClusterConfig
+from amn_ray.errors import RequestError
+
+Nodes = Callable[..., None]
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    """`nodes(4, 1)`: the cluster has nodes of these CPUs."""
+
+    def pretend(*cpus: float, gpus: int = 0) -> None:
+        alive = [{"Alive": True, "Resources": {"CPU": number} if number else {}} for number in cpus]
+        monkeypatch.setattr(module, "_alive", lambda: alive)
+        monkeypatch.setattr(module.ray, "cluster_resources", lambda: {"CPU": sum(cpus), "GPU": gpus})
+        monkeypatch.setattr(Cluster, "connect", lambda self: None)
+
+    return pretend
 
 
 @pytest.mark.parametrize(("batch", "workers"), [(16, 4), (10, 2), (9, 3), (7, 1)])
-def test_a_batch_is_dealt_to_as_many_gpus_as_divide_it(
-    monkeypatch: pytest.MonkeyPatch, batch: int, workers: int
-) -> None:
-    monkeypatch.setattr(Cluster, "connect", lambda self: None)
-    monkeypatch.setattr(Cluster, "_gpus", 4)
+def test_a_batch_is_dealt_to_as_many_gpus_as_divide_it(nodes: Nodes, batch: int, workers: int) -> None:
+    nodes(32, gpus=4)
     share = Cluster(ClusterConfig()).train_share(batch)
     assert (share.count, share.gpus) == (workers, 1)
     assert Cluster(ClusterConfig(train_workers=2)).train_share(batch).count == 2
+
+
+def test_a_laptops_cores_go_to_one_training_worker_or_an_actor_per_two_cores(nodes: Nodes) -> None:
+    nodes(8 + module.LIGHT_CPUS)
+    cluster = Cluster(ClusterConfig())
+    assert (cluster.train_share(16).count, cluster.train_share(16).cpus) == (1, 8)
+    assert (cluster.map_share().count, cluster.map_share().cpus, cluster.map_share().threads) == (4, 2, 2)
+    assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (8, 1)
+
+
+def test_every_node_of_one_cpu_gets_an_actor_beside_which_examples_are_made(nodes: Nodes) -> None:
+    nodes(1, 1, 1, 0)
+    cluster = Cluster(ClusterConfig())
+    assert (cluster.map_share().count, cluster.map_share().cpus) == (3, 0.5)
+    assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (3, 0.5)
+    assert cluster.train_share(16).cpus + cluster.loader_cpus <= 1
+
+
+@pytest.mark.parametrize("sizes", [(4,), (1, 1), (16, 3), (18, 6, 2), (34, 34, 10)])
+@pytest.mark.parametrize(("count", "at_once"), [(1, 1), (2, 1), (3, 1), (2, 3), (5, 2)])
+def test_an_even_share_fits_on_the_nodes_and_none_that_is_larger_does(
+    nodes: Nodes, sizes: tuple[int, ...], count: int, at_once: int
+) -> None:
+    nodes(*sizes)
+    cluster = Cluster(ClusterConfig(train_workers=count), at_once)
+    share = cluster.train_share(1).cpus
+
+    def fits(cpus: float) -> bool:
+        free = list(cluster._node_cpus)
+        for _ in range(count * at_once):  # equal ones: wherever there is room
+            place = next((index for index, room in enumerate(free) if room >= cpus - 1e-9), None)
+            if place is None:
+                return False
+            free[place] -= cpus
+        return True
+
+    assert fits(share)
+    assert not fits(1.001 * share)
+
+
+def test_a_device_can_be_asked_for(nodes: Nodes) -> None:
+    nodes(8, gpus=2)
+    assert Cluster(ClusterConfig(device="cpu")).map_share().gpus == 0
+    assert Cluster(ClusterConfig(device="gpu")).map_share().gpus == 1
+
+
+def test_workers_get_the_cpus_that_were_asked_for(nodes: Nodes) -> None:
+    nodes(8, gpus=2)
+    for share in (
+        Cluster(ClusterConfig(worker_cpus=3)).map_share(),
+        Cluster(ClusterConfig(worker_cpus=3)).train_share(16),
+        Cluster(ClusterConfig(worker_cpus=3, device="cpu")).train_share(16),
+    ):
+        assert share.cpus == 3
+
+
+def test_more_training_workers_than_gpus_are_refused(nodes: Nodes) -> None:
+    nodes(8, gpus=2)
+    with pytest.raises(RequestError, match=r"cluster.train_workers=3: the cluster has 2 GPU"):
+        Cluster(ClusterConfig(train_workers=3)).train_share(9)
+
+
+def test_trials_share_what_the_cluster_has(nodes: Nodes) -> None:
+    nodes(18, 18)
+    assert Cluster(ClusterConfig()).trials_at_once() == 8
+    shares = [Cluster(ClusterConfig(), at_once).map_share() for at_once in (1, 8)]
+    assert [(share.count, share.cpus) for share in shares] == [(16, 2), (2, 2)]
+    for at_once, kind in itertools.product((1, 2, 8), ("map_share", "cpu_share")):
+        share = getattr(Cluster(ClusterConfig(), at_once), kind)()
+        assert share.count * share.cpus * at_once <= 32
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"device": "tpu"}, "device=tpu"),
+        ({"address": "10.0.0.1:6379"}, "a cluster's address goes to RAY_ADDRESS"),
+        ({"nodes": 0}, "nodes=0"),
+        ({"worker_cpus": 0}, "worker_cpus=0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClusterConfig(**wrong)

@@ -15,6 +15,7 @@ import ray.data
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.transforms import epoch_order, generator
+from amn_ray.mapping import numbers
 from amn_ray.pacing import paced
 
 Example = dict[str, np.ndarray]
@@ -48,7 +49,7 @@ class Feed:
         """The examples from `start_epoch` to step `num_steps`, in order, one block per worker and step."""
         steps = max(0, num_steps - start_epoch * self.steps_per_epoch)  # the last epoch may be cut short
         first = start_epoch * self.steps_per_epoch * self.batch_size
-        positions = ray.data.range(steps * self.batch_size, override_num_blocks=max(1, steps * num_workers))
+        positions = numbers(steps * self.batch_size, max(1, steps * num_workers), self.loader_cpus)
         return paced(
             positions.map_batches(self._load, fn_kwargs={"first": first}, batch_size=None, num_cpus=self.loader_cpus)
         )

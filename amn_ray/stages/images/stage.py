@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ray.data
-
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster
 from amn_ray.data.listing import Summary
 from amn_ray.errors import RequestError, RunError, told_by_workers
-from amn_ray.mapping import told_progress
+from amn_ray.mapping import numbers, told_progress
 from amn_ray.stages.images.infer import RECORDS, Load, list_records, problems_of
 
 NAME = "images"
 VERSION = 3
 TABLE = "rows"
+READER_CPUS = 0.5
+"""What a task reserves that reads and checks a shard."""
 
 
 def identity(config: Summary) -> dict[str, Any]:
@@ -44,10 +44,10 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
     source = cluster.elsewhere(list_records, config, output)
     num_shards = math.ceil(config.rows / config.config.rows_per_shard)
     load = Load(source, output, skip_bad=config.config.max_bad_fraction > 0)
-    shards = ray.data.range(num_shards, override_num_blocks=num_shards)
+    shards = numbers(num_shards, num_shards, READER_CPUS)
     try:
         with told_by_workers(), told_progress(NAME, output.table(TABLE), config.rows):
-            shards.map_batches(load, batch_size=None, num_cpus=0.5).write_parquet(
+            shards.map_batches(load, batch_size=None, num_cpus=READER_CPUS).write_parquet(
                 output.at(TABLE),
                 filesystem=output.fs,
                 compression="zstd",
