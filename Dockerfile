@@ -67,7 +67,7 @@ RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
  && /opt/amn/bin/python -m compileall -q amn_ray jobs \
  && install -d -o 1000 -g 1000 outputs
 
-# HOME: `ray up` reads it from the image to place files. MALLOC_*: what amn_ray.cluster sets for a local Ray, whose
+# HOME: `ray up` reads it from the image to place files. MALLOC_*, RAY_idle_*, RAY_num_*: what amn_ray.cluster sets for a local Ray, whose
 # processes inherit it; on a cluster they are started by others. MLFLOW_*: artifacts pass through the tracking server, else
 # it may send nodes to an S3 that they do not reach. NVIDIA_*: what the driver's libraries are needed for.
 ENV PATH=/opt/amn/bin:$PATH \
@@ -77,6 +77,8 @@ ENV PATH=/opt/amn/bin:$PATH \
     RAY_USAGE_STATS_ENABLED=0 \
     MALLOC_MMAP_THRESHOLD_=4294967296 \
     MALLOC_TRIM_THRESHOLD_=17179869184 \
+    RAY_idle_worker_killing_time_threshold_ms=60000 \
+    RAY_num_workers_soft_limit=32 \
     MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD=false \
     MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD=false \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -114,6 +114,15 @@ RAY_SETTINGS = {
 """For all processes of a job; set in the environment, they are the user's."""
 
 
+def _set_node_environment() -> None:
+    """Before a node starts: keep idle worker processes, which cost a second of a core each to start again.
+
+    Ray ends those above the number of CPUs after a second; stages come in turn, and have short tasks of several kinds.
+    """
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    os.environ.setdefault("RAY_num_workers_soft_limit", str(max(8, psutil.cpu_count() or 1)))
+
+
 def _set_driver_environment() -> None:
     """In a process that drives Ray Data and Ray Train: a job's own, or a study's trial."""
     for name, value in RAY_SETTINGS.items():
@@ -189,6 +198,7 @@ class Cluster:
                     "`ray start --head`, or unset RAY_ADDRESS to run locally"
                 ) from error
             return
+        _set_node_environment()
         cores = self.config.cpus or psutil.cpu_count(logical=True) or 1
         port = _free_port()
         # Ray Train's cleaner looks for the dashboard: without one it complains once a second, and where another
@@ -222,8 +232,13 @@ class Cluster:
                 told = True
             time.sleep(1)
 
-    def elsewhere(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """`function(*arguments)` in a process that ends with it: for what would let the driver grow with the data set.
+    def elsewhere(self, function: Callable[..., Any], *arguments: Any, ends: bool = False) -> Any:
+        """`function(*arguments)` in another process: for what would let the driver grow with the data set.
+
+        Args:
+            function: it and what it returns must be small.
+            arguments: of it.
+            ends: whether the process ends afterwards, for what would leave it large.
 
         Raises:
             RequestError: what the function raised, if it was the user's mistake.
@@ -231,7 +246,8 @@ class Cluster:
         """
         self.connect()
         # DEFAULT: not within the resources of a study's trial, if this is one.
-        remote = ray.remote(num_cpus=LIGHT_TASK_CPUS, max_calls=1, scheduling_strategy="DEFAULT")(function)
+        settings: dict[str, Any] = {"num_cpus": LIGHT_TASK_CPUS, "scheduling_strategy": "DEFAULT"}
+        remote = ray.remote(**settings, max_calls=int(ends))(function)
         with told_by_workers():
             return ray.get(remote.remote(*arguments))
 

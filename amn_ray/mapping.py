@@ -22,6 +22,7 @@ from ray.data.checkpoint import CheckpointConfig, checkpoint_filter
 from amn_ray.artifacts import Artifact, Table
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, Share
 from amn_ray.errors import RunError, told_by_workers
+from amn_ray.pacing import paced
 from amn_ray.reporting.console import say, time_left
 
 PROGRESS = "progress"
@@ -68,12 +69,14 @@ def map_table(
         return 0
     started = time.monotonic()
     with _row_checkpoints(output[0]), told_progress(output[0].stage, table_out, expected), told_by_workers():
-        rows = ray.data.read_parquet(
-            table_in.files,
-            filesystem=table_in.fs,
-            columns=["image_id", *columns],
-            override_num_blocks=len(table_in.files),
-            num_cpus=LIGHT_TASK_CPUS,
+        rows = paced(
+            ray.data.read_parquet(
+                table_in.files,
+                filesystem=table_in.fs,
+                columns=["image_id", *columns],
+                override_num_blocks=len(table_in.files),
+                num_cpus=LIGHT_TASK_CPUS,
+            )
         )
         if share is None:
             made = rows.map_batches(partial(_map, mapper, dict(settings)), batch_size=BATCH, batch_format="pyarrow")
