@@ -9,14 +9,12 @@
 # BASE: any Debian or Ubuntu with Python 3.11 or newer, its own or apt's. The default also runs on GPUs: torch's wheels
 # bring CUDA's libraries, and the host only needs the driver and NVIDIA's container toolkit. Where a CUDA base is wanted:
 #   docker build --build-arg BASE=nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04 …
-# EXTRAS: further packages; deploy/cluster.yaml (`ray up`) needs EXTRAS=boto3==1.44.8, KubeRay needs none.
 
 ARG BASE=python:3.11-slim-bookworm
 
 # The packages. Only this stage has a compiler: pydensecrf is the one package without a wheel.
 FROM ${BASE} AS build
 ARG UV_VERSION=0.13.9
-ARG EXTRAS=""
 ENV DEBIAN_FRONTEND=noninteractive
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # apt's Python is taken only where the base has none: on python:* images it would be a second one, of another version.
@@ -34,9 +32,8 @@ RUN python3 -m venv /opt/uv \
 COPY requirements.txt /tmp/requirements.txt
 # Compiled here, since the user of the image cannot write bytecode: Ray's processes start three times as fast.
 RUN --mount=type=cache,target=/root/.cache/uv \
-    read -r -a extras <<< "${EXTRAS}" \
- && UV_LINK_MODE=copy /opt/uv/bin/uv pip install --compile-bytecode --python /opt/amn/bin/python \
-        -r /tmp/requirements.txt "${extras[@]}"
+    UV_LINK_MODE=copy /opt/uv/bin/uv pip install --compile-bytecode --python /opt/amn/bin/python \
+        -r /tmp/requirements.txt
 
 # The same BASE, so that the environment finds its interpreter.
 FROM ${BASE} AS run

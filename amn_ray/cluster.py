@@ -18,7 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # read on import; trials say similar things, and all of them count
+# Both are read on import. Trials say similar things, and all of them count.
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+# Who reaches the ports of a Ray can run any code, also those of one that lives as long as a job. A token that is
+# missing is written to ~/.ray/auth_token.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import psutil
 import ray
@@ -180,7 +184,6 @@ class Cluster:
             )
 
     def _start(self) -> None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled" if self.is_own else "token")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         set_worker_environment()
         common: dict[str, Any] = {
@@ -254,7 +257,12 @@ class Cluster:
     def spilled_gb(self) -> float:
         """What all nodes have moved from their object stores to disk so far, in GiB."""
         self.connect()
-        return get_memory_info_reply(get_state_from_address(None)).store_stats.spilled_bytes_total / 2**30
+        return (
+            get_memory_info_reply(
+                get_state_from_address(ray.get_runtime_context().gcs_address)
+            ).store_stats.spilled_bytes_total
+            / 2**30
+        )
 
     def check_everywhere(self, function: Callable[..., str | None], *arguments: Any) -> None:
         """Ask every other node whether it can do its part.

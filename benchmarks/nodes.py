@@ -90,7 +90,7 @@ def _map(mapper: Any, images: Artifact, columns: list[str]) -> float:
 def main(folder: Path) -> None:
     """Measure, compare, print."""
     os.environ |= {
-        "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0",
         "MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34),
         "RAY_idle_worker_killing_time_threshold_ms": "60000", "RAY_num_workers_soft_limit": "8",
     }  # fmt: skip

@@ -1,0 +1,72 @@
+"""Two Train workers with half of each batch are one with all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from amn_ray.artifacts import Artifact, Store
+from amn_ray.cluster import Cluster, ClusterConfig
+from amn_ray.data.images import MASK_SCHEMA, mask_row
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.stages.amn import stage as amn
+from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.stages.amn.example import AmnExample
+from amn_ray.training.driver import train
+from tests.conftest import encode, noise
+
+IMAGES, BATCH, SIZE = 80, 4, 48
+"""One epoch of 20 steps."""
+CONFIG = AmnConfig(
+    backbone=BackboneConfig(name="resnet18", weights=None, batchnorm="running"),
+    epochs=1, batch_size=BATCH, crop=SIZE, dropout=0, precision="fp32", lr_backbone=1e-4, lr_head=1e-3,
+)  # fmt: skip
+
+
+def put(artifact: Artifact, table: str, rows: list[dict], schema: pa.Schema | None = None) -> Artifact:
+    Path(artifact.at(table)).mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), artifact.at(f"{table}/0.parquet"))
+    return artifact
+
+
+def losses(store: Store, images: Artifact, seeds: Artifact, workers: int) -> list[float]:
+    history = train(
+        amn._train_worker,
+        CONFIG,
+        store.artifact("amn", workers, {}, {}),
+        Cluster(ClusterConfig(train_workers=workers)),
+        sources=[(images, "rows", ("image", "labels")), (seeds, "masks", ("mask",))],
+        example=AmnExample(CONFIG, 3),
+        num_classes=3,
+        backbone=None,
+    )
+    return [point["loss"] for point in history]
+
+
+def test_amn_on_two_workers_has_the_loss_curve_of_one(cluster: Cluster, tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    rng = np.random.default_rng(0)
+    names = [f"{number:03d}" for number in range(IMAGES)]
+    rows = [
+        {"image_id": name, "image": encode(noise(SIZE, SIZE, seed)), "labels": [1 + seed % 3]}
+        for seed, name in enumerate(names)
+    ]
+    images = put(store.artifact("images", 1, {}, {}), "rows", rows)
+    # Undefined pixels in very different numbers, which a mean over each worker's own would weigh wrongly.
+    masks = [
+        np.where(rng.random((SIZE, SIZE)) < rng.random(), 255, rng.choice([0, 1 + seed % 3])).astype(np.uint8)
+        for seed in range(IMAGES)
+    ]
+    seeds = put(
+        store.artifact("crf", 1, {}, {}), "masks", [mask_row(*pair) for pair in zip(names, masks, strict=True)],
+        MASK_SCHEMA,
+    )  # fmt: skip
+    one, two = (losses(store, images, seeds, workers) for workers in (1, 2))
+    assert len(one) == 20
+    assert max(one) > 1.2 * min(one), "it learns, or does something at least"
+    # Sums are rounded in another order, and Adam divides by what is nearly nothing: the noise grows step by step.
+    np.testing.assert_allclose(two[:10], one[:10], rtol=5e-5)
+    np.testing.assert_allclose(two, one, rtol=3e-3)
