@@ -276,8 +276,10 @@ class Table:
         Raises:
             KeyError: an id is not in the table.
         """
-        wanted = pa.dataset.dataset(self.files, filesystem=self.fs, format="parquet").to_table(
-            columns=["image_id", *columns], filter=pa.dataset.field("image_id").isin(list(ids))
+        from pyarrow import dataset  # brings pandas: a quarter of a second, and few processes need it
+
+        wanted = dataset.dataset(self.files, filesystem=self.fs, format="parquet").to_table(
+            columns=["image_id", *columns], filter=dataset.field("image_id").isin(list(ids))
         )
         rows = {row["image_id"]: row for row in wanted.to_pylist()}
         return [rows[image_id] for image_id in ids]

@@ -75,8 +75,11 @@ def test_rows_are_found_by_id_in_any_order_and_shard(tmp_path: Path) -> None:
     assert table.ids() == list("abcde")
     assert table.take(["e", "a", "e"], ["value"]) == [{"value": 101}, {"value": 97}, {"value": 101}]
     assert table.column("value")["c"] == 99
+    assert [row["value"] for row in table.find(["e", "a"], ["value"])] == [101, 97]
     with pytest.raises(KeyError):
         table.take(["z"], ["value"])
+    with pytest.raises(KeyError):
+        table.find(["z"], ["value"])
 
 
 def test_an_artifact_travels_to_another_process(store: Store) -> None:

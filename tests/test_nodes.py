@@ -1,87 +1,36 @@
-"""Several nodes, each a real one on this machine: nodes that die, and that cannot do their part."""
+"""Several nodes, each a real one on this machine, and what they cannot do.
+
+What happens when one dies or comes late is in faults/on_a_cluster.py, which takes longer.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster as Nodes
 
-from amn_ray.artifacts import Store
 from tests.conftest import ROOT, free_port
 
-MAPPING = """
-import sys
-from amn_ray.artifacts import Store
-from amn_ray.cluster import Cluster, ClusterConfig
-from amn_ray.mapping import map_table
-from amn_ray.testing import Breakable
-store = Store.open(sys.argv[1])
-source, output = store.artifact("in", 1, {}, {}), store.artifact("out", 1, {}, {})
-cluster = Cluster(ClusterConfig())
-cluster.connect()
-map_table(cluster, (source, "rows"), ["value"], Breakable, {"log": sys.argv[1], "seconds": 1.5}, (output, "rows"),
-          share=cluster.cpu_share())
-"""
-ROWS = 160
 
-
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
     """A head without CPUs and one node, on which jobs run that are started here."""
     ray = str(Path(sys.executable).parent / "ray")
     subprocess.run([ray, "get-auth-token", "--generate"], check=True, capture_output=True)
     head = {"num_cpus": 0, "object_store_memory": 100_000_000, "dashboard_port": free_port()}
     cluster = Nodes(initialize_head=True, connect=False, head_node_args=head)
     cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    os.environ["RAY_ADDRESS"] = cluster.address
     yield cluster
+    del os.environ["RAY_ADDRESS"]
     cluster.shutdown()
-
-
-def table(store: Store) -> None:
-    """32 shards of five rows."""
-    folder = Path(store.artifact("in", 1, {}, {}).at("rows"))
-    folder.mkdir(parents=True)
-    for shard in range(32):
-        ids = [f"{index:03d}" for index in range(5 * shard, 5 * shard + 5)]
-        pq.write_table(pa.table({"image_id": ids, "value": list(range(5))}), folder / f"{shard}.parquet")
-
-
-def mapped(store: Store) -> int:
-    return store.artifact("out", 1, {}, {}).table("rows").count()
-
-
-def until(condition: object, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():  # type: ignore[operator]
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def test_a_node_that_dies_loses_no_row(nodes: Nodes, tmp_path: Path) -> None:
-    store = Store.open(str(tmp_path))
-    table(store)
-    other = nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAPPING, str(tmp_path)], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    until(lambda: mapped(store) > 0 and len(list(tmp_path.glob("calls-*"))) == 2, process)
-    nodes.remove_node(other, allow_graceful=False)
-    assert mapped(store) < ROWS, "it died in the middle"
-    assert process.wait(timeout=120) == 0, process.communicate()[0]
-    ids = store.artifact("out", 1, {}, {}).table("rows").all_ids()
-    assert ids == [f"{index:03d}" for index in range(ROWS)]
 
 
 def run(tmp_path: Path, *overrides: str) -> tuple[int, str]:
@@ -120,9 +69,14 @@ def test_a_store_that_another_node_does_not_see_is_refused(nodes: Nodes, mlflow_
     # A node with an empty directory of its own where the store is.
     (tmp_path / "store").mkdir()
     ray = str(Path(sys.executable).parent / "ray")
-    start = f"{ray} start --address {nodes.address} --num-cpus 1 --object-store-memory 100000000"
+    start = f"{ray} start --block --address {nodes.address} --num-cpus 1 --object-store-memory 100000000"
     hidden = f"mount -t tmpfs none {tmp_path}/store && exec {start}"
-    subprocess.run(["unshare", "--mount", "bash", "-c", hidden], check=True, capture_output=True, env=dict(os.environ))
-    code, told = run(tmp_path / "store", f"tracking.uri={mlflow_server}")
+    command = ["unshare", "--mount", "bash", "-c", hidden]
+    node = subprocess.Popen(command, process_group=0, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        code, told = run(tmp_path / "store", "cluster.nodes=3", f"tracking.uri={mlflow_server}")
+    finally:
+        os.killpg(node.pid, signal.SIGTERM)  # it ends the node's processes
+        node.wait(timeout=30)
     assert code == 2
     assert f"does not see store={tmp_path}/store; give a directory that all nodes mount" in told

@@ -1,8 +1,8 @@
-"""The pipeline across processes: resumed after kill -9, blind to ground truth, the same every time.
+"""The pipeline across processes: resumed after SIGTERM, blind to ground truth, the same every time.
 
 Two small pipelines run as a user starts them. The first has its ground truth and its store on disk. The second has no
-ground truth, and its store is in an object store; its driver is killed in the middle of training and terminated in the
-middle of the CRF before the command is given again. Both must end with the same tables.
+ground truth, and its store is in an object store; it is terminated in the middle of training before the command is given
+again. Both must end with the same tables.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,12 @@ class Runs:
     """On disk, left alone, with ground truth."""
     output: str
     """What the quiet run printed."""
-    killed: Store
-    """In an object store, tracked by a server; without ground truth; killed and terminated on its way."""
+    stopped: Store
+    """In an object store, tracked by a server; without ground truth; terminated on its way."""
     server: str
-    """The MLflow server of the killed run."""
+    """The MLflow server of the stopped run."""
     terminated: str
-    """What the killed run printed when it was terminated."""
+    """What the stopped run printed when it was terminated."""
     state: set[str]
     """How MLflow called it and its step then."""
 
@@ -80,19 +81,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory, bucket: str, mlflow_server: s
     output = finish(start(images, folder / "quiet"))
 
     blind = write_folder(folder / "without", masks=False)
-    url = f"{bucket}/killed"
-    killed = Store.open(url)
-    command = [url, "until=seed", f"tracking.uri={mlflow_server}", "tracking.experiment=killed"]
+    url = f"{bucket}/stopped"
+    stopped = Store.open(url)
+    command = [url, "until=seed", f"tracking.uri={mlflow_server}", "tracking.experiment=stopped"]
     # In the middle of training: one epoch's checkpoint is there, the weights are not.
-    kill_when(start(blind, *command), lambda: is_there(killed, "cam", "*", "train", "*", "progress.json"))
-    assert not is_there(killed, "cam", "*", "model.safetensors")
-    terminated = kill_when(start(blind, *command), lambda: is_there(killed, "crf", "*", "progress"), signal.SIGTERM)
-    assert not is_there(killed, "crf", "*", "manifest.json")
-    found = {run.info.run_name: run.info.status for run in tracked(mlflow_server, "killed")}
+    ready = partial(is_there, stopped, "cam", "*", "train", "*", "progress.json")
+    terminated = kill_when(start(blind, *command), ready, signal.SIGTERM)
+    assert not is_there(stopped, "cam", "*", "model.safetensors")
+    found = {run.info.run_name: run.info.status for run in tracked(mlflow_server, "stopped")}
     finish(start(blind, *command))
     return Runs(
-        images, Store.open(str(folder / "quiet")), output, killed, mlflow_server, terminated,
-        {found["pipeline folder"], found["seed"]},
+        images, Store.open(str(folder / "quiet")), output, stopped, mlflow_server, terminated,
+        {found["pipeline folder"], found["cam"]},
     )  # fmt: skip
 
 
@@ -104,11 +104,11 @@ def tracked(uri: str, experiment: str) -> list[Run]:
     return list(client.search_runs([found.experiment_id]))
 
 
-def test_a_run_in_an_object_store_killed_terminated_and_without_ground_truth_ends_with_the_same_tables(
+def test_a_run_in_an_object_store_terminated_and_without_ground_truth_ends_with_the_same_tables(
     runs: Runs,
 ) -> None:
     for step in ("cam", "seed"):
-        first, second = table(runs.quiet, step), table(runs.killed, step)
+        first, second = table(runs.quiet, step), table(runs.stopped, step)
         assert len(set(first["image_id"])) == len(first["image_id"]) == 24
         assert first == second
 
@@ -116,7 +116,7 @@ def test_a_run_in_an_object_store_killed_terminated_and_without_ground_truth_end
 def test_amn_without_ground_truth_makes_the_same_maps_while_a_probe_with_it_looks_on(
     runs: Runs, cluster: Cluster, tmp_path: Path
 ) -> None:
-    found = find(runs.killed, None, "seed").artifacts
+    found = find(runs.stopped, None, "seed").artifacts
     store = Store.open(str(tmp_path))
     output = store.artifact("amn", 1, {}, {})
     settings = next(iter(m for m in manifests(runs.quiet).values() if m["stage"] == "amn"))["config"]
@@ -142,11 +142,11 @@ def test_terminated_as_by_ray_job_stop_a_run_says_so_and_is_killed_in_mlflow(run
 
 
 def test_no_credential_of_the_store_is_printed_recorded_or_tracked(runs: Runs) -> None:
-    names = [runs.killed.fs.get_file_info(FileSelector(runs.killed.path, recursive=True))]
+    names = [runs.stopped.fs.get_file_info(FileSelector(runs.stopped.path, recursive=True))]
     texts = [info.path for info in names[0] if info.path.endswith((".json", ".csv"))]
     assert len(texts) > 5
-    told = [runs.killed.fs.open_input_stream(path).read().decode() for path in texts]
-    told += [str(run.to_dictionary()) for run in tracked(runs.server, "killed")]
+    told = [runs.stopped.fs.open_input_stream(path).read().decode() for path in texts]
+    told += [str(run.to_dictionary()) for run in tracked(runs.server, "stopped")]
     assert not [text for text in [*told, runs.terminated] if SECRET in text]
 
 
@@ -180,7 +180,7 @@ def test_the_summary_names_every_step_and_its_metrics(runs: Runs) -> None:
 
 def test_mlflow_holds_one_parent_and_a_child_per_step(runs: Runs) -> None:
     database = f"sqlite:///{runs.quiet.path}/mlflow.db"
-    for uri, experiment in ((database, "folder"), (runs.server, "killed")):
+    for uri, experiment in ((database, "folder"), (runs.server, "stopped")):
         client, found = MlflowClient(uri), tracked(uri, experiment)
         parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
         assert len(parents) == 1, "a resumed pipeline continues its own run"

@@ -13,16 +13,20 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from mlflow import MlflowClient
 
 from tests.conftest import free_port, serving
+from tests.test_tracking import Gate
 
 ROOT = Path(__file__).parent.parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
@@ -73,8 +77,12 @@ class Nodes:
         return found
 
     def kill_node_of(self, worker: psutil.Process) -> None:
-        """kill -9 of a whole node: its raylet and all that it started."""
-        raylet = next(parent for parent in worker.parents() if parent.pid in self.raylets())
+        """kill -9 of the whole node that a process runs on."""
+        self.kill(next(parent.pid for parent in worker.parents() if parent.pid in self.raylets()))
+
+    def kill(self, node: int) -> None:
+        """A raylet and all that it started."""
+        raylet = psutil.Process(node)
         for process in (*raylet.children(recursive=True), raylet):
             try:
                 process.kill()
@@ -203,6 +211,93 @@ def case(
     return seconds
 
 
+def away_for_a_minute(gate: Gate) -> None:
+    """Nobody listens at MLflow's address for 60 seconds."""
+    gate.shut()
+    threading.Timer(60, gate.open).start()
+
+
+def statuses(uri: str) -> dict[str, str]:
+    """How MLflow calls the newest run of each name."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("shapes")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    return {run.info.run_name: run.info.status for run in found}
+
+
+def stopped_job(nodes: Nodes, quiet: Path, folder: Path, uri: str) -> None:
+    """`ray job stop` in the middle of training; the same command goes on."""
+    stage, store = STAGES[0], folder / "stopped"
+    without(quiet, store, stage)
+    name = f"stop-{time.time_ns()}"
+    address = ["--address", f"http://127.0.0.1:{nodes.dashboard}"]
+    job = [sys.executable, "jobs/pipeline.py", f"store={store}", "until=cam", f"tracking.uri={uri}", *SETTINGS]
+    submit = [RAY, "job", "submit", *address, "--working-dir", "."]
+    first = [*submit, "--no-wait", "--submission-id", name, "--", *job]
+    subprocess.run(first, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    while not stage.half_done(store, 0):
+        time.sleep(0.1)
+    assert nodes.workers("RayTrainWorker")
+    subprocess.run([RAY, "job", "stop", *address, name], check=True, stdout=subprocess.DEVNULL)
+    killed = statuses(uri)
+    assert killed["pipeline shapes"] == killed["cam"] == "KILLED", killed
+    deadline = time.monotonic() + 30
+    while nodes.workers("RayTrainWorker"):
+        assert time.monotonic() < deadline, "processes of a stopped job"
+        time.sleep(0.5)
+    subprocess.run([*submit, "--", *job], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert table_of(store, stage) == table_of(quiet, stage)
+    assert statuses(uri)["cam"] == "FINISHED"
+
+
+def late_node(nodes: Nodes, folder: Path, uri: str) -> float:
+    """A node joins in the middle of CRF; returns after how many seconds it makes seeds."""
+    settings = ["dataset.num_train=768", "cam.epochs=1", "cam.scales=[1.0]"]
+    store, log = folder / "late", folder / "log.txt"
+    command = [
+        sys.executable, "jobs/pipeline.py", f"store={store}", f"tracking.uri={uri}", *SETTINGS, *settings,
+    ]  # fmt: skip
+    subprocess.run([*command, "until=cam"], cwd=ROOT, check=True, stdout=log.open("ab"), stderr=subprocess.STDOUT)
+    nodes.kill(next(iter(nodes.raylets() - nodes.head)))
+    process = subprocess.Popen([*command, "until=seed"], cwd=ROOT, stdout=log.open("ab"), stderr=subprocess.STDOUT)
+    while written_of(store, "crf/*/masks") < 16:
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.1)
+    before = nodes.raylets()
+    nodes.fill()
+    (late,) = nodes.raylets() - before
+    joined = time.monotonic()
+    while not [worker for worker in nodes.workers("MapWorker") if late in {parent.pid for parent in worker.parents()}]:
+        assert process.poll() is None, "the late node was not used"
+        time.sleep(0.2)
+    seconds = time.monotonic() - joined
+    assert process.wait() == 0
+    assert written_of(store, "crf/*/masks") == 768
+    return seconds
+
+
+def written_of(store: Path, pattern: str) -> int:
+    return sum(written(place) for place in store.glob(pattern))
+
+
+def disk_full(quiet: Path, folder: Path, uri: str) -> str:
+    """The store's disk is too small for a checkpoint, then it is enlarged; returns what the first run said."""
+    store, log = folder / "small", folder / "full.txt"
+    store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(store)], check=True)
+    try:
+        process = pipeline(store, uri, "cam", log)
+        assert process.wait(timeout=600) == 1, log.read_text()[-3000:]
+        told = log.read_text().strip().splitlines()[-1]
+        subprocess.run(["mount", "-o", "remount,size=2g", str(store)], check=True)
+        finish(pipeline(store, uri, "cam", log), log)
+        assert table_of(store, STAGES[0]) == table_of(quiet, STAGES[0])
+    finally:
+        subprocess.run(["umount", "--lazy", str(store)], check=False)
+    return told
+
+
 def main(folder: Path) -> None:
     """All faults; prints a line for each."""
     folder.mkdir(parents=True)
@@ -228,6 +323,16 @@ def main(folder: Path) -> None:
                 for fault, strike in strikes.items():
                     seconds = case(nodes, quiet, folder, stage, fault, strike, uri)
                     print(f"  {fault}: equal table, {seconds - alone:+.0f} s", flush=True)
+                if stage.training:
+                    gate = Gate(uri)
+                    strike = partial(away_for_a_minute, gate)
+                    seconds = case(nodes, quiet, folder, stage, "mlflow away", strike, gate.uri)
+                    assert set(statuses(uri).values()) == {"FINISHED"}, statuses(uri)
+                    print(f"  MLflow away for a minute: equal table, all told, {seconds - alone:+.0f} s", flush=True)
+            stopped_job(nodes, quiet, folder, uri)
+            print("ray job stop: KILLED in MLflow, no process left, the same command goes on", flush=True)
+            print(f"late node: makes seeds after {late_node(nodes, folder, uri):.0f} s", flush=True)
+            print(f"disk full: {disk_full(quiet, folder, uri)!r}; equal table once there is room", flush=True)
     finally:
         subprocess.run([RAY, "stop", "--force"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
