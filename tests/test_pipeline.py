@@ -1,8 +1,8 @@
 """The pipeline across processes: resumed after SIGTERM, blind to ground truth, the same every time.
 
 Two small pipelines run as a user starts them. The first has its ground truth and its store on disk. The second has no
-ground truth, and its store is in an object store; it is terminated in the middle of training before the command is given
-again. Both must end with the same tables.
+ground truth, and its store is in an object store; it is terminated in the middle of training before the command is
+given again. Both must end with the same tables.
 """
 
 from __future__ import annotations
