@@ -60,7 +60,7 @@ class Nodes:
         found = set()
         for process in psutil.process_iter(["cmdline"]):
             line = " ".join(process.info["cmdline"] or [])
-            if "raylet/raylet" in line and f"127.0.0.1:{self.port}" in line:
+            if "raylet/raylet" in line and f":{self.port} " in f"{line} ":
                 found.add(process.pid)
         return found
 
