@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from amn_ray import cluster as module
@@ -117,3 +119,13 @@ def test_trials_share_what_the_cluster_has(nodes: Nodes) -> None:
 def test_settings_that_mean_nothing_are_refused(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ClusterConfig(**wrong)
+
+
+def test_objects_that_went_to_disk_are_counted(cluster: Cluster) -> None:
+    before = cluster.spilled_gb()
+    kept = [module.ray.put(np.zeros(50_000_000, np.uint8)) for _ in range(10)]
+    deadline = time.monotonic() + 30
+    while cluster.spilled_gb() - before < 0.05 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    spilled = cluster.spilled_gb() - before
+    assert 0.05 < spilled <= len(kept) * 50_000_000 / 2**30 + 0.01  # of 0.3 GiB of shared memory

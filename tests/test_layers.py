@@ -87,3 +87,25 @@ def test_only_score_reads_ground_truth() -> None:
 def test_what_runs_in_light_processes_does_not_load_pytorch(module: str) -> None:
     code = f"import sys, amn_ray.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+UNPICKLED = {"data/__main__.py", "data/listing.py"}
+"""The two ends of a pipe between a driver and a process that it starts; no file."""
+
+
+def calls(path: Path) -> Iterator[tuple[str, dict[str, ast.expr]]]:
+    """Every call of a dotted name in a file, with its keyword arguments."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {item.arg: item.value for item in node.keywords if item.arg}
+
+
+def test_no_pickle_is_read_from_files_and_no_shell_is_built_from_strings() -> None:
+    for path in [*MODULES, *sorted((PACKAGE.parent / "jobs").glob("*.py"))]:
+        for name, keywords in calls(path):
+            assert name not in ("os.system", "os.popen", "yaml.load", "eval", "exec"), path
+            assert "shell" not in keywords, path
+            if name in ("pickle.load", "pickle.loads", "np.load"):
+                assert str(path.relative_to(PACKAGE)) in UNPICKLED, path
+            if name == "torch.load":
+                assert ast.unparse(keywords["weights_only"]) == "True", path

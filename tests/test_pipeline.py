@@ -8,6 +8,7 @@ given again. Both must end with the same tables.
 from __future__ import annotations
 
 import json
+import re
 import signal
 from dataclasses import dataclass
 from functools import partial
@@ -178,6 +179,10 @@ def test_the_summary_names_every_step_and_its_metrics(runs: Runs) -> None:
             assert np.asarray(picture.convert("L")).std() > 5, f"{figure} is blank"
 
 
+def test_what_a_job_prints_has_no_control_characters_where_it_is_no_terminal(runs: Runs) -> None:
+    assert not re.findall(r"[\x00-\x08\x0b-\x1f\x7f]", runs.output)
+
+
 def test_mlflow_holds_one_parent_and_a_child_per_step(runs: Runs) -> None:
     database = f"sqlite:///{runs.quiet.path}/mlflow.db"
     for uri, experiment in ((database, "folder"), (runs.server, "stopped")):
@@ -198,6 +203,7 @@ def test_mlflow_holds_one_parent_and_a_child_per_step(runs: Runs) -> None:
         assert {"dataset", "git_commit", "fingerprint"} <= parents[0].data.tags.keys()
         if uri == database:
             assert "model_uri" in children["deeplab"].data.tags
+        assert parents[0].data.metrics["system/cpu_utilization_percentage"] > 0
     scored = {name: run for name, run in children.items() if any(key.endswith("miou") for key in run.data.metrics)}
     assert not scored, "without ground truth nothing is scored"
 
