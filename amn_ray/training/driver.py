@@ -17,6 +17,7 @@ from ray.train.torch import TorchTrainer
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
 from amn_ray.errors import RequestError, RunError, told_by_workers
+from amn_ray.reporting.console import say
 from amn_ray.training.feed import Example, Feed
 from amn_ray.training.job import HISTORY, MODEL, Job, Probe
 
@@ -40,7 +41,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Train until `model.safetensors` is in `output`; returns the loss history.
 
-    A worker that dies is restarted from its last epoch's checkpoint, and so is a training whose driver died.
+    A worker that dies is restarted from its last epoch's checkpoint, and so is a training whose controller or driver
+    died.
 
     Args:
         worker: runs the algorithm on each worker, given {"job": Job}.
@@ -87,8 +89,15 @@ def train(
         share=share,
         probe=probe,
     )
-    if not output.exists(MODEL):
-        _fit(worker, job, callbacks)
+    for restarts_left in range(RESTARTS, -1, -1):
+        if output.exists(MODEL):
+            break
+        try:
+            _fit(worker, job, callbacks)
+        except ray.exceptions.RayActorError as error:  # Ray Train brings back its workers, but nobody its controller
+            if not restarts_left:
+                raise RunError(f"{output.stage}: training failed; its controller died {RESTARTS + 1} times") from error
+            say(output.stage, "the controller of its training died: goes on from the last epoch")
     output.remove(RUN)
     return json.loads(output.read(HISTORY))
 
