@@ -1,8 +1,8 @@
 """What a pipeline costs on any cluster: `python -m benchmarks.scaling` measures, predicts and simulates.
 
-docs/scaling.md has the formula and what came out. Costs are seconds of one core per image; those of networks are also
-counted in floating-point operations, from which GPUs are extrapolated. The simulation runs the stages as Ray tasks
-that sleep for their batch's time, on a cluster of 16 pretended nodes.
+Costs are seconds of one core per image; those of networks are also counted in floating-point operations, from which
+GPUs are extrapolated. The formula is `Stage.total`. The simulation runs the stages as Ray tasks that sleep for their
+batch's time, on a cluster of 16 pretended nodes.
 """
 
 from __future__ import annotations
