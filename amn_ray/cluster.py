@@ -18,16 +18,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-# Both are read on import. Trials say similar things, and all of them count.
+# Read on import. Trials say similar things, and all of them count.
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-# Who reaches the ports of a Ray can run any code, also those of one that lives as long as a job. A token that is
-# missing is written to ~/.ray/auth_token.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import psutil
 import ray
+from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.data import DataContext
+from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amn_ray.artifacts import Folder
@@ -127,6 +127,22 @@ def _set_node_environment() -> None:
     os.environ.setdefault("RAY_num_workers_soft_limit", str(max(8, psutil.cpu_count() or 1)))
 
 
+def authenticate(is_own: bool) -> None:
+    """Before a Ray is started or joined: with a token, unless the user set RAY_AUTH_MODE.
+
+    Who reaches the ports of a Ray can run any code, also those of one that lives as long as a job.
+
+    Args:
+        is_own: whether it is started; a token that is missing is then written to ~/.ray/auth_token. A cluster of
+            others is joined with a token if there is one.
+    """
+    if is_own or AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    Config.initialize("")  # reads the environment again: Ray did so on import
+    if is_own:
+        ensure_token_if_auth_enabled()
+
+
 def _set_driver_environment() -> None:
     """In a process that drives Ray Data and Ray Train: a job's own, or a study's trial."""
     for name, value in RAY_SETTINGS.items():
@@ -185,6 +201,7 @@ class Cluster:
 
     def _start(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        authenticate(self.is_own)
         set_worker_environment()
         common: dict[str, Any] = {
             "logging_level": logging.WARNING,
@@ -195,9 +212,10 @@ class Cluster:
             environment = {name: os.environ[name] for name in RAY_SETTINGS}
             try:
                 ray.init(runtime_env={"env_vars": environment}, **common)
-            except ConnectionError as error:
+            except (ConnectionError, AuthenticationError) as error:
                 raise RequestError(
-                    f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there; start one with "
+                    f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there that takes this token "
+                    "(RAY_AUTH_TOKEN, else ~/.ray/auth_token; it must be that of the cluster); start one with "
                     "`ray start --head`, or unset RAY_ADDRESS to run locally"
                 ) from error
             return

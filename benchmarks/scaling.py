@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from amn_ray.cluster import authenticate
 from amn_ray.data.images import decode_image, encode_mask, encode_png
 from amn_ray.evaluation.thresholds import count_image, threshold_grid
 from amn_ray.mapping import BATCH
@@ -223,6 +224,7 @@ class Slot:
 
 def simulate(costs: Mapping[str, Cost]) -> tuple[float, float]:
     """(seconds that the formula says, seconds that 16 nodes took), both at the speed of the work itself."""
+    authenticate(is_own=True)
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
     for _ in range(NODES):
         nodes.add_node(num_cpus=CPUS, num_gpus=1, object_store_memory=80_000_000)

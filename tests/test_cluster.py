@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +77,22 @@ def test_an_even_share_fits_on_the_nodes_and_none_that_is_larger_does(
 
     assert fits(share)
     assert not fits(1.001 * share)
+
+
+def test_a_ray_of_our_own_asks_for_a_token_in_whichever_order_the_modules_are_imported(tmp_path: Path) -> None:
+    program = """
+import ray
+from ray._raylet import AuthenticationMode, get_authentication_mode
+from amn_ray.cluster import Cluster, ClusterConfig
+assert get_authentication_mode() == AuthenticationMode.DISABLED
+cluster = Cluster(ClusterConfig(address="local", cpus=1, object_store_gb=0.1))
+assert cluster.spilled_gb() == 0
+assert get_authentication_mode() == AuthenticationMode.TOKEN
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["HOME"] = str(tmp_path)
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
+    assert (tmp_path / ".ray" / "auth_token").exists()
 
 
 def test_a_device_can_be_asked_for(nodes: Nodes) -> None:

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster as Nodes
 
+from amn_ray.cluster import authenticate
 from tests.conftest import ROOT, free_port
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     """A head without CPUs and one node, on which jobs run that are started here."""
-    ray = str(Path(sys.executable).parent / "ray")
-    subprocess.run([ray, "get-auth-token", "--generate"], check=True, capture_output=True)
+    authenticate(is_own=True)
     head = {"num_cpus": 0, "object_store_memory": 100_000_000, "dashboard_port": free_port()}
     cluster = Nodes(initialize_head=True, connect=False, head_node_args=head)
     cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
