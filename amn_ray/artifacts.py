@@ -63,25 +63,35 @@ def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
 
 OF_PYARROW = ("file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 """The kinds of URL that pyarrow opens by itself."""
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""Of these, those without directories and renames."""
 
 
 def without_secrets(url: str) -> str:
-    """A URL as it may be shown and stored: user and password are left out."""
-    return re.sub(r"://[^/@\s]*@", "://***@", url)
+    """A URL (or a text with URLs) as it may be shown and stored: without user, password and secret parameters."""
+    return _PARAMETER.sub(r"\1=***", _USER.sub("://***@", url))
+
+
+_USER = re.compile(r"://([^/\s:]*:\S*|[^/\s]*)@")
+"""Also with a password that holds / or @, as one that was not encoded does."""
+_PARAMETER = re.compile(r"([?&][^=&\s]*(?:secret|password|token|key|sig)[^=&\s]*)=[^&\s]*", re.IGNORECASE)
 
 
 def write_whole(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
     """Write a file so that readers see all of it or nothing, and of two writers the last one wins.
 
-    On a disk it is written beside its place and then renamed. An object store has no rename, and needs none: an
-    object exists when its upload has been completed, and a process that dies before leaves nothing.
+    It is written beside its place and then renamed. An object store has no rename, and needs none: an object exists
+    when its upload has been completed, and a process that dies before leaves nothing. Other file systems than disks
+    (HDFS, SFTP, …) do not all rename onto a file: what is there already is overwritten in place.
     """
     fs.create_dir(posixpath.dirname(path), recursive=True)
-    local = isinstance(fs, pa.fs.LocalFileSystem)
-    target = f"{path}.{time.time_ns()}.partial" if local else path
+    in_place = fs.type_name in OBJECT_STORES or (
+        not isinstance(fs, pa.fs.LocalFileSystem) and fs.get_file_info(path).type == pa.fs.FileType.File
+    )
+    target = path if in_place else f"{path}.{time.time_ns()}.partial"
     with fs.open_output_stream(target) as stream:
         stream.write(content)
-    if local:
+    if not in_place:
         fs.move(target, path)
 
 
@@ -129,10 +139,11 @@ class Folder:
         """Delete a file or a folder in it (or the whole) if it is there."""
         path = self.at(name) if name else self.path
         kind = self.fs.get_file_info(path).type
-        if kind == pa.fs.FileType.Directory:
-            self.fs.delete_dir(path)
-        elif kind == pa.fs.FileType.File:
-            self.fs.delete_file(path)
+        with suppress(FileNotFoundError):  # somebody else was faster
+            if kind == pa.fs.FileType.Directory:
+                self.fs.delete_dir(path)
+            elif kind == pa.fs.FileType.File:
+                self.fs.delete_file(path)
 
 
 def _scheme(fs: pa.fs.FileSystem) -> str:

@@ -6,8 +6,8 @@ this needs no more of a store than that a file that was written is listed from t
 stores all promise; no file system's locks or exclusive creation.
 
 Files are written again and again while their owner lives. Waiting processes compare no clocks: they watch whether a
-file changes. Where the owner ran on this machine and is gone, nobody waits at all. A process that was paused for
-longer than the expiry counts as dead.
+file's content changes. Where the owner ran on this machine and is gone, nobody waits at all. A process that was paused
+for longer than the expiry counts as dead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -77,47 +77,67 @@ class Queue:
         self.name = name
         self.me = uuid.uuid4().hex[:12]
         self.mine: Ticket | None = None
-        self._signs: dict[Ticket, tuple[object, float]] = {}
+        self._signs: dict[Ticket, tuple[bytes, float]] = {}
         """What was last seen of others, and since when."""
         self._left = threading.Event()
         self._alive = threading.Thread(target=self._keep_alive, daemon=True)
 
     def wait_for_turn(self, is_done: Callable[[], bool], on_wait: Callable[[], None]) -> None:
-        """Return when the thing is ours, or done."""
+        """Return when the thing is ours, or done.
+
+        Raises:
+            OSError: the store has not answered for longer than a claim is kept.
+        """
         self._alive.start()
-        told = False
-        while not is_done():
-            tickets = self.tickets()
-            mine = self.mine
-            if mine is None or mine not in tickets:  # also if we were taken for dead
-                self._draw()
-                continue
-            ahead = [ticket for ticket in tickets if ticket < mine and ticket.owner != self.me]
-            for ticket in ahead:
-                if self._is_dead(ticket, tickets[ticket]):
-                    self.folder.remove(ticket.file(self.name))
-                elif not told and ticket.number != CHOOSING:
+        told, answered = False, time.monotonic()
+        while True:
+            try:
+                if is_done():
+                    return
+                ahead = self._ahead()
+            except OSError:
+                if time.monotonic() - answered > EXPIRY_S:
+                    raise
+            else:
+                answered = time.monotonic()
+                if ahead is None:
+                    continue
+                if not ahead:
+                    return
+                if not told and any(ticket.number != CHOOSING for ticket in ahead):
                     on_wait()
                     told = True
-            if not ahead:
-                return
             time.sleep(POLL_S)
+
+    def _ahead(self) -> list[Ticket] | None:
+        """Who comes before us and lives; None if we had no number, and drew one."""
+        tickets = self.tickets()
+        mine = self.mine
+        if mine is None or mine not in tickets:  # also if we were taken for dead
+            self._draw()
+            return None
+        before = [ticket for ticket in tickets if ticket < mine and ticket.owner != self.me]
+        dead = [ticket for ticket in before if self._is_dead(ticket)]
+        for ticket in dead:
+            self.folder.remove(ticket.file(self.name))
+        return [ticket for ticket in before if ticket not in dead]
 
     def leave(self) -> None:
         """Give the number back."""
         self._left.set()
         self._alive.join()
-        if self.mine is not None:
-            self.folder.remove(self.mine.file(self.name))
+        with suppress(OSError):  # it will expire
+            if self.mine is not None:
+                self.folder.remove(self.mine.file(self.name))
 
-    def tickets(self) -> Mapping[Ticket, object]:
-        """All that are there, each with what changes when it is written again."""
-        found = {}
+    def tickets(self) -> set[Ticket]:
+        """All that are there."""
+        found = set()
         for entry in self.folder.entries():
             name, _, rest = entry.base_name.rpartition(".")
             name, _, number = name.rpartition(".")
             if name == self.name and number.isdigit():
-                found[Ticket(int(number), rest)] = (entry.mtime_ns, entry.size)
+                found.add(Ticket(int(number), rest))
         return found
 
     def _draw(self) -> None:
@@ -133,21 +153,26 @@ class Queue:
 
     def _write(self, ticket: Ticket) -> None:
         owner = {"machine": machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-        self.folder.write(ticket.file(self.name), json.dumps(owner).encode())
+        content = owner | {"alive": time.monotonic()}  # differs each time, and nothing else is asked of it
+        self.folder.write(ticket.file(self.name), json.dumps(content).encode())
 
-    def _is_dead(self, ticket: Ticket, sign: object) -> bool:
+    def _is_dead(self, ticket: Ticket) -> bool:
         """Whether its owner surely ended, or gave no sign of life for too long."""
+        try:
+            sign = self.folder.read(ticket.file(self.name))
+        except OSError:  # just released
+            return False
         last, since = self._signs.get(ticket, (None, 0.0))
         if sign != last:
             since = time.monotonic()
             self._signs[ticket] = (sign, since)
-        return time.monotonic() - since > EXPIRY_S or self._is_gone(ticket)
+        return time.monotonic() - since > EXPIRY_S or self._is_gone(sign)
 
-    def _is_gone(self, ticket: Ticket) -> bool:
+    def _is_gone(self, sign: bytes) -> bool:
         """Whether it ran on this machine and its process does not any more."""
         try:
-            owner = json.loads(self.folder.read(ticket.file(self.name)))
-        except (OSError, ValueError):  # just released, or on a disk that is being read while it is written
+            owner = json.loads(sign)
+        except ValueError:  # read while it was written
             return False
         if owner["machine"] != machine():
             return False

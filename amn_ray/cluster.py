@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 # Read on import. Trials say similar things, and all of them count.
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
+import grpc
 import psutil
 import ray
 from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
@@ -30,7 +32,7 @@ from ray.data import DataContext
 from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from amn_ray.artifacts import Folder
+from amn_ray.artifacts import Folder, without_secrets
 from amn_ray.checks import check_choice
 from amn_ray.errors import RequestError, told_by_workers
 from amn_ray.reporting.console import say
@@ -52,7 +54,7 @@ class ClusterConfig:
     address: str | None = None
     """null: the cluster that RAY_ADDRESS names, else a Ray of our own on this machine; local: the latter anyway."""
     nodes: int = 1
-    """Begin when the cluster has so many nodes."""
+    """Begin when the cluster has so many nodes with CPUs."""
     wait_s: float = 600
     """How long to wait for them, in seconds."""
     device: str = "auto"
@@ -93,6 +95,8 @@ class Share:
     count: int
     cpus: float
     gpus: float = 0
+    may_grow: bool = False
+    """Whether nodes that join are used for more of them."""
 
     @property
     def threads(self) -> int:
@@ -172,15 +176,16 @@ def _free_port() -> int:
 class Cluster:
     """A connection to Ray, made when the first stage needs it (a fully cached pipeline never does)."""
 
-    def __init__(self, config: ClusterConfig, at_once: int = 1) -> None:
-        """`at_once` pipelines share the cluster, and this is one of them."""
+    def __init__(self, config: ClusterConfig, at_once: int = 1, is_own: bool | None = None) -> None:
+        """Args:
+        config: how it is used.
+        at_once: so many pipelines share the cluster, and this is one of them.
+        is_own: whether it is a Ray that we start on this machine; None: unless RAY_ADDRESS names another one. (The
+            processes of a study's trials do not have that variable.)
+        """
         self.config = config
         self.at_once = at_once
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is a Ray that we start on this machine."""
-        return self.config.address == "local" or "RAY_ADDRESS" not in os.environ
+        self.is_own = config.address == "local" or "RAY_ADDRESS" not in os.environ if is_own is None else is_own
 
     def connect(self) -> None:
         """Join the cluster of RAY_ADDRESS, or start a local Ray.
@@ -237,7 +242,7 @@ class Cluster:
 
     def _wait_for_nodes(self) -> None:
         deadline, told = time.monotonic() + self.config.wait_s, False
-        while (there := len(_alive())) < self.config.nodes:
+        while (there := len(_working())) < self.config.nodes:
             if self.is_own:
                 raise RequestError(
                     f"cluster.nodes={self.config.nodes}: RAY_ADDRESS is not set, so this would run on one machine; "
@@ -245,8 +250,9 @@ class Cluster:
                 )
             if time.monotonic() > deadline:
                 raise RequestError(
-                    f"cluster.nodes={self.config.nodes}: the cluster has {there} node(s) after cluster.wait_s="
-                    f"{self.config.wait_s:g} seconds; start others with `ray start --address`, or ask for fewer"
+                    f"cluster.nodes={self.config.nodes}: the cluster has {there} node(s) with CPUs after "
+                    f"cluster.wait_s={self.config.wait_s:g} seconds; start others with `ray start --address`, or ask "
+                    "for fewer"
                 )
             if not told:
                 say("cluster", f"{there} of {self.config.nodes} nodes are there, waits for the others")
@@ -273,14 +279,13 @@ class Cluster:
             return ray.get(remote.remote(*arguments))
 
     def spilled_gb(self) -> float:
-        """What all nodes have moved from their object stores to disk so far, in GiB."""
+        """What all nodes have moved from their object stores to disk so far, in GiB; 0 if they cannot be asked now."""
         self.connect()
-        return (
-            get_memory_info_reply(
-                get_state_from_address(ray.get_runtime_context().gcs_address)
-            ).store_stats.spilled_bytes_total
-            / 2**30
-        )
+        state = get_state_from_address(ray.get_runtime_context().gcs_address)
+        try:
+            return get_memory_info_reply(state).store_stats.spilled_bytes_total / 2**30
+        except grpc.RpcError:  # a node has just died
+            return 0
 
     def check_everywhere(self, function: Callable[..., str | None], *arguments: Any) -> None:
         """Ask every other node whether it can do its part.
@@ -313,17 +318,34 @@ class Cluster:
             probe = f".probe-{time.time_ns()}"
             folder.write(probe, b"probe")
             try:
-                self.check_everywhere(_does_not_see, folder, probe, key)
+                self.check_seen(folder, probe, key)
             finally:
                 folder.remove(probe)
 
-    def check_tracking(self, uri: str) -> None:
-        """Refuse a database file where several nodes work.
+    def check_seen(self, folder: Folder, name: str, key: str) -> None:
+        """Refuse a folder of which a node does not see a file.
 
         Raises:
-            RequestError: the cluster has more than one node, and MLflow's runs would go to a SQLite file.
+            RequestError: it does not; `key` is the setting that named the folder.
+        """
+        self.check_everywhere(_does_not_see, folder, name, key)
+
+    def check_tracking(self, uri: str) -> None:
+        """Refuse what only this machine sees where several nodes work.
+
+        Raises:
+            RequestError: the cluster has more than one node, and MLflow's runs would go to a SQLite file, or to a
+                server that only this machine reaches.
         """
         self.connect()
+        machines = {node["NodeManagerHostname"] for node in _alive()}
+        host = urlsplit(uri).hostname or ""
+        if len(machines) > 1 and (host == "localhost" or host.startswith("127.")):
+            raise RequestError(
+                f"tracking.uri={without_secrets(uri)}: each of the {len(machines)} machines of the cluster would look "
+                "for that server on itself; start `mlflow server --host 0.0.0.0` in a private network (see "
+                "deploy/compose.yaml) and name the machine it runs on"
+            )
         if uri.startswith("sqlite:") and len(_alive()) > 1:
             raise RequestError(
                 f"tracking.uri={uri}: is a file of one machine, but the cluster has {len(_alive())} nodes; start "
@@ -333,14 +355,13 @@ class Cluster:
     @property
     def _node_cpus(self) -> list[float]:
         """CPUs for models and CRF, of each node that has any."""
-        totals = [node["Resources"].get("CPU", 0) for node in _alive()]
-        return [max(total - LIGHT_CPUS, total / 2) for total in totals if total] or [0.5]
+        totals = [node["Resources"]["CPU"] for node in _working()]
+        return [max(total - LIGHT_CPUS, total / 2) for total in totals] or [0.5]
 
     @property
     def loader_cpus(self) -> float:
         """CPUs that a task reserves which makes training examples: they must find room beside the worker."""
-        totals = [node["Resources"].get("CPU", 0) for node in _alive()]
-        return min([1.0, *(min(LIGHT_CPUS, total / 2) for total in totals if total)])
+        return min([1.0, *(min(LIGHT_CPUS, node["Resources"]["CPU"] / 2) for node in _working())])
 
     def _even_share(self, count: int) -> float:
         """The most CPUs that each of `count` workers can have, so that those of all pipelines fit on the nodes."""
@@ -363,7 +384,7 @@ class Cluster:
         if self._gpus:
             possible, unit, there = self._gpus // workers, f"{workers} GPU(s)", f"{self._gpus} GPU(s)"
         else:
-            possible, unit, there = int(cores), "a core", f"{cores:g} core(s) for models, and no GPU"
+            possible, unit, there = max(1, int(cores)), "a core", f"{cores:g} core(s) for models, and no GPU"
         wanted = self.config.trials_at_once or max(1, possible if self._gpus else possible // CORES_PER_TRIAL)
         if wanted > possible:
             raise RequestError(
@@ -394,23 +415,29 @@ class Cluster:
         """Resources of the actors that make maps."""
         self.connect()
         if self._gpus:
-            return Share(self.config.map_actors or self._gpus, cpus=self.config.worker_cpus or 1, gpus=1)
+            count = self.config.map_actors or self._gpus
+            grows = self._grows(self.config.map_actors)
+            return Share(count, cpus=self.config.worker_cpus or 1, gpus=1, may_grow=grows)
         possible = sum(max(1, int(cpus // 2)) for cpus in self._node_cpus) // self.at_once
         count = self.config.map_actors or max(1, possible)
-        return Share(count, cpus=self.config.worker_cpus or self._even_share(count))
+        cpus = self.config.worker_cpus or self._even_share(count)
+        return Share(count, cpus=cpus, may_grow=self._grows(self.config.map_actors))
 
     def cpu_share(self) -> Share:
         """Resources of the actors that run on CPUs alone: CRF and scores."""
         self.connect()
         possible = sum(max(1, int(cpus)) for cpus in self._node_cpus) // self.at_once
         count = self.config.cpu_actors or max(1, possible)
-        return Share(count, cpus=min(1.0, self._even_share(count)))
+        return Share(count, cpus=min(1.0, self._even_share(count)), may_grow=self._grows(self.config.cpu_actors))
+
+    def _grows(self, asked: int | None) -> bool:
+        return not self.is_own and asked is None and self.at_once == 1
 
 
-def _does_not_see(folder: Folder, probe: str, key: str) -> str | None:
+def _does_not_see(folder: Folder, name: str, key: str) -> str | None:
     remedy = "give a directory that all nodes mount at the same path, or s3://bucket/prefix with credentials on each"
     try:
-        there = folder.exists(probe)
+        there = folder.exists(name)
     except OSError as error:
         return f"cannot read {key}={folder.url} ({str(error).splitlines()[0]}); {remedy}"
     return None if there else f"does not see {key}={folder.url}; {remedy}"
@@ -418,3 +445,8 @@ def _does_not_see(folder: Folder, probe: str, key: str) -> str | None:
 
 def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _working() -> list[dict[str, Any]]:
+    """The nodes that have CPUs, which the head of a cluster often has not."""
+    return [node for node in _alive() if node["Resources"].get("CPU")]

@@ -86,7 +86,7 @@ def map_table(
                 fn_constructor_kwargs=dict(settings),
                 batch_size=BATCH,
                 batch_format="pyarrow",
-                compute=_pool(cluster, share.count, len(table_in.files)),
+                compute=pool(cluster, share, len(table_in.files)),
                 num_cpus=share.cpus,
                 num_gpus=share.gpus or None,
             )
@@ -99,15 +99,15 @@ def map_table(
     return (expected - before) / seconds
 
 
-def _pool(cluster: Cluster, count: int, num_shards: int) -> ActorPoolStrategy:
-    """The actors of a stage: not more than shards, since each costs seconds to start.
+def pool(cluster: Cluster, share: Share, num_pieces: int) -> ActorPoolStrategy:
+    """The actors of a stage: not more than pieces of work, since each costs seconds to start.
 
-    A cluster of others may lose nodes, which are not waited for, and get new ones, which are used.
+    A cluster of others may lose nodes, which are not waited for, and get new ones, which are used if `share` says so.
     """
-    wanted = min(count, num_shards)
+    wanted = min(share.count, num_pieces)
     if cluster.is_own:
         return ActorPoolStrategy(size=wanted)
-    return ActorPoolStrategy(min_size=1, initial_size=wanted, max_size=num_shards)
+    return ActorPoolStrategy(min_size=1, initial_size=wanted, max_size=num_pieces if share.may_grow else wanted)
 
 
 def check_rows(source: Table, made: Table) -> None:

@@ -140,6 +140,8 @@ class Finished:
     """Its folder in the store's `runs/`."""
     summary: dict[str, dict[str, float]]
     """{step: {metric: value}}."""
+    tracked: bool
+    """Whether MLflow knows all of it."""
 
 
 def execute(
@@ -148,6 +150,7 @@ def execute(
     *,
     name: str | None = None,
     study: str | None = None,
+    splits: Mapping[str, Summary] | None = None,
     watch: Watch | None = None,
 ) -> Finished:
     """Run until `config.until`.
@@ -157,13 +160,14 @@ def execute(
         cluster: where it runs.
         name: of its MLflow run; None names the data set.
         study: the id of the study's MLflow run, if this is a trial of one.
+        splits: the listed data set, if somebody has listed it.
         watch: looks at a training while it goes on.
 
     Raises:
         RequestError: the request cannot be met (checked, as far as it can be, before anything is computed).
         RunError: a stage failed.
     """
-    splits = list_splits(config.dataset)
+    splits = list_splits(config.dataset) if splits is None else splits
     for label, count in splits["train"].unknown_classes.items():
         console.say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
     check_batches(config, splits["train"].rows)
@@ -202,7 +206,7 @@ def execute(
         parent.metrics(
             {f"{step}/{name}": value for step, metrics in make.summary.items() for name, value in metrics.items()}
         )
-    return Finished(folder, make.summary)
+    return Finished(folder, make.summary, tracker.told_all)
 
 
 def is_score(metric: str) -> bool:
@@ -344,9 +348,10 @@ class Maker:
             if self.watch is not None and step == self.watch.STEP:
                 extra["callbacks"].append(self.watch.callback())
                 extra["probe"] = self.watch.probe(config, self.artifacts)
-            result = stage.run(config, inputs, output, self.cluster, **extra)
+            # Before the stage: what is recorded of it must not depend on nodes that are gone when it is done.
             share = self.cluster.train_share(config.batch_size) if stage in TRAINED else None
-            spilled = self.cluster.spilled_gb() - spilled
+            result = stage.run(config, inputs, output, self.cluster, **extra)
+            spilled = max(0.0, self.cluster.spilled_gb() - spilled)  # a node that died takes its count with it
             if spilled > 0.01:
                 child.metrics({f"{step}/spilled_gb": spilled})
                 console.say(

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray.data
-from ray.data import ActorPoolStrategy
 
 from amn_ray import runs
 from amn_ray.artifacts import Artifact, Store, fingerprint, locate, write_whole
@@ -29,6 +28,7 @@ from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.data.images import NOT_AN_IMAGE, decode_image, encode_overlay, encode_palette_mask
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
+from amn_ray.mapping import pool
 from amn_ray.nn.maps import grid_maps, to_row
 from amn_ray.reporting.console import say, time_left
 from amn_ray.segmenter import Segmenter, Settings, mask_of
@@ -159,6 +159,8 @@ def _run(
 ) -> dict[str, str]:
     """Returns the reasons of the files that are no images, by name."""
     cluster.check_shared(out, "out")
+    cluster.check_seen(source, files[0], "images")
+    cluster.check_seen(weights, MODEL, "store")
     share = cluster.map_share()
     blocks = [pa.table({"file": files[start : start + BATCH]}) for start in range(0, len(files), BATCH)]
     finish = partial(_finish, source=source, out=out, kernels=settings.crf if crf else None)
@@ -175,7 +177,7 @@ def _run(
                 },
                 batch_size=BATCH,
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=min(share.count, len(blocks))),
+                compute=pool(cluster, share, len(blocks)),
                 num_cpus=share.cpus,
                 num_gpus=share.gpus or None,
             )

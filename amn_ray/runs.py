@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import posixpath
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,7 @@ def record(
         "crf": dataclasses.asdict(crf),
         "settings": dict(settings),
         "mlflow_run": mlflow_run,
+        "ended": time.time(),
     }
     folder.write(RECORD, json.dumps(content, indent=2).encode())
 
@@ -94,9 +96,9 @@ def every(store: Store) -> list[Run]:
     Raises:
         RequestError: there is none.
     """
-    records = [(store.fs.get_file_info(run.at(RECORD)).mtime_ns, run) for run in _recorded(store)]
-    ordered = [run for _, run in sorted(records, key=lambda record: record[0], reverse=True)]
-    found = [_read(store, run) for run in ordered if "scores" in json.loads(run.read(RECORD))]
+    ended = [(json.loads(run.read(RECORD)).get("ended"), run) for run in _recorded(store)]
+    known = [(when, run) for when, run in ended if when is not None]
+    found = [_read(store, run) for _, run in sorted(known, key=lambda pair: pair[0], reverse=True)]
     if not found:
         raise RequestError(
             f"{folder(store).url}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran"
@@ -125,7 +127,7 @@ def _recorded(store: Store) -> list[Folder]:
 
 def _read(store: Store, run: Folder) -> Run:
     content = json.loads(run.read(RECORD))
-    if "scores" not in content:
+    if "ended" not in content:
         raise RequestError(
             f"{run.url}/{RECORD}: was written by an older version; give that run's command again, which takes seconds"
         )

@@ -25,6 +25,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines at the end of every step
 
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -80,6 +81,8 @@ class Tracker:
         self.uri = config.uri or default_uri(store)
         self.name = without_secrets(self.uri)
         self._queue: deque[Callable[[], None]] = deque()
+        self._files: deque[Callable[[], None]] = deque()
+        """What goes to MLflow's artifact store, which may be away by itself: after all that is in the queue."""
         self._broken_since: float | None = None
         self._tried = 0.0
         started = time.monotonic()
@@ -111,23 +114,23 @@ class Tracker:
                 )
             self.experiment_id = experiment.experiment_id
 
-    def tell(self, what: Callable[[], None]) -> None:
+    def tell(self, what: Callable[[], None], is_file: bool = False) -> None:
         """Do this as soon as MLflow answers, after all that was told before."""
-        self._queue.append(what)
+        (self._files if is_file else self._queue).append(what)
         if self._broken_since is None or time.monotonic() - self._tried > RETRY_S:
             self.deliver()
 
     def deliver(self, patience_s: float = 0) -> None:
         """Tell MLflow what waits; try again for a while if it does not answer."""
         deadline = time.monotonic() + patience_s
-        while self._queue:
+        while waiting := self._queue or self._files:
             self._tried = time.monotonic()
             try:
-                self._queue[0]()
+                waiting[0]()
             except Exception as error:  # of any kind: no run dies of being tracked
                 if _is_final(error):
                     say("mlflow", f"warning: {self.name} refused something ({_reason(error)})")
-                    self._queue.popleft()
+                    waiting.popleft()
                     continue
                 if self._broken_since is None:
                     self._broken_since = time.monotonic()
@@ -136,7 +139,7 @@ class Tracker:
                     return
                 time.sleep(min(RETRY_S, max(0.0, deadline - time.monotonic())))
             else:
-                self._queue.popleft()
+                waiting.popleft()
         if self._broken_since is not None:
             say("mlflow", f"{self.name} answers again, and knows all that it missed")
             self._broken_since = None
@@ -161,12 +164,18 @@ class Tracker:
             self.tell(lambda: self.client.set_terminated(run.run_id, status))
             if parent is None or parent.is_foreign:
                 self.deliver(PATIENCE_S if status == "FINISHED" else 0)
-                if self._queue:
+                if not self.told_all:
+                    missing = len(self._queue) + len(self._files)
                     say(
                         "mlflow",
-                        f"warning: {self.name} still does not answer, {len(self._queue)} records were not delivered; "
+                        f"warning: {self.name} still does not answer, {missing} record(s) were not delivered; "
                         "the same command again delivers them, and takes seconds",
                     )
+
+    @property
+    def told_all(self) -> bool:
+        """Whether MLflow knows everything."""
+        return not (self._queue or self._files)
 
     def known(self, run_id: str) -> TrackedRun:
         """A run that another process has begun."""
@@ -207,8 +216,14 @@ def _reason(error: BaseException) -> str:
 def _is_final(error: BaseException) -> bool:
     """Whether asking again is useless: MLflow answered, and refused."""
     if isinstance(error, MlflowException):
-        return 400 <= error.get_http_status_code() < 500
+        return _is_refusal(error.get_http_status_code())
+    if isinstance(error, requests.HTTPError) and error.response is not None:  # of uploads
+        return _is_refusal(error.response.status_code)
     return not isinstance(error, OSError)  # among which are all errors of a connection
+
+
+def _is_refusal(status: int) -> bool:
+    return 400 <= status < 500 and status not in (408, 429)  # but not: too slow, too often
 
 
 @dataclass
@@ -275,7 +290,7 @@ class TrackedRun:
                 (Path(folder) / name).write_bytes(content)
                 self.client.log_artifact(self.run_id, str(Path(folder) / name))
 
-        self.tracker.tell(log)
+        self.tracker.tell(log, is_file=True)
 
     def model(self, write: Callable[[Path], None], register: str | None, alias: str) -> None:
         """Log the model of amn_ray.segmenter, unless this run has it.
@@ -292,7 +307,7 @@ class TrackedRun:
                     write(Path(folder))
                     self._log_model(Path(folder), register, alias)
 
-        self.tracker.tell(log)
+        self.tracker.tell(log, is_file=True)
 
     def _log_model(self, folder: Path, register: str | None, alias: str) -> None:
         # Imported here: seconds, and needed once in a pipeline's life.
@@ -338,13 +353,18 @@ class RunStates:
     def __init__(self, uri: str) -> None:
         self.client: MlflowClient | None = None
         path = Path(uri.removeprefix("sqlite:///"))
-        if not uri.startswith("sqlite:///") or path.is_file():  # MLflow would create it
+        self._away = "MLflow does not answer"
+        if without_secrets(uri) == uri and "***" in uri:  # as records have it
+            self._away = "MLflow asks for a password, which is not recorded"
+        elif not uri.startswith("sqlite:///") or path.is_file():  # MLflow would create it
             self.client = MlflowClient(uri)
 
     def of(self, run_id: str) -> str:
         """The id of a run that is in MLflow; else what is wrong with it, in words."""
+        if not run_id:
+            return "not in MLflow, which was away"
         if self.client is None:
-            return "MLflow does not answer"
+            return self._away
         try:
             run = self.client.get_run(run_id)
         except MlflowException as error:

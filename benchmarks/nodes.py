@@ -26,6 +26,7 @@ from amn_ray.stages.cam.infer import MakeCam
 from amn_ray.stages.crf.config import CrfConfig
 from amn_ray.stages.crf.infer import MakeSeed
 from tests.conftest import free_port, serving
+from tests.nodes import Nodes
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = [
@@ -34,30 +35,22 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def pinned(core: int, *command: str, **environment: str) -> None:
-    """Run a command to its end on one core."""
-    done = subprocess.run(
-        ["taskset", "-c", str(core), *command], cwd=ROOT, env=os.environ | environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
-
-
-def run(folder: Path, nodes: int, uri: str) -> dict[str, Any]:
-    """The pipeline on so many nodes; returns its summary."""
-    ray = str(Path(sys.executable).parent / "ray")
-    port = free_port()
-    common = ["--num-cpus", "1", "--object-store-memory", "500000000"]
-    pinned(0, ray, "start", "--head", "--port", str(port), "--dashboard-port", str(free_port()), *common)
+def run(folder: Path, number: int, uri: str) -> dict[str, Any]:
+    """The pipeline on so many nodes, its driver on the head's core; returns its summary."""
+    nodes = Nodes(num_cpus=1, core=0)
     try:
-        for node in range(1, nodes):
-            pinned(node, ray, "start", "--address", f"127.0.0.1:{port}", *common)
+        for core in range(1, number):
+            nodes.add(num_cpus=1, core=core)
         command = [sys.executable, "jobs/pipeline.py", f"store={folder}", f"tracking.uri={uri}", *SETTINGS]
-        pinned(0, *command, f"cluster.nodes={nodes}", RAY_ADDRESS=f"127.0.0.1:{port}")
+        done = subprocess.run(
+            ["taskset", "-c", "0", *command, f"cluster.nodes={number}"],
+            cwd=ROOT, env=os.environ | {"RAY_ADDRESS": nodes.address}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
     finally:
-        subprocess.run([ray, "stop", "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-        time.sleep(3)
+        nodes.end()
+    if done.returncode != 0:
+        raise SystemExit(done.stdout[-3000:])
     (summary,) = folder.glob("runs/*/summary.json")
     return json.loads(summary.read_text())
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from amn_ray.artifacts import Artifact, Store, Table, fingerprint
+from amn_ray.artifacts import Artifact, Store, Table, fingerprint, without_secrets
 from amn_ray.errors import RequestError
 from amn_ray.stages.crf.config import CrfConfig
 
@@ -54,6 +54,31 @@ def test_a_write_leaves_nothing_but_the_file(store: Store) -> None:
     artifact.write("x", b"22")
     assert artifact.read("x") == b"22"
     assert [path.name for path in Path(artifact.path).iterdir()] == ["x"]
+
+
+def test_a_file_is_written_whole_also_on_file_systems_that_do_not_rename_onto_one(tmp_path: Path) -> None:
+    store = Store.open(f"memory://{tmp_path}")
+    assert not store.is_local
+    store.write("x", b"1")
+    store.write("x", b"22")
+    assert store.read("x") == b"22"
+    assert [entry.base_name for entry in store.entries()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://KEY:SECRET@bucket/a", "s3://***@bucket/a"),
+        ("http://user:SECRET@mlflow:5000", "http://***@mlflow:5000"),
+        ("http://user:SEC@RET/x@mlflow:5000", "http://***@mlflow:5000"),
+        ("abfs://a@b/c?client_secret=SECRET&x=1", "abfs://***@b/c?client_secret=***&x=1"),
+        ("abfs://a/c?x=1&sas_token=SECRET", "abfs://a/c?x=1&sas_token=***"),
+        ("s3://bucket/a?region=eu", "s3://bucket/a?region=eu"),
+        ("cannot open s3://KEY:SECRET@bucket/a (no)", "cannot open s3://***@bucket/a (no)"),
+    ],
+)
+def test_no_url_is_shown_with_its_secrets(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
 
 
 def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:

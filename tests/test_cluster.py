@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ import pytest
 
 from amn_ray import cluster as module
 from amn_ray.cluster import Cluster, ClusterConfig
+from amn_ray.data.folder import FolderConfig
+from amn_ray.data.listing import open_source
 from amn_ray.errors import RequestError
+from amn_ray.mapping import pool
 
 Nodes = Callable[..., None]
 
@@ -93,6 +97,49 @@ assert get_authentication_mode() == AuthenticationMode.TOKEN
     environment["HOME"] = str(tmp_path)
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
     assert (tmp_path / ".ray" / "auth_token").exists()
+
+
+def test_nodes_that_join_are_used_unless_a_number_was_asked_for_or_trials_share_them(nodes: Nodes) -> None:
+    nodes(4, 4)
+    for config, at_once, is_own, grows in (
+        (ClusterConfig(), 1, False, True),
+        (ClusterConfig(), 1, True, False),
+        (ClusterConfig(), 2, False, False),
+        (ClusterConfig(map_actors=3, cpu_actors=3), 1, False, False),
+    ):
+        cluster = Cluster(config, at_once, is_own)
+        for share in (cluster.map_share(), cluster.cpu_share()):
+            strategy = pool(cluster, share, num_pieces=100)
+            assert share.may_grow == grows
+            assert strategy.max_size == (100 if grows else share.count)
+            assert strategy.min_size == (share.count if is_own else 1), "lost nodes are not waited for"
+        assert pool(cluster, cluster.cpu_share(), num_pieces=1).max_size == 1
+
+
+def test_a_server_on_this_machine_is_refused_where_others_would_look_for_it_on_themselves(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes(4, 4)
+    for others, uri, refused in (
+        ("there", "http://127.0.0.1:5000", True),
+        ("there", "http://localhost:5000", True),
+        ("there", "http://there:5000", False),
+        ("here", "http://127.0.0.1:5000", False),
+    ):
+        monkeypatch.setattr(
+            module, "_alive", lambda others=others: [{"NodeManagerHostname": n} for n in ("here", others)]
+        )
+        with pytest.raises(RequestError, match=r"of the 2 machines") if refused else nullcontext():
+            Cluster(ClusterConfig()).check_tracking(uri)
+
+
+def test_an_error_raised_elsewhere_is_told_as_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
+    config = FolderConfig(root=str(tmp_path / "missing"))
+    with pytest.raises(RequestError) as told:
+        cluster.elsewhere(open_source, config)
+    assert type(told.value) is RequestError
+    assert str(told.value).startswith(f"{tmp_path}/missing: not found")
+    assert "\n" not in str(told.value)
 
 
 def test_a_device_can_be_asked_for(nodes: Nodes) -> None:

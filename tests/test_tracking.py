@@ -9,12 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import requests
 from mlflow import MlflowClient
 
 from amn_ray import tracking
 from amn_ray.artifacts import Store
 from amn_ray.config import TrackingConfig
-from amn_ray.tracking import EpochCallback, Tracker
+from amn_ray.tracking import EpochCallback, RunStates, Tracker
 from tests.conftest import free_port
 
 REPORT = {
@@ -162,7 +163,7 @@ def test_a_run_ends_well_although_its_server_never_comes_back_and_says_what_was_
     with tracker.run("p", "f", {}) as parent:
         gate.shut()
         parent.metrics({"cam/miou": 0.5})
-    assert "2 records were not delivered; the same command again delivers them" in capsys.readouterr().out
+    assert "2 record(s) were not delivered; the same command again delivers them" in capsys.readouterr().out
     gate.open()
     again = Tracker(TrackingConfig(uri=gate.uri, experiment="gone"), Store.open(str(tmp_path)))
     with again.run("p", "f", {}) as resumed:
@@ -188,6 +189,41 @@ def test_what_mlflow_refuses_is_told_and_holds_nothing_up(tracker: Tracker, caps
     assert "refused something" in capsys.readouterr().out
     found = tracker.client.get_run(run.run_id)
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"cam/miou": 0.5})
+
+
+def test_an_artifact_store_that_is_away_holds_up_neither_numbers_nor_states(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "RETRY_S", 0.1)
+    monkeypatch.setattr(tracking, "PATIENCE_S", 0.3)
+    store = Store.open(str(tmp_path))
+    Path(store.at("mlartifacts")).write_text("a file where a folder should be")
+    tracker = Tracker(TrackingConfig(), store)
+    with tracker.run("p", "f", {}) as run:
+        run.artifact("summary.json", b"{}")
+        run.metrics({"cam/miou": 0.5})
+    assert not tracker.told_all
+    assert "1 record(s) were not delivered" in capsys.readouterr().out
+    found = tracker.client.get_run(run.run_id)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"cam/miou": 0.5})
+    Path(store.at("mlartifacts")).unlink()
+    tracker.deliver()
+    assert tracker.told_all
+    assert [item.path for item in tracker.client.list_artifacts(run.run_id)] == ["summary.json"]
+
+
+@pytest.mark.parametrize(("status", "final"), [(413, True), (403, True), (429, False), (408, False), (503, False)])
+def test_an_upload_that_a_proxy_refuses_is_not_tried_again(status: int, final: bool) -> None:
+    response = requests.Response()
+    response.status_code = status
+    with pytest.raises(requests.HTTPError) as told:
+        response.raise_for_status()
+    assert tracking._is_final(told.value) == final
+
+
+def test_a_run_whose_password_is_not_recorded_or_that_mlflow_never_knew_is_told_so() -> None:
+    assert RunStates("http://***@127.0.0.1:1").of("abc") == "MLflow asks for a password, which is not recorded"
+    assert RunStates("http://127.0.0.1:1").of("") == "not in MLflow, which was away"
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(15)])

@@ -55,7 +55,7 @@ class Coco:
                 "dataset.root=/path/to/coco"
             )
         self.config = config
-        root = Path(config.root).expanduser().resolve()  # workers may have another working directory
+        root = Path(config.root)
         self.root = existing(root, "the COCO folder", "correct dataset.root")
 
     @cached_property
@@ -75,7 +75,13 @@ class Coco:
         unknown = [name for name in self.config.classes or () if name not in names]
         if unknown:
             raise RequestError(f"dataset.classes: {unknown[0]!r} is not a category; choose from {', '.join(names)}")
-        return self.config.classes or names
+        chosen = self.config.classes or names
+        if len(chosen) >= IGNORE:
+            raise RequestError(
+                f"{self._annotations(self.config.train)}: lists {len(chosen)} categories, but masks hold up "
+                f"to {IGNORE - 1}; choose some by dataset.classes"
+            )
+        return chosen
 
     def listing(self, split: str) -> Listing:
         """See Source; every image of the split is listed, also one that no annotation mentions (K = 0)."""
@@ -83,6 +89,11 @@ class Coco:
         if folder is None:
             return Listing([])
         path = self._annotations(folder)
+        if self.config.masks is not None and (strange := [n for n in self._label_of_value if not 0 < n < IGNORE]):
+            raise RequestError(
+                f"dataset.mask_values={self.config.mask_values}: {strange[0]} is the number of a category, but pixels "
+                f"hold 1 to {IGNORE - 1} (0 is background, {IGNORE} undefined); set dataset.masks=null to paint them"
+            )
         label = {number: self._label.get(name, IGNORE) for number, name in self.categories.items()}
         objects = defaultdict(list)
         columns = {"image_id": int, "category_id": int, "iscrowd": int, "segmentation": object}

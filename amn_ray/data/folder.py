@@ -39,7 +39,7 @@ class Folder:
                 "dataset.root is not set: expected a folder with images/ and labels.csv; set dataset.root=/path"
             )
         self.config = config
-        root = Path(config.root).expanduser().resolve()  # workers may have another working directory
+        root = Path(config.root)
         self.root = existing(root, "a folder with images/ and labels.csv", "correct dataset.root")
         self._table = existing(self.root / "labels.csv", "the image labels", "see README, Own data")
 

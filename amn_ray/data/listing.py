@@ -13,7 +13,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,17 @@ def list_splits(config: DatasetConfig) -> dict[str, Summary]:
     return told
 
 
+def placed(config: DatasetConfig) -> DatasetConfig:
+    """With an absolute `root`: workers may have another working directory."""
+    root = getattr(config, "root", None)
+    settings: dict[str, Any] = {"root": str(Path(root).expanduser().resolve())} if root else {}
+    return replace(config, **settings)
+
+
 def list_here(config: DatasetConfig) -> dict[str, Summary] | RequestError:
     """What `list_splits` returns or raises, by this process."""
     try:
+        config = placed(config)
         source = open_source(config)
         found = {split: summarise(config, source, split, source.listing(split)) for split in ("train", "val")}
     except RequestError as error:

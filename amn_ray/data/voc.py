@@ -43,7 +43,7 @@ class Voc:
                 "dataset.root is not set: expected the folder that holds JPEGImages; set dataset.root=/path/to/VOC2012"
             )
         self.config = config
-        root = Path(config.root).expanduser().resolve()  # workers may have another working directory
+        root = Path(config.root)
         self.root = existing(root, "the VOC folder", "correct dataset.root")
         self.classes = config.classes or CLASSES
         unknown = [name for name in self.classes if name not in CLASSES]

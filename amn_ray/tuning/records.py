@@ -38,6 +38,8 @@ class Record:
     metrics: Mapping[str, float] = field(default_factory=dict)
     run: str | None = None
     """Its folder in the store's `runs/`."""
+    tracked: bool = True
+    """Whether MLflow knows all of it."""
     error: str | None = None
     repeats: int = 1
     """How often the search chose just this."""
@@ -60,7 +62,8 @@ class Records:
     def begin(self, trial: Trial, chosen: Mapping[str, Any]) -> None:
         """A trial starts; one that was finished or stopped before counts once more."""
         before = self.of(trial) if self.folder.exists(_name(trial)) else None
-        repeats = 1 if before is None else before.repeats + (before.state in ("finished", "stopped"))
+        again = before is not None and before.state in ("finished", "stopped") and before.tracked
+        repeats = 1 if before is None else before.repeats + again
         self._write(
             Record(
                 group=trial.group, settings=trial.settings, seed=trial.seed, state="running", started=time.time(),

@@ -19,7 +19,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from ray import tune
-from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
@@ -59,7 +58,11 @@ class Plan:
     """Of the study."""
     directory: str
     """Where relative paths of the user begin."""
+    splits: Mapping[str, Mapping[str, Summary]]
+    """The listed data sets, by the fingerprints of their settings."""
     at_once: int = 1
+    is_own: bool = True
+    """See Cluster, both."""
     run_id: str = ""
     """Of the study in MLflow."""
 
@@ -116,14 +119,14 @@ def sweep(
         parent.tags({"study": name, "question": settings.study.question, "store": store.url})
         plan = dataclasses.replace(plan, run_id=parent.run_id)
         again = ("running", "failed") if settings.retry_failed else ("running",)
-        known = [record for record in plan.records.all() if record.state not in again]
+        known = [record for record in plan.records.all() if record.state not in again and record.tracked]
         done = sum(record.repeats for record in known)
         say("study", f"{name}: {plan.total} trials" + (f", {done} of them have ended before" if known else ""))
         if done < plan.total:
             cluster = Cluster(settings.cluster)
             cluster.check_tracking(tracker.uri)
             cluster.check_shared(store, "store")
-            plan = dataclasses.replace(plan, at_once=cluster.trials_at_once())
+            plan = dataclasses.replace(plan, at_once=cluster.trials_at_once(), is_own=cluster.is_own)
             try:
                 _fit(plan, known, settings)
             except BaseException:  # also Ctrl-C: the trials' processes end with ours, and cannot say so
@@ -201,6 +204,7 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
         store=settings.store,
         folder=Folder(*locate(settings.store)).folder("studies", f"{asked.name}-{identity}"),
         directory=os.getcwd(),
+        splits=splits,
     )
 
 
@@ -241,27 +245,23 @@ def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables come even with verbose=0
     labels = {record.trial.label for record in known}
     pending = [number for number, trial in enumerate(plan.trials) if trial.label not in labels]
-    plan.folder.remove("tune")  # of the last time; all that counts is in the records
-    tune.Tuner(
-        tune.with_resources(tune.with_parameters(_trial, plan=plan), {"cpu": TRIAL_CPUS}),
-        param_space={TRIAL: tune.grid_search(pending)} if plan.trials else {},
-        tune_config=tune.TuneConfig(
-            search_alg=BasicVariantGenerator(max_concurrent=plan.at_once) if plan.trials else _optuna(plan, known),
-            scheduler=_scheduler(plan.study, settings.amn.epochs),
-            num_samples=1 if plan.trials else plan.total - sum(record.repeats for record in known),
-            max_concurrent_trials=None if plan.trials else plan.at_once,
-            # A new process costs seconds; but only one whose trial ended by itself can be used again.
-            reuse_actors=plan.study.asha is None,
-            trial_dirname_creator=lambda trial: str(trial.trial_id),
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=plan.folder.path,
-            storage_filesystem=plan.folder.fs,
-            verbose=0,
-            callbacks=[Progress(plan), JsonLoggerCallback()],
-        ),
-    ).fit()
+    # Ray Tune writes a state of its own, which nobody reads: all that counts is in the records. Not into the store,
+    # since our callback and with it whatever is secret in URLs is pickled there.
+    with tempfile.TemporaryDirectory() as unread:
+        tune.Tuner(
+            tune.with_resources(tune.with_parameters(_trial, plan=plan), {"cpu": TRIAL_CPUS}),
+            param_space={TRIAL: tune.grid_search(pending)} if plan.trials else {},
+            tune_config=tune.TuneConfig(
+                search_alg=BasicVariantGenerator(max_concurrent=plan.at_once) if plan.trials else _optuna(plan, known),
+                scheduler=_scheduler(plan.study, settings.amn.epochs),
+                num_samples=1 if plan.trials else plan.total - sum(record.repeats for record in known),
+                max_concurrent_trials=None if plan.trials else plan.at_once,
+                # A new process costs seconds; but only one whose trial ended by itself can be used again.
+                reuse_actors=plan.study.asha is None,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(name="tune", storage_path=unread, verbose=0, callbacks=[Progress(plan)]),
+        ).fit()
 
 
 def _optuna(plan: Plan, known: Sequence[Record]) -> OptunaSearch:
@@ -318,9 +318,10 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
         pipe = plan.pipeline(trial)
         finished = pipeline.execute(
             pipe,
-            Cluster(pipe.cluster, plan.at_once),
+            Cluster(pipe.cluster, plan.at_once, plan.is_own),
             name=trial.label,
             study=plan.run_id,
+            splits=plan.splits.get(fingerprint(pipe.dataset)),
             watch=AmnWatch() if plan.study.asha is not None else None,
         )
         metrics = {f"{step}/{key}": value for step, values in finished.summary.items() for key, value in values.items()}
@@ -331,7 +332,9 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         plan.records.end(trial, "failed", error=lines[-1])
         raise
-    plan.records.end(trial, "finished", objective=objective, metrics=metrics, run=finished.folder.name)
+    plan.records.end(
+        trial, "finished", objective=objective, metrics=metrics, run=finished.folder.name, tracked=finished.tracked
+    )
     tune.report({OBJECTIVE: objective})
 
 
@@ -345,6 +348,13 @@ class Progress(tune.Callback):
         """See ray.tune.Callback."""
         say("trial", f"{self.plan.trial(trial.config).label} starts")
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        """See ray.tune.Callback."""
+        if PROBE in result:
+            say("trial", f"{self.plan.trial(trial.config).label}: epoch {result[EPOCH]}, mIoU {result[PROBE]:.4f}")
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
         ours, last = self.plan.trial(trial.config), trial.last_result
@@ -352,7 +362,7 @@ class Progress(tune.Callback):
             self._tell(ours, f"{self.plan.study.metric} {last[OBJECTIVE]:.4f}")
             return
         self.plan.records.end(ours, "stopped", objective=last[PROBE], epoch=last[EPOCH])
-        self._tell(ours, f"stopped after epoch {last[EPOCH]}, at a mIoU of {last[PROBE]:.4f}")
+        self._tell(ours, f"stopped after epoch {last[EPOCH]}, at an mIoU of {last[PROBE]:.4f}")
         self._end_mlflow([ours.label])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

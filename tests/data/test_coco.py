@@ -147,6 +147,24 @@ def test_annotations_that_contradict_each_other_are_refused(
         source(edit(change)).listing("train")
 
 
+def test_more_categories_than_a_mask_holds_are_refused_but_some_of_them_can_be_chosen(
+    edit: Callable[..., Path],
+) -> None:
+    def many(content: dict[str, Any]) -> None:
+        content["categories"] += [{"id": 1000 + number, "name": f"thing {number}"} for number in range(255)]
+
+    root = edit(many)
+    with pytest.raises(RequestError, match=r"lists 260 categories, but masks hold up to 254"):
+        source(root).listing("train")
+    assert source(root, classes=["thing 7"]).classes == ["thing 7"]
+
+
+def test_category_ids_that_no_pixel_can_hold_are_refused(edit: Callable[..., Path], tmp_path: Path) -> None:
+    root = edit(lambda content: content["categories"].append({"id": 0, "name": "zero"}))
+    with pytest.raises(RequestError, match=r"mask_values=category_ids: 0 is the number of a category"):
+        source(root, masks=str(tmp_path), mask_values="category_ids").listing("train")
+
+
 def test_annotations_that_are_no_json_are_refused(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/instances_train2014.json").write_text("{")

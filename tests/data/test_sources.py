@@ -9,6 +9,7 @@ import pytest
 
 from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.listing import list_splits
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.voc import Voc, VocConfig
 from amn_ray.errors import RequestError
@@ -129,3 +130,11 @@ def test_masks_of_any_grey_or_palette_png_are_read() -> None:
 def test_masks_of_one_bit_hold_the_labels_0_and_1() -> None:
     mask = np.array([[0, 1], [1, 0]], np.uint8)
     np.testing.assert_array_equal(decode_mask(encode(mask * 255, mode="1")), mask)
+
+
+def test_workers_are_told_an_absolute_root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their working directory is that of whoever started their node."""
+    monkeypatch.chdir(folder.parent)
+    splits = list_splits(FolderConfig(root=folder.name))
+    assert [split.config for split in splits.values()] == [FolderConfig(root=str(folder))] * len(splits)
+    assert splits["train"].identity() == list_splits(FolderConfig(root=str(folder)))["train"].identity()

@@ -1,4 +1,6 @@
-"""Kill everything that can be killed, on a cluster: `python -m tests.faults.on_a_cluster FOLDER` (half an hour).
+"""Kill everything that can be killed, on a cluster: `python -m tests.faults.on_a_cluster FOLDER [STAGE…]`.
+
+Half an hour for all stages ("CAM training", "CAM maps", "CRF", "walk"), and what has no stage.
 
 The cluster is a head without CPUs and two nodes, each started with `ray start` on this machine, with token
 authentication. For each stage the pipeline is given again with that stage missing; something is killed when the stage
@@ -15,79 +17,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
+from safetensors.numpy import load_file, save_file
 
 from tests.conftest import free_port, serving
+from tests.nodes import RAY, Nodes
 from tests.test_tracking import Gate
 
 ROOT = Path(__file__).parent.parent.parent
-RAY = str(Path(sys.executable).parent / "ray")
 SETTINGS = [
     "dataset.num_train=128", "dataset.num_val=8", "dataset.rows_per_shard=8", "precision=fp32",
     "cam.epochs=4", "cam.scales=[1.0,1.5,2.0]", "amn.epochs=1", "irn.epochs=1",
 ]  # fmt: skip
 
 
-class Nodes:
-    """A head and two nodes."""
-
-    def __init__(self) -> None:
-        self.port, self.dashboard = free_port(), free_port()
-        self.start("--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard), "--num-cpus", "0")
-        self.head = self.raylets()
-        self.fill()
-
-    def start(self, *arguments: str) -> None:
-        """One more node."""
-        command = [RAY, "start", "--object-store-memory", "300000000", "--disable-usage-stats", *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def fill(self) -> None:
-        """Two nodes, whatever was killed."""
-        while len(self.raylets() - self.head) < 2:
-            self.start("--address", f"127.0.0.1:{self.port}", "--num-cpus", "2")
-
-    def raylets(self) -> set[int]:
-        """The processes that are the nodes of this cluster."""
-        found = set()
-        for process in psutil.process_iter(["cmdline"]):
-            line = " ".join(process.info["cmdline"] or [])
-            if "raylet/raylet" in line and f":{self.port} " in f"{line} ":
-                found.add(process.pid)
-        return found
-
-    def workers(self, title: str) -> list[psutil.Process]:
-        """Ray's worker processes of this name."""
-        found = []
-        for raylet in self.raylets():
-            for child in psutil.Process(raylet).children(recursive=True):
-                try:
-                    if " ".join(child.cmdline()).startswith(f"ray::{title}"):
-                        found.append(child)
-                except psutil.Error:
-                    continue
-        return found
-
-    def kill_node_of(self, worker: psutil.Process) -> None:
-        """kill -9 of the whole node that a process runs on."""
-        self.kill(next(parent.pid for parent in worker.parents() if parent.pid in self.raylets()))
-
-    def kill(self, node: int) -> None:
-        """A raylet and all that it started."""
-        raylet = psutil.Process(node)
-        for process in (*raylet.children(recursive=True), raylet):
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+def fill(nodes: Nodes) -> None:
+    """Two nodes beside the head, whatever was killed."""
+    while len(nodes.others) < 2:
+        nodes.add(num_cpus=2)
 
 
 @dataclass(frozen=True)
@@ -154,9 +108,13 @@ def finish(process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def table_of(store: Path, stage: Stage) -> pa.Table:
-    """The table of the stage's artifact that was made last."""
-    places = sorted(store.glob(f"{stage.folder}/*/manifest.json"), key=lambda path: path.stat().st_mtime)
-    read = pq.read_table(places[-1].parent / stage.table, partitioning=None).sort_by("image_id")
+    """The table of the stage's artifact."""
+    (place,) = (
+        manifest.parent
+        for manifest in store.glob(f"{stage.folder}/*/manifest.json")
+        if stage.folder != "crf" or is_first_crf(json.loads(manifest.read_text()), store)
+    )
+    read = pq.read_table(place / stage.table, partitioning=None).sort_by("image_id")
     ids = read.column("image_id").to_pylist()
     assert len(ids) == len(set(ids)), "a row twice"
     return read
@@ -178,6 +136,10 @@ def without(quiet: Path, store: Path, stage: Stage) -> None:
         shutil.copytree(trained, store / "irn" / trained.name)
         (store / "irn" / trained.name / "manifest.json").unlink()
         shutil.rmtree(store / "irn" / trained.name / stage.table)
+        network = store / "irn" / trained.name / "model.safetensors"
+        state = load_file(network)
+        state["displacement_mean"][:] = 0  # it was measured by the walk that is to be done
+        save_file(state, network)
 
 
 def is_first_crf(content: dict, store: Path) -> bool:
@@ -188,7 +150,7 @@ def case(
     nodes: Nodes, quiet: Path, folder: Path, stage: Stage, fault: str, strike: Callable[[], None] | None, uri: str
 ) -> float:
     """Run the stage, strike when it is half done, compare; returns the seconds of the whole job."""
-    nodes.fill()
+    fill(nodes)
     store, log = folder / fault.replace(" ", "-") / stage.name.replace(" ", "-"), folder / "log.txt"
     without(quiet, store, stage)
     rows = table_of(quiet, stage).num_rows
@@ -259,13 +221,13 @@ def late_node(nodes: Nodes, folder: Path, uri: str) -> float:
         sys.executable, "jobs/pipeline.py", f"store={store}", f"tracking.uri={uri}", *SETTINGS, *settings,
     ]  # fmt: skip
     subprocess.run([*command, "until=cam"], cwd=ROOT, check=True, stdout=log.open("ab"), stderr=subprocess.STDOUT)
-    nodes.kill(next(iter(nodes.raylets() - nodes.head)))
+    nodes.kill(next(iter(nodes.others)))
     process = subprocess.Popen([*command, "until=seed"], cwd=ROOT, stdout=log.open("ab"), stderr=subprocess.STDOUT)
     while written_of(store, "crf/*/masks") < 16:
         assert process.poll() is None, log.read_text()[-3000:]
         time.sleep(0.1)
     before = nodes.raylets()
-    nodes.fill()
+    fill(nodes)
     (late,) = nodes.raylets() - before
     joined = time.monotonic()
     while not [worker for worker in nodes.workers("MapWorker") if late in {parent.pid for parent in worker.parents()}]:
@@ -298,20 +260,21 @@ def disk_full(quiet: Path, folder: Path, uri: str) -> str:
     return told
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, names: Collection[str]) -> None:
     """All faults; prints a line for each."""
     folder.mkdir(parents=True)
     os.environ |= {"RAY_AUTH_MODE": "token", "PYTHONUNBUFFERED": "1"}
     os.environ.pop("RAY_ADDRESS", None)
     subprocess.run([RAY, "get-auth-token", "--generate"], stdout=subprocess.DEVNULL, check=True)
-    nodes, port = Nodes(), free_port()
-    os.environ["RAY_ADDRESS"] = f"127.0.0.1:{nodes.port}"
+    nodes, port = Nodes(num_cpus=0), free_port()
+    fill(nodes)
+    os.environ["RAY_ADDRESS"] = nodes.address
     places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
     uri, quiet = f"http://127.0.0.1:{port}", folder / "quiet"
     try:
         with serving(port, "mlflow", "server", "--port", str(port), "--workers", "1", *places):
             finish(pipeline(quiet, uri, "irn", folder / "log.txt"), folder / "log.txt")
-            for stage in STAGES:
+            for stage in (stage for stage in STAGES if not names or stage.name in names):
                 alone = case(nodes, quiet, folder, stage, "nothing", None, uri)
                 print(f"{stage.name}: {alone:.0f} s when nothing happens", flush=True)
                 strikes: dict[str, Callable[[], None]] = {
@@ -334,8 +297,8 @@ def main(folder: Path) -> None:
             print(f"late node: makes seeds after {late_node(nodes, folder, uri):.0f} s", flush=True)
             print(f"disk full: {disk_full(quiet, folder, uri)!r}; equal table once there is room", flush=True)
     finally:
-        subprocess.run([RAY, "stop", "--force"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        nodes.end()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main(Path(sys.argv[1]).resolve(), sys.argv[2:])

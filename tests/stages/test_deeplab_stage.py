@@ -32,7 +32,7 @@ def test_masks_that_are_undefined_everywhere_are_refused_before_training(tmp_pat
     store = Store.open(str(tmp_path))
     masks = pseudo_masks(store, 255, 255)
     output = store.artifact("deeplab", 1, {}, {})
-    with pytest.raises(RequestError, match=r"irn/.* undefined \(255\) everywhere.*conf_fg"):
+    with pytest.raises(RequestError, match=r"^irn/.* undefined \(255\) everywhere.*conf_fg"):
         stage.run(
             DeepLabConfig(),
             {"images": masks, "masks": masks, "evaluated": masks},

@@ -19,6 +19,7 @@ from ray.util import placement_group_table
 
 from amn_ray.artifacts import Folder
 from amn_ray.cluster import Cluster
+from amn_ray.tuning import sweep
 from amn_ray.tuning.records import Records
 from tests.conftest import encode, noise
 from tests.tiny import SETTINGS, finish, kill_when, start, write_folder
@@ -158,6 +159,7 @@ def test_the_table_of_a_study_holds_its_trials_metrics(killed: tuple[Studies, di
     assert settings["seed/selection_miou"].is_monotonic_decreasing
     assert set(settings["setting"]) == {trial.removesuffix(" seed=0") for trial in trials.index}
     assert (folder / "study.png").stat().st_size > 5000
+    assert not list(folder.glob("**/*.pkl")), "nothing of Ray's is pickled there, with the secrets of its URLs"
 
 
 def test_mlflow_holds_a_parent_per_study_and_a_child_per_trial(
@@ -202,18 +204,22 @@ def test_trials_that_fail_are_listed_and_run_again_only_on_request(
     assert {label for label in before if after[label] != before[label]} == set(failed.index)
 
 
-def test_asha_stops_trials_early_and_leaves_nothing_running(job: Job, cluster: Cluster, tmp_path: Path) -> None:
+def test_asha_stops_trials_early_and_leaves_nothing_running(
+    job: Job, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(sweep, "say", lambda step, text: lines.append(text))
     studies = Studies(tmp_path, write_halves(tmp_path / "images"))
     code, told = studies.run(job, "rates")
     assert code == 0, told
     trials = studies.trials("rates")
     stopped = trials[trials["state"] == "stopped"]
     assert set(trials["state"]) == {"finished", "stopped"}
-    (folder,) = studies.store.glob("studies/rates-*")
-    reports = [json.loads(line) for path in folder.glob("tune/*/result.json") for line in path.read_text().splitlines()]
+    reports = [re.fullmatch(r"(.*): epoch (\d+), mIoU (.*)", line) for line in lines]
     for _, trial in stopped.iterrows():
-        rivals = [line["objective"] for line in reports if line.get("epoch") == trial["stopped_after_epoch"]]
-        assert trial["objective"] < max(rivals)
+        epoch = str(int(trial["stopped_after_epoch"]))
+        rivals = [float(report[3]) for report in reports if report is not None and report[2] == epoch]
+        assert round(trial["objective"], 4) < max(rivals)
     client = MlflowClient(f"sqlite:///{studies.store}/mlflow.db")
     found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert not [run.info.run_name for run in found if run.info.status == "RUNNING"]
