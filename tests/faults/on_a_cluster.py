@@ -1,6 +1,6 @@
-"""Kill everything that can be killed, on a cluster: `python -m tests.faults.on_a_cluster FOLDER [STAGE…]`.
+"""Kill everything that can be killed, on a cluster: `python -m tests.faults.on_a_cluster FOLDER [NAME…]`.
 
-Half an hour for all stages ("CAM training", "CAM maps", "CRF", "walk"), and what has no stage.
+Half an hour for all: "CAM training", "CAM maps", "CRF", "walk", "job stop", "late node", "disk full".
 
 The cluster is a head without CPUs and two nodes, each started with `ray start` on this machine, with token
 authentication. For each stage the pipeline is given again with that stage missing; something is killed when the stage
@@ -194,11 +194,15 @@ def stopped_job(nodes: Nodes, quiet: Path, folder: Path, uri: str) -> None:
     without(quiet, store, stage)
     name = f"stop-{time.time_ns()}"
     address = ["--address", f"http://127.0.0.1:{nodes.dashboard}"]
-    job = [sys.executable, "jobs/pipeline.py", f"store={store}", "until=cam", f"tracking.uri={uri}", *SETTINGS]
-    submit = [RAY, "job", "submit", *address, "--working-dir", "."]
+    # No --working-dir: nodes of one machine share Ray's folder, and unpack it there under each other's feet.
+    script = str(ROOT / "jobs" / "pipeline.py")
+    job = [sys.executable, script, f"store={store}", "until=cam", f"tracking.uri={uri}", *SETTINGS]
+    submit = [RAY, "job", "submit", *address]
     first = [*submit, "--no-wait", "--submission-id", name, "--", *job]
-    subprocess.run(first, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(first, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
     while not stage.half_done(store, 0):
+        assert time.monotonic() < deadline, "the submitted job does not train"
         time.sleep(0.1)
     assert nodes.workers("RayTrainWorker")
     subprocess.run([RAY, "job", "stop", *address, name], check=True, stdout=subprocess.DEVNULL)
@@ -208,7 +212,7 @@ def stopped_job(nodes: Nodes, quiet: Path, folder: Path, uri: str) -> None:
     while nodes.workers("RayTrainWorker"):
         assert time.monotonic() < deadline, "processes of a stopped job"
         time.sleep(0.5)
-    subprocess.run([*submit, "--", *job], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*submit, "--", *job], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert table_of(store, stage) == table_of(quiet, stage)
     assert statuses(uri)["cam"] == "FINISHED"
 
@@ -271,10 +275,16 @@ def main(folder: Path, names: Collection[str]) -> None:
     os.environ["RAY_ADDRESS"] = nodes.address
     places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
     uri, quiet = f"http://127.0.0.1:{port}", folder / "quiet"
+
+    def wanted(name: str) -> bool:
+        return not names or name in names
+
     try:
         with serving(port, "mlflow", "server", "--port", str(port), "--workers", "1", *places):
             finish(pipeline(quiet, uri, "irn", folder / "log.txt"), folder / "log.txt")
-            for stage in (stage for stage in STAGES if not names or stage.name in names):
+            for stage in STAGES:
+                if not wanted(stage.name):
+                    continue
                 alone = case(nodes, quiet, folder, stage, "nothing", None, uri)
                 print(f"{stage.name}: {alone:.0f} s when nothing happens", flush=True)
                 strikes: dict[str, Callable[[], None]] = {
@@ -292,10 +302,13 @@ def main(folder: Path, names: Collection[str]) -> None:
                     seconds = case(nodes, quiet, folder, stage, "mlflow away", strike, gate.uri)
                     assert set(statuses(uri).values()) == {"FINISHED"}, statuses(uri)
                     print(f"  MLflow away for a minute: equal table, all told, {seconds - alone:+.0f} s", flush=True)
-            stopped_job(nodes, quiet, folder, uri)
-            print("ray job stop: KILLED in MLflow, no process left, the same command goes on", flush=True)
-            print(f"late node: makes seeds after {late_node(nodes, folder, uri):.0f} s", flush=True)
-            print(f"disk full: {disk_full(quiet, folder, uri)!r}; equal table once there is room", flush=True)
+            if wanted("job stop"):
+                stopped_job(nodes, quiet, folder, uri)
+                print("ray job stop: KILLED in MLflow, no process left, the same command goes on", flush=True)
+            if wanted("late node"):
+                print(f"late node: makes seeds after {late_node(nodes, folder, uri):.0f} s", flush=True)
+            if wanted("disk full"):
+                print(f"disk full: {disk_full(quiet, folder, uri)!r}; equal table once there is room", flush=True)
     finally:
         nodes.end()
 
