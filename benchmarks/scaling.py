@@ -1,17 +1,20 @@
 """What a pipeline costs on any cluster: `python -m benchmarks.scaling` measures, predicts and simulates.
 
 Costs are seconds of one core per image; those of networks are also counted in floating-point operations, from which
-GPUs are extrapolated. The formula is `Stage.total`. The simulation runs the stages as Ray tasks that sleep for their
-batch's time, on a cluster of 16 pretended nodes.
+GPUs are extrapolated. The formula is `Stage.total`; docs/scaling.md has its results. The simulation runs the stages as
+Ray tasks that sleep for their batch's time, on a cluster of 16 pretended nodes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import ray
@@ -41,11 +44,10 @@ from amn_ray.stages.irn.walk import random_walk
 from benchmarks.boundaries import scene
 from benchmarks.numerics import CPU, HEIGHT, WIDTH, photograph
 from benchmarks.timing import in_turn
+from tests.tiny import finish, start, write_folder
 
 GPU_FLOPS = 20e12
 """Of one GPU, sustained: an assumption, not a measurement."""
-START_S = 8.0
-"""From a stage's begin to its first batch: processes start, networks load. Measured on the demo, roughly."""
 ROUNDS = 3
 CROP = torch.zeros(1, 3, 512, 512).contiguous(memory_format=torch.channels_last)
 
@@ -91,9 +93,13 @@ class Stage:
     batch: int = BATCH
 
     @property
-    def total(self) -> float:
-        """The formula: START + ⌈images / batch / slots⌉ · batch · seconds."""
-        return START_S + math.ceil(self.images / self.batch / self.slots) * self.batch * self.seconds
+    def work(self) -> float:
+        """⌈images / batch / slots⌉ · batch · seconds."""
+        return math.ceil(self.images / self.batch / self.slots) * self.batch * self.seconds
+
+    def total(self, start_s: float) -> float:
+        """The formula: start + work."""
+        return start_s + self.work
 
 
 def networks() -> dict[str, Callable[[], object]]:
@@ -183,6 +189,20 @@ def measured() -> dict[str, Cost]:
     return costs
 
 
+def start_s() -> float:
+    """What a stage takes before and after its work: processes start, networks load, rows are counted.
+
+    The mean over the stages of a whole pipeline of 24 tiny images, which is hardly any work.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        finish(start(write_folder(Path(folder) / "images", masks=True), store))
+        (path,) = store.glob("runs/*/summary.json")
+        summary = json.loads(path.read_text())
+    parts = sum(2 if "loss" in metrics else 1 for metrics in summary.values())  # training, and maps or masks
+    return sum(metrics["seconds"] for metrics in summary.values()) / parts
+
+
 def stages(data: DataSet, costs: Mapping[str, Cost], gpus: int, cores: int) -> Iterator[Stage]:
     """The pipeline on a cluster with GPUs; epochs count as images."""
     gpu = {name: cost.on_gpu() for name, cost in costs.items()}
@@ -238,7 +258,7 @@ def simulate(costs: Mapping[str, Cost]) -> tuple[float, float]:
     predicted = taken = 0.0
     for stage in stages(SMALL, costs, NODES, NODES * CPUS):
         pool = pools[NODES if stage.slots <= NODES else NODES * CPUS][: stage.slots]
-        predicted += stage.total - START_S
+        predicted += stage.work
         started = time.monotonic()
         seconds = stage.batch * stage.seconds / SPEED_UP
         left = math.ceil(stage.images / stage.batch)
@@ -258,6 +278,7 @@ def simulate(costs: Mapping[str, Cost]) -> tuple[float, float]:
 
 def main() -> None:
     """Measure, predict, simulate; everything is printed."""
+    started = start_s()
     costs = measured()
     console = Console(width=120)
     table = Table("work on one image", "s on one core", "GFLOP", "s on a GPU (assumed)", title="Costs")
@@ -265,12 +286,13 @@ def main() -> None:
         flops = (f"{cost.flops / 1e9:.0f}", f"{cost.on_gpu():.4f}") if cost.flops else ("", "")
         table.add_row(name, f"{cost.seconds:.3f}", *flops)
     console.print(table)
+    console.print(f"Before and after its work a stage takes {started:.1f} s.")
     for data in (VOC, COCO):
         table = Table("stage", *(f"{gpus} GPU, {16 * gpus} cores" for gpus in (1, 8, 64)), title=f"{data.name}, hours")
         columns = [list(stages(data, costs, gpus, 16 * gpus)) for gpus in (1, 8, 64)]
         for row in zip(*columns, strict=True):
-            table.add_row(row[0].name, *(f"{stage.total / 3600:.2f}" for stage in row))
-        table.add_row("all", *(f"{sum(stage.total for stage in column) / 3600:.1f}" for column in columns))
+            table.add_row(row[0].name, *(f"{stage.total(started) / 3600:.2f}" for stage in row))
+        table.add_row("all", *(f"{sum(stage.total(started) for stage in column) / 3600:.1f}" for column in columns))
         console.print(table)
     predicted, taken = simulate(costs)
     agreement = f"formula {predicted:.0f} s, simulation {taken:.0f} s: {taken / predicted - 1:+.1%}"
