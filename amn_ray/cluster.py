@@ -29,7 +29,7 @@ from ray._private.authentication.authentication_token_setup import ensure_token_
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.data import DataContext
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amn_ray.artifacts import Folder, without_secrets
@@ -303,7 +303,10 @@ class Cluster:
             if node["NodeID"] == here:
                 continue
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            wrong = ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(function).remote(*arguments))
+            try:
+                wrong = ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(function).remote(*arguments))
+            except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):
+                continue  # it has just died, and will not do anything
             if wrong is not None:
                 raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {wrong}")
 

@@ -281,10 +281,10 @@ def main(folder: Path, names: Collection[str]) -> None:
 
     try:
         with serving(port, "mlflow", "server", "--port", str(port), "--workers", "1", *places):
-            finish(pipeline(quiet, uri, "irn", folder / "log.txt"), folder / "log.txt")
-            for stage in STAGES:
-                if not wanted(stage.name):
-                    continue
+            stages = [stage for stage in STAGES if wanted(stage.name)]
+            furthest = stages[-1].step if stages else "cam"
+            finish(pipeline(quiet, uri, furthest, folder / "log.txt"), folder / "log.txt")
+            for stage in stages:
                 alone = case(nodes, quiet, folder, stage, "nothing", None, uri)
                 print(f"{stage.name}: {alone:.0f} s when nothing happens", flush=True)
                 strikes: dict[str, Callable[[], None]] = {
