@@ -142,6 +142,12 @@ def test_an_error_raised_elsewhere_is_told_as_one_sentence(cluster: Cluster, tmp
     assert "\n" not in str(told.value)
 
 
+def test_a_node_that_has_just_died_is_not_asked(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here,) = module._alive()
+    monkeypatch.setattr(module, "_alive", lambda: [here, {**here, "NodeID": "f" * len(here["NodeID"])}])
+    cluster.check_everywhere(lambda: "is wrong")
+
+
 def test_a_device_can_be_asked_for(nodes: Nodes) -> None:
     nodes(8, gpus=2)
     assert Cluster(ClusterConfig(device="cpu")).map_share().gpus == 0
