@@ -144,7 +144,7 @@ def test_an_error_raised_elsewhere_is_told_as_one_sentence(cluster: Cluster, tmp
 
 def test_a_node_that_has_just_died_is_not_asked(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     (here,) = module._alive()
-    monkeypatch.setattr(module, "_alive", lambda: [here, {**here, "NodeID": "f" * len(here["NodeID"])}])
+    monkeypatch.setattr(module, "_alive", lambda: [here, {**here, "NodeID": "a" * len(here["NodeID"])}])
     cluster.check_everywhere(lambda: "is wrong")
 
 

@@ -74,7 +74,7 @@ def test_a_store_that_another_node_does_not_see_is_refused(nodes: Nodes, mlflow_
     command = ["unshare", "--mount", "bash", "-c", hidden]
     node = subprocess.Popen(command, process_group=0, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        code, told = run(tmp_path / "store", "cluster.nodes=3", f"tracking.uri={mlflow_server}")
+        code, told = run(tmp_path / "store", "cluster.nodes=2", f"tracking.uri={mlflow_server}")
     finally:
         os.killpg(node.pid, signal.SIGTERM)  # it ends the node's processes
         node.wait(timeout=30)
