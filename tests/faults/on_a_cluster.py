@@ -304,7 +304,7 @@ def main(folder: Path, names: Collection[str]) -> None:
                     print(f"  MLflow away for a minute: equal table, all told, {seconds - alone:+.0f} s", flush=True)
             if wanted("job stop"):
                 stopped_job(nodes, quiet, folder, uri)
-                print("ray job stop: KILLED in MLflow, no process left, the same command goes on", flush=True)
+                print("ray job stop: KILLED in MLflow, no worker left, the same command goes on", flush=True)
             if wanted("late node"):
                 print(f"late node: makes seeds after {late_node(nodes, folder, uri):.0f} s", flush=True)
             if wanted("disk full"):
