@@ -25,6 +25,7 @@ from amn_ray.claims import claimed
 from amn_ray.cluster import Cluster
 from amn_ray.config import PipelineConfig, flat
 from amn_ray.data.listing import Summary, list_splits
+from amn_ray.epochs import EpochCallback
 from amn_ray.errors import RequestError
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.reporting import console, results
@@ -38,7 +39,7 @@ from amn_ray.stages.images import stage as images
 from amn_ray.stages.irn import stage as irn
 from amn_ray.stages.score import stage as score
 from amn_ray.stages.score.config import ScoreConfig
-from amn_ray.tracking import EpochCallback, TrackedRun, Tracker
+from amn_ray.tracking import TrackedRun, Tracker
 from amn_ray.training.job import MODEL, Probe
 
 TRAINED = (cam, amn, irn, deeplab)

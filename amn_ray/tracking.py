@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import threading
 import time
 import warnings
 from collections import deque
@@ -31,13 +30,12 @@ from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
-from ray.train import UserCallback
 
 from amn_ray.artifacts import Store, without_secrets
 from amn_ray.claims import claimed
 from amn_ray.config import TrackingConfig
 from amn_ray.errors import RequestError
-from amn_ray.reporting.console import say, time_left
+from amn_ray.reporting.console import say
 
 FINGERPRINT = "fingerprint"
 MODEL_TAG = "model_uri"
@@ -375,28 +373,7 @@ class RunStates:
         return run_id if run.info.lifecycle_stage == LifecycleStage.ACTIVE else "deleted from MLflow"
 
 
-class EpochCallback(UserCallback):
-    """Called in Ray Train's controller after every epoch: a line for the reader, points for MLflow's loss curve."""
-
-    def __init__(self, uri: str, run_id: str, step: str) -> None:
-        self.uri = uri
-        self.run_id = run_id
-        self.step = step
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """See ray.train.UserCallback; one dict of metrics per worker."""
-        report = metrics[0]
-        left = report["seconds"] * (report["epochs"] - report["epoch"])
-        print(
-            f"{self.step:>9}  epoch {report['epoch']}/{report['epochs']}  loss {report['loss']:.4f}  "
-            f"{report['images_per_second']:.1f} images/s" + (f"  {time_left(left)} left" if left >= 60 else ""),
-            flush=True,
-        )
-        points = [(int(point["step"]), point["loss"]) for point in report["points"]]
-        if self.run_id:
-            # Not in this thread, which training waits for. The driver logs the whole curve again when the step is done.
-            threading.Thread(target=self._log, args=(points,), daemon=True).start()
-
-    def _log(self, points: Sequence[tuple[int, float]]) -> None:
-        with suppress(MlflowException, OSError):
-            log_curve(MlflowClient(self.uri), self.run_id, f"{self.step}/loss_curve", points)
+def log_at_once(uri: str, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
+    """Add points to a curve if MLflow answers now; for those that are told again later."""
+    with suppress(MlflowException, OSError):
+        log_curve(MlflowClient(uri), run_id, key, points)

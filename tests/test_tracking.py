@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from amn_ray import tracking
 from amn_ray.artifacts import Store
 from amn_ray.config import TrackingConfig
-from amn_ray.tracking import EpochCallback, RunStates, Tracker
+from amn_ray.epochs import EpochCallback
+from amn_ray.tracking import RunStates, Tracker
 from tests.conftest import free_port
 
 REPORT = {
