@@ -1,8 +1,12 @@
 """The Ray cluster that a job runs on, and how its CPUs and GPUs are dealt out.
 
 Two CPUs of each node (half of a very small one) are kept for the light tasks that read, decode and write beside the
-models: a model actor that holds every CPU starves the tasks that feed it. A local Ray therefore gets two logical CPUs
-more than the machine has cores.
+models. A local Ray therefore gets two logical CPUs more than the machine has cores.
+
+Several jobs may run on one cluster, each as if it were its own: whatever does not fit waits until another job's stage
+ends. No job may hold processors while it waits for more, or two of them would wait for each other: light tasks, which
+feed what holds processors, reserve next to nothing, and models a thousandth less than they use, so that any number of
+them leaves room for light tasks. How many of these run at once is counted instead.
 """
 
 from __future__ import annotations
@@ -38,8 +42,10 @@ from amn_ray.errors import RequestError, told_by_workers
 from amn_ray.reporting.console import say
 
 LIGHT_CPUS = 2
-LIGHT_TASK_CPUS = 0.25
-"""What a task reserves that only reads or writes a shard."""
+LIGHT_TASK_CPUS = 0.0001
+"""What a light task reserves: Ray's smallest amount. (Of nothing at all, the head of a cluster would get its part.)"""
+LIGHT_TASKS = 4
+"""On each node at once, of those that read shards and of those that write them."""
 CORES_PER_TRIAL = 4
 """Without GPUs: with fewer, trials side by side are no faster than one after the other."""
 
@@ -66,7 +72,7 @@ class ClusterConfig:
     train_workers: int | None = None
     """Data-parallel training workers; null = one per GPU (as many as divide the batch), or one."""
     map_actors: int | None = None
-    """Actors that hold a network and make maps; null = one per GPU, or one per two cores and at least one per node."""
+    """Actors that hold a network and make maps; null = one per GPU, or one per two cores, but two for two or three."""
     cpu_actors: int | None = None
     """Actors that run dense CRF and count pixels; null = one per core."""
     worker_cpus: float | None = None
@@ -94,9 +100,15 @@ class Share:
 
     count: int
     cpus: float
+    """That it uses."""
     gpus: float = 0
     may_grow: bool = False
     """Whether nodes that join are used for more of them."""
+
+    @property
+    def reserved_cpus(self) -> float:
+        """What Ray sets aside for it: a little less, see the module."""
+        return round(0.999 * self.cpus, 4)
 
     @property
     def threads(self) -> int:
@@ -361,10 +373,15 @@ class Cluster:
         totals = [node["Resources"]["CPU"] for node in _working()]
         return [max(total - LIGHT_CPUS, total / 2) for total in totals] or [0.5]
 
-    @property
-    def loader_cpus(self) -> float:
-        """CPUs that a task reserves which makes training examples: they must find room beside the worker."""
-        return min([1.0, *(min(LIGHT_CPUS, node["Resources"]["CPU"] / 2) for node in _working())])
+    def light_tasks(self) -> int:
+        """How many tasks of one kind read or write at once."""
+        self.connect()
+        return LIGHT_TASKS * max(1, len(_working()) // self.at_once)
+
+    def loaders(self, beside: Share) -> int:
+        """How many tasks make training examples at once: one for each CPU that the workers leave."""
+        total = sum(node["Resources"]["CPU"] for node in _working())
+        return max(1, int(total / self.at_once - beside.count * beside.cpus))
 
     def _even_share(self, count: int) -> float:
         """The most CPUs that each of `count` workers can have, so that those of all pipelines fit on the nodes."""
@@ -421,7 +438,8 @@ class Cluster:
             count = self.config.map_actors or self._gpus
             grows = self._grows(self.config.map_actors)
             return Share(count, cpus=self.config.worker_cpus or 1, gpus=1, may_grow=grows)
-        possible = sum(max(1, int(cpus // 2)) for cpus in self._node_cpus) // self.at_once
+        # One of two threads on two cores stands still whenever anything else runs on either of them.
+        possible = sum(max(1, min(2, int(cpus)), int(cpus // 2)) for cpus in self._node_cpus) // self.at_once
         count = self.config.map_actors or max(1, possible)
         cpus = self.config.worker_cpus or self._even_share(count)
         return Share(count, cpus=cpus, may_grow=self._grows(self.config.map_actors))

@@ -68,6 +68,8 @@ def map_table(
         output[0].remove(PROGRESS)
         return 0
     started = time.monotonic()
+    light = {"num_cpus": LIGHT_TASK_CPUS}
+    at_once = cluster.light_tasks()
     with _row_checkpoints(output[0]), told_progress(output[0].stage, table_out, expected), told_by_workers():
         rows = paced(
             ray.data.read_parquet(
@@ -75,7 +77,8 @@ def map_table(
                 filesystem=table_in.fs,
                 columns=["image_id", *columns],
                 override_num_blocks=len(table_in.files),
-                num_cpus=LIGHT_TASK_CPUS,
+                concurrency=at_once,
+                **light,
             )
         )
         if share is None:
@@ -87,11 +90,11 @@ def map_table(
                 batch_size=BATCH,
                 batch_format="pyarrow",
                 compute=pool(cluster, share, len(table_in.files)),
-                num_cpus=share.cpus,
+                num_cpus=share.reserved_cpus,
                 num_gpus=share.gpus or None,
             )
         made.write_parquet(
-            table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args={"num_cpus": LIGHT_TASK_CPUS}
+            table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=light, concurrency=at_once
         )
     seconds = time.monotonic() - started
     cluster.elsewhere(check_rows, table_in, table_out)
@@ -124,13 +127,13 @@ def check_rows(source: Table, made: Table) -> None:
         )
 
 
-def numbers(count: int, num_blocks: int, num_cpus: float) -> ray.data.Dataset:
-    """The column `id` with 0…count−1, read by tasks of `num_cpus`.
+def numbers(count: int, num_blocks: int, at_once: int | None, num_cpus: float = LIGHT_TASK_CPUS) -> ray.data.Dataset:
+    """The column `id` with 0…count−1, read by `at_once` tasks of `num_cpus`.
 
     `ray.data.range` reserves a whole CPU for each, which a node of one CPU does not have beside a worker.
     """
     source = RangeDatasource(n=count, block_format="arrow", column_name="id")
-    return ray.data.read_datasource(source, num_cpus=num_cpus, override_num_blocks=num_blocks)
+    return ray.data.read_datasource(source, concurrency=at_once, num_cpus=num_cpus, override_num_blocks=num_blocks)
 
 
 def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:
@@ -164,7 +167,7 @@ def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
         watcher.join()
 
 
-# In a study's trial Ray would place this task of its own within the trial's hundredth of a CPU, and refuse it.
+# In a study's trial Ray would place this task of its own within the next to nothing that a trial reserves, and refuse it.
 checkpoint_filter.convert_and_sort_checkpointed_ids = checkpoint_filter.convert_and_sort_checkpointed_ids.options(
     scheduling_strategy="DEFAULT"
 )

@@ -178,7 +178,7 @@ def _run(
                 batch_size=BATCH,
                 batch_format="pyarrow",
                 compute=pool(cluster, share, len(blocks)),
-                num_cpus=share.cpus,
+                num_cpus=share.reserved_cpus,
                 num_gpus=share.gpus or None,
             )
             .map_batches(

@@ -1,8 +1,8 @@
 """The pipeline across processes: resumed after SIGTERM, blind to ground truth, the same every time.
 
-Two small pipelines run as a user starts them. The first has its ground truth and its store on disk. The second has no
-ground truth, and its store is in an object store; it is terminated in the middle of training before the command is
-given again. Both must end with the same tables.
+Two small pipelines run at once, as a user starts them. The first has its ground truth and its store on disk. The second
+has no ground truth, and its store is in an object store; it is terminated in the middle of training before the command
+is given again. Both must end with the same tables.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def is_there(store: Store, *path: str) -> bool:
 def runs(tmp_path_factory: pytest.TempPathFactory, bucket: str, mlflow_server: str) -> Runs:
     folder = tmp_path_factory.mktemp("pipelines")
     images = write_folder(folder / "with", masks=True)
-    output = finish(start(images, folder / "quiet"))
+    quiet = start(images, folder / "quiet")
 
     blind = write_folder(folder / "without", masks=False)
     url = f"{bucket}/stopped"
@@ -92,7 +92,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, bucket: str, mlflow_server: s
     found = {run.info.run_name: run.info.status for run in tracked(mlflow_server, "stopped")}
     finish(start(blind, *command))
     return Runs(
-        images, Store.open(str(folder / "quiet")), output, stopped, mlflow_server, terminated,
+        images, Store.open(str(folder / "quiet")), finish(quiet), stopped, mlflow_server, terminated,
         {found["pipeline folder"], found["cam"]},
     )  # fmt: skip
 

@@ -67,7 +67,7 @@ def train(
         example=example,
         seed=config.seed,
         batch_size=config.batch_size,
-        loader_cpus=cluster.loader_cpus,
+        loaders=cluster.loaders(share),
     )
     if feed.batch_size % share.count:
         raise RequestError(
@@ -111,7 +111,7 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
         scaling_config=ScalingConfig(
             num_workers=share.count,
             use_gpu=share.gpus > 0,
-            resources_per_worker={"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}),
+            resources_per_worker={"CPU": share.reserved_cpus} | ({"GPU": share.gpus} if share.gpus else {}),
         ),
         run_config=RunConfig(
             name=RUN,

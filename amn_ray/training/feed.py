@@ -14,6 +14,7 @@ import numpy as np
 import ray.data
 
 from amn_ray.artifacts import Artifact
+from amn_ray.cluster import LIGHT_TASK_CPUS
 from amn_ray.data.transforms import epoch_order, generator
 from amn_ray.mapping import numbers
 from amn_ray.pacing import paced
@@ -32,8 +33,8 @@ class Feed:
     seed: int
     batch_size: int
     """Of all workers together; the last incomplete batch of an epoch is dropped."""
-    loader_cpus: float = 1.0
-    """What a task reserves that makes examples."""
+    loaders: int = 2
+    """How many tasks make examples at once."""
 
     @property
     def ids(self) -> list[str]:
@@ -49,9 +50,15 @@ class Feed:
         """The examples from `start_epoch` to step `num_steps`, in order, one block per worker and step."""
         steps = max(0, num_steps - start_epoch * self.steps_per_epoch)  # the last epoch may be cut short
         first = start_epoch * self.steps_per_epoch * self.batch_size
-        positions = numbers(steps * self.batch_size, max(1, steps * num_workers), self.loader_cpus)
+        positions = numbers(steps * self.batch_size, max(1, steps * num_workers), self.loaders)
         return paced(
-            positions.map_batches(self._load, fn_kwargs={"first": first}, batch_size=None, num_cpus=self.loader_cpus)
+            positions.map_batches(
+                self._load,
+                fn_kwargs={"first": first},
+                batch_size=None,
+                num_cpus=LIGHT_TASK_CPUS,
+                concurrency=self.loaders,
+            )
         )
 
     def _load(self, batch: dict[str, np.ndarray], first: int) -> Example:

@@ -26,7 +26,7 @@ from ray.tune.search.optuna import OptunaSearch
 from amn_ray import config, pipeline
 from amn_ray.artifacts import Folder, Store, fingerprint, git_commit, locate
 from amn_ray.claims import claimed
-from amn_ray.cluster import Cluster, ClusterConfig
+from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.config import GROUPS, PipelineConfig, SweepConfig, TrackingConfig, flat
 from amn_ray.data.listing import Summary, list_splits
 from amn_ray.errors import RequestError, RunError
@@ -38,7 +38,7 @@ from amn_ray.tuning.records import Record, Records
 from amn_ray.tuning.study import StudyConfig, Trial
 
 TRIAL = "trial"
-TRIAL_CPUS = 0.01
+TRIAL_CPUS = LIGHT_TASK_CPUS
 """Of the function that drives a trial: it waits. (Ray Tune refuses 0.)"""
 
 

@@ -44,7 +44,7 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
     source = cluster.elsewhere(list_records, config, output, ends=True)
     num_shards = math.ceil(config.rows / config.config.rows_per_shard)
     load = Load(source, output, skip_bad=config.config.max_bad_fraction > 0)
-    shards = numbers(num_shards, num_shards, READER_CPUS)
+    shards = numbers(num_shards, num_shards, None, READER_CPUS)
     try:
         with told_by_workers(), told_progress(NAME, output.table(TABLE), config.rows):
             shards.map_batches(load, batch_size=None, num_cpus=READER_CPUS).write_parquet(
@@ -53,6 +53,7 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
                 compression="zstd",
                 row_group_size=16,  # training reads single rows
                 ray_remote_args={"num_cpus": LIGHT_TASK_CPUS},
+                concurrency=cluster.light_tasks(),
             )
         rows, problems = cluster.elsewhere(problems_of, source, output, TABLE, num_shards)
         allowed = config.config.max_bad_fraction
