@@ -167,7 +167,7 @@ def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
         watcher.join()
 
 
-# In a study's trial Ray would place this task of its own within the next to nothing that a trial reserves, and refuse it.
+# Ray would place this task of its own within what a study's trial reserves, next to nothing, and refuse it.
 checkpoint_filter.convert_and_sort_checkpointed_ids = checkpoint_filter.convert_and_sort_checkpointed_ids.options(
     scheduling_strategy="DEFAULT"
 )

@@ -53,12 +53,29 @@ def test_a_laptops_cores_go_to_one_training_worker_or_an_actor_per_two_cores(nod
     assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (8, 1)
 
 
+def test_two_cores_get_an_actor_each(nodes: Nodes) -> None:
+    nodes(2 + module.LIGHT_CPUS)
+    assert (Cluster(ClusterConfig()).map_share().count, Cluster(ClusterConfig()).map_share().threads) == (2, 1)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 6, 18, 66])
+@pytest.mark.parametrize("kind", ["map_share", "cpu_share", "train_share"])
+def test_however_many_jobs_share_a_node_light_tasks_find_room(nodes: Nodes, cpus: int, kind: str) -> None:
+    nodes(cpus)
+    cluster = Cluster(ClusterConfig())
+    share = getattr(cluster, kind)(*[16] * (kind == "train_share"))
+    as_many_as_fit = int(cpus / share.reserved_cpus + 1e-9)
+    assert as_many_as_fit >= share.count
+    assert cpus - as_many_as_fit * share.reserved_cpus >= module.LIGHT_TASKS * module.LIGHT_TASK_CPUS
+
+
 def test_every_node_of_one_cpu_gets_an_actor_beside_which_examples_are_made(nodes: Nodes) -> None:
     nodes(1, 1, 1, 0)
     cluster = Cluster(ClusterConfig())
     assert (cluster.map_share().count, cluster.map_share().cpus) == (3, 0.5)
     assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (3, 0.5)
-    assert cluster.train_share(16).cpus + cluster.loader_cpus <= 1
+    assert cluster.train_share(16).cpus == 0.5
+    assert cluster.loaders(cluster.train_share(16)) == 2, "one for each CPU that is left"
 
 
 @pytest.mark.parametrize("sizes", [(4,), (1, 1), (16, 3), (18, 6, 2), (34, 34, 10)])

@@ -16,7 +16,7 @@ from amn_ray.data.shapes import Shapes, ShapesConfig
 ROOT = Path(__file__).parent.parent
 SETTINGS = [
     "dataset=folder", "dataset.allow_unlabelled=true", "dataset.rows_per_shard=8", "recipe=shapes", "precision=fp32",
-    "cluster.object_store_gb=0.2",
+    "cluster.object_store_gb=0.2", "cluster.map_actors=1",
     "cam.epochs=2", "cam.batch_size=8", "cam.crop=64", "cam.long_side=[64,80]", "cam.scales=[1.0]",
     "amn.epochs=2", "amn.batch_size=8", "amn.crop=64", "amn.scale=[1.0,1.2]", "amn.scales=[1.0]",
     "irn.epochs=1", "irn.batch_size=8", "irn.crop=64", "irn.radius=4",
@@ -25,10 +25,14 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def start(root: Path, store: Path | str, *overrides: str, job: str = "pipeline") -> subprocess.Popen[str]:
-    """A job on the images in `root`, as a user starts it."""
+def start(
+    root: Path, store: Path | str, *overrides: str, job: str = "pipeline", address: str | None = None
+) -> subprocess.Popen[str]:
+    """A job on the images in `root`, as a user starts it: on the Ray at `address`, or on one of its own."""
     command = [sys.executable, f"jobs/{job}.py", f"dataset.root={root}", f"store={store}", *SETTINGS, *overrides]
     environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "HYDRA_FULL_ERROR")}
+    if address is not None:
+        environment["RAY_ADDRESS"] = address
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -50,14 +50,16 @@ class Feed:
         """The examples from `start_epoch` to step `num_steps`, in order, one block per worker and step."""
         steps = max(0, num_steps - start_epoch * self.steps_per_epoch)  # the last epoch may be cut short
         first = start_epoch * self.steps_per_epoch * self.batch_size
-        positions = numbers(steps * self.batch_size, max(1, steps * num_workers), self.loaders)
+        blocks = max(1, steps * num_workers)
+        at_once = min(self.loaders, blocks)
+        positions = numbers(steps * self.batch_size, blocks, at_once)
         return paced(
             positions.map_batches(
                 self._load,
                 fn_kwargs={"first": first},
                 batch_size=None,
                 num_cpus=LIGHT_TASK_CPUS,
-                concurrency=self.loaders,
+                concurrency=at_once,
             )
         )
 

@@ -41,9 +41,7 @@ STUDIES = {
     "rates": {
         "metric": "amn/selection_miou",
         "columns": ["amn/report_miou"],
-        "search": "optuna",
-        "num_trials": 3,
-        "space": {"amn.lr_head": {"log_uniform": [1e-4, 1e-1]}},
+        "space": {"amn.lr_head": [1e-2, 1e-5]},
         "asha": {"grace": 1, "reduction": 2},
     },
 }
@@ -65,9 +63,10 @@ def write_halves(root: Path) -> Path:
 
 
 class Studies:
-    """A store, and studies of one small data set."""
+    """A store, and studies of one small data set, on the Ray of all tests."""
 
     def __init__(self, folder: Path, images: Path) -> None:
+        self.address = ray.get_runtime_context().gcs_address
         self.store = folder / "store"
         self.images = images
         self.configs = folder / "mine"
@@ -79,7 +78,8 @@ class Studies:
     def start(self, name: str, *overrides: str):
         until = "until=amn" if name == "rates" else "until=seed"
         flag = f"--config-dir={self.configs}"  # after the settings: Hydra's parser wants these in one piece
-        return start(self.images, self.store, f"study={name}", until, *overrides, flag, job="sweep")
+        settings = [f"study={name}", until, *overrides, flag]
+        return start(self.images, self.store, *settings, job="sweep", address=self.address)
 
     def run(self, job: Job, name: str, *overrides: str) -> tuple[int, str]:
         """The same in this process, on the Ray of all tests: (exit code, standard error)."""
@@ -107,8 +107,8 @@ class Studies:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Studies, dict[str, int], str, str, str]:
-    """Two studies start at once; one is killed after its first trial and started again.
+def killed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Studies, dict[str, int], str, str, str]:
+    """Two studies start at once on one cluster; one is killed after its first trial and started again.
 
     (studies, runs that had ended at the kill, outputs of the study that went on, before the kill and after it)
     """
