@@ -30,7 +30,7 @@ from tests.nodes import Nodes
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = [
-    "dataset.num_train=1024", "dataset.num_val=1", "dataset.size=192", "dataset.rows_per_shard=16", "until=seed",
+    "dataset.num_train=512", "dataset.num_val=1", "dataset.size=192", "dataset.rows_per_shard=16", "until=seed",
     "cam.epochs=1", "cam.crop=64", "cam.scales=[1.0,0.5,1.5,2.0]",
 ]  # fmt: skip
 

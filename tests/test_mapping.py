@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from amn_ray import mapping
 from amn_ray.artifacts import Artifact, Store, Table
@@ -51,6 +52,14 @@ def test_every_row_is_mapped_once(
     table = places[1].table("rows")
     assert table.ids() == [f"{index:03d}" for index in range(ROWS)]
     assert table.column("double")["003"] == 6
+    assert len(calls(tmp_path)) == ROWS
+
+
+def test_shards_are_read_and_written_also_while_models_hold_all_processors(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    share = Share(2, cpus=ray.cluster_resources()["CPU"] / 2)
+    assert run(cluster, places, share, log=str(tmp_path)) > 0
     assert len(calls(tmp_path)) == ROWS
 
 

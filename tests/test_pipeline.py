@@ -24,7 +24,7 @@ from PIL import Image
 from pyarrow.fs import FileSelector
 
 from amn_ray.artifacts import Store
-from amn_ray.cluster import Cluster
+from amn_ray.cluster import Cluster, ClusterConfig
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.pipeline import METRICS
 from amn_ray.runs import find
@@ -130,7 +130,7 @@ def test_amn_without_ground_truth_makes_the_same_maps_while_a_probe_with_it_look
         config,
         {"images": found["images"], "seeds": found["seed"]},
         output,
-        cluster,
+        Cluster(ClusterConfig(worker_cpus=1)),  # as in tiny.SETTINGS: another number of threads, another last bit
         probe=Recorded(AmnProbe(config, known["images"], known["seed"], ids), str(seen)),
     )
     assert pq.read_table(output.at("maps")).sort_by("image_id").to_pydict() == table(runs.quiet, "amn")

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from ray.data import Dataset
 
 from amn_ray.artifacts import Store
-from amn_ray.cluster import Cluster
+from amn_ray.cluster import Cluster, Share
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.example import CamExample
 from amn_ray.training.feed import Feed
@@ -31,6 +32,13 @@ def feed(tmp_path: Path) -> Feed:
     return Feed(sources=[(images, "rows", ("image", "labels"))], example=example, seed=0, batch_size=BATCH)
 
 
+class Holder:
+    """A training worker of another job."""
+
+    def hold(self) -> None:
+        """Returns once it is there."""
+
+
 def batches(dataset: Dataset, workers: int) -> list[np.ndarray]:
     """What each worker gets in each step, dealt as Ray Train deals it: blocks in turn."""
     dataset.context.execution_options.preserve_order = True  # as the driver tells Ray Train
@@ -44,6 +52,13 @@ def test_any_number_of_workers_sees_the_same_global_batches(cluster: Cluster, fe
     for first, second in zip(one, two, strict=True):
         np.testing.assert_array_equal(first, second)
     assert (one[0] != one[2]).any(), "another epoch, another order and augmentation"
+
+
+def test_examples_are_made_also_while_models_hold_all_processors(cluster: Cluster, feed: Feed) -> None:
+    share = Share(1, cpus=ray.cluster_resources()["CPU"])
+    holder = ray.remote(num_cpus=share.reserved_cpus)(Holder).remote()
+    ray.get(holder.hold.remote())
+    assert len(batches(feed.dataset(0, STEPS, 1), 1)) == STEPS
 
 
 def test_a_restart_goes_on_with_the_next_epoch(cluster: Cluster, feed: Feed) -> None:
