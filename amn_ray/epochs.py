@@ -1,6 +1,6 @@
 """What is told after every epoch of a training.
 
-Ray Train gives the callback to each of its workers too, so that importing this module must cost nothing.
+Apart from tracking.py because Ray Train gives the callback to each of its workers too, which need no MLflow.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ class EpochCallback(UserCallback):
             threading.Thread(target=self._log, args=(points,), daemon=True).start()
 
     def _log(self, points: Sequence[tuple[int, float]]) -> None:
-        from amn_ray.tracking import log_at_once  # MLflow takes seconds to import
+        from amn_ray.tracking import log_at_once  # in the controller alone
 
         log_at_once(self.uri, self.run_id, f"{self.step}/loss_curve", points)

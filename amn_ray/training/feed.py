@@ -33,7 +33,7 @@ class Feed:
     seed: int
     batch_size: int
     """Of all workers together; the last incomplete batch of an epoch is dropped."""
-    loaders: int = 2
+    loaders: int
     """How many tasks make examples at once."""
 
     @property

@@ -29,7 +29,7 @@ def feed(tmp_path: Path) -> Feed:
     rows = [{"image_id": f"{i}", "image": encode(noise(20, 24, i)), "labels": [1 + i % 3]} for i in range(IMAGES)]
     pq.write_table(pa.Table.from_pylist(rows), Path(images.at("rows")) / "0.parquet")
     example = CamExample(CamConfig(crop=16, long_side=[16, 24]), 3)
-    return Feed(sources=[(images, "rows", ("image", "labels"))], example=example, seed=0, batch_size=BATCH)
+    return Feed(sources=[(images, "rows", ("image", "labels"))], example=example, seed=0, batch_size=BATCH, loaders=2)
 
 
 class Holder:

@@ -41,7 +41,9 @@ STUDIES = {
     "rates": {
         "metric": "amn/selection_miou",
         "columns": ["amn/report_miou"],
-        "space": {"amn.lr_head": [1e-2, 1e-5]},
+        "search": "optuna",
+        "num_trials": 3,
+        "space": {"amn.lr_head": {"log_uniform": [1e-4, 1e-1]}},
         "asha": {"grace": 1, "reduction": 2},
     },
 }
