@@ -1,12 +1,9 @@
 """The Ray cluster that a job runs on, and how its CPUs and GPUs are dealt out.
 
-Two CPUs of each node (half of a very small one) are kept for the light tasks that read, decode and write beside the
-models. A local Ray therefore gets two logical CPUs more than the machine has cores.
-
-Several jobs may run on one cluster, each as if it were its own: whatever does not fit waits until another job's stage
-ends. No job may hold processors while it waits for more, or two of them would wait for each other: light tasks, which
-feed what holds processors, reserve next to nothing, and models a thousandth less than they use, so that any number of
-them leaves room for light tasks. How many of these run at once is counted instead.
+Models and CRF get all CPUs. Several jobs may run on one cluster, each as if it were its own: whatever does not fit
+waits until another job's stage ends. No job may hold processors while it waits for more, or two of them would wait for
+each other: light tasks, which feed what holds processors, reserve next to nothing, and models a thousandth less than
+they use, so that any number of them leaves room for light tasks. How many of these run at once is counted instead.
 """
 
 from __future__ import annotations
@@ -42,11 +39,12 @@ from amn_ray.checks import check_choice
 from amn_ray.errors import RequestError, told_by_workers
 from amn_ray.reporting.console import say
 
-LIGHT_CPUS = 2
 LIGHT_TASK_CPUS = 0.0001
 """What a light task reserves: Ray's smallest amount. (Of nothing at all, the head of a cluster would get its part.)"""
 LIGHT_TASKS = 4
 """On each node at once, of those that read shards and of those that write them."""
+LOADERS = 2
+"""On each node at once at least, of the tasks that make training examples."""
 CORES_PER_TRIAL = 4
 """Without GPUs: with fewer, trials side by side are no faster than one after the other."""
 
@@ -246,7 +244,7 @@ class Cluster:
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         ray.init(
             address="local",
-            num_cpus=cores + LIGHT_CPUS,
+            num_cpus=cores,
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             dashboard_port=port,
@@ -371,19 +369,18 @@ class Cluster:
 
     @property
     def _node_cpus(self) -> list[float]:
-        """CPUs for models and CRF, of each node that has any."""
-        totals = [node["Resources"]["CPU"] for node in _working()]
-        return [max(total - LIGHT_CPUS, total / 2) for total in totals] or [0.5]
+        """CPUs of each node that has any."""
+        return [node["Resources"]["CPU"] for node in _working()] or [1]
 
     def light_tasks(self) -> int:
         """How many tasks of one kind read or write at once."""
         self.connect()
-        return LIGHT_TASKS * max(1, len(_working()) // self.at_once)
+        return LIGHT_TASKS * max(1, len(self._node_cpus) // self.at_once)
 
     def loaders(self, beside: Share) -> int:
-        """How many tasks make training examples at once: one for each CPU that the workers leave."""
-        total = sum(node["Resources"]["CPU"] for node in _working())
-        return max(1, int(total / self.at_once - beside.count * beside.cpus))
+        """How many tasks make training examples at once: one for each CPU that the workers leave, or a few."""
+        left = sum(self._node_cpus) / self.at_once - beside.count * beside.cpus
+        return max(int(left), LOADERS * max(1, len(self._node_cpus) // self.at_once))
 
     def _even_share(self, count: int) -> float:
         """The most CPUs that each of `count` workers can have, so that those of all pipelines fit on the nodes."""
@@ -406,7 +403,7 @@ class Cluster:
         if self._gpus:
             possible, unit, there = self._gpus // workers, f"{workers} GPU(s)", f"{self._gpus} GPU(s)"
         else:
-            possible, unit, there = max(1, int(cores)), "a core", f"{cores:g} core(s) for models, and no GPU"
+            possible, unit, there = max(1, int(cores)), "a core", f"{cores:g} core(s), and no GPU"
         wanted = self.config.trials_at_once or max(1, possible if self._gpus else possible // CORES_PER_TRIAL)
         if wanted > possible:
             raise RequestError(

@@ -14,10 +14,13 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data._internal.datasource.range_datasource import RangeDatasource
-from ray.data.checkpoint import CheckpointConfig, checkpoint_filter
+from ray.data.checkpoint import CheckpointConfig, CheckpointManager
+from ray.data.checkpoint.checkpoint_writer import PENDING_CHECKPOINT_SUFFIX
 
 from amn_ray.artifacts import Artifact, Table
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, Share
@@ -81,6 +84,13 @@ def map_table(
                 **light,
             )
         )
+        if before:
+            # DEFAULT: not within the resources of a study's trial, if this is one.
+            listing = ray.remote(scheduling_strategy="DEFAULT", **light)(_done)
+            done = listing.remote(_table((output[0], PROGRESS)))
+            rows = rows.map_batches(
+                _left, fn_kwargs={"done": done}, batch_size=None, batch_format="pyarrow", concurrency=at_once, **light
+            )
         if share is None:
             made = rows.map_batches(partial(_map, mapper, dict(settings)), batch_size=BATCH, batch_format="pyarrow")
         else:
@@ -167,10 +177,32 @@ def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
         watcher.join()
 
 
-# Ray would place this task of its own within what a study's trial reserves, next to nothing, and refuse it.
-checkpoint_filter.convert_and_sort_checkpointed_ids = checkpoint_filter.convert_and_sort_checkpointed_ids.options(
-    scheduling_strategy="DEFAULT"
-)
+def _done(progress: Table) -> pa.Array:
+    """The ids of all rows that were written whole by earlier runs."""
+    whole = [path for path in progress.files if not path.endswith(f"{PENDING_CHECKPOINT_SUFFIX}.parquet")]
+    shards = [pq.read_table(path, columns=["image_id"], filesystem=progress.fs, partitioning=None) for path in whole]
+    return pa.concat_tables(shards).column(0).combine_chunks() if shards else pa.array([], pa.string())
+
+
+def _left(batch: pa.Table, done: ray.ObjectRef) -> Iterator[pa.Table]:
+    """The rows that are not done yet, if there are any."""
+    left = batch.filter(pc.invert(pc.is_in(batch.column("image_id"), value_set=ray.get(done))))
+    if left.num_rows:
+        yield left
+
+
+class _Cleaner(CheckpointManager):
+    """Removes what a run that died left half written, and nothing else.
+
+    Ray would also drop the rows that are done, in actors that wait for a CPU each, while the models hold them all.
+    """
+
+    def load_checkpoint(
+        self, data_file_dir: str | None = None, data_file_filesystem: pa.fs.FileSystem | None = None
+    ) -> tuple[None, int]:
+        """See ray.data's CheckpointManager."""
+        self._clean_pending_checkpoints(data_file_dir, data_file_filesystem)
+        return None, 0
 
 
 @contextmanager
@@ -180,6 +212,7 @@ def _row_checkpoints(output: Artifact) -> Iterator[None]:
         id_column="image_id",
         checkpoint_path=output.at(PROGRESS),
         override_filesystem=output.fs,
+        checkpoint_manager_cls=_Cleaner,
         delete_checkpoint_on_success=False,  # only once the rows have been counted
     )
     try:

@@ -1,8 +1,9 @@
-"""One node of one core against two of them: `python -m benchmarks.nodes FOLDER` (a quarter of an hour, two cores).
+"""One node of one core against two of them: `python -m benchmarks.nodes FOLDER` (half an hour, two cores).
 
-Each node is a `ray start` that may use one core only; the head's core also runs the driver. What is compared: the
-tables, which must be the same; images per second of maps and of CRF; and how long the same work takes without Ray, in
-a loop on one core.
+Each node is a `ray start` that may use one core only; the head's core also runs the driver. In a third run the head has
+no CPUs, as clusters are usually set up, and the one node that works has the other core. What is compared: the tables,
+which must be the same; images per second of maps and of CRF; and how long the same work takes without Ray, in a loop on
+one core.
 """
 
 from __future__ import annotations
@@ -35,15 +36,19 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def run(folder: Path, number: int, uri: str) -> dict[str, Any]:
-    """The pipeline on so many nodes, its driver on the head's core; returns its summary."""
-    nodes = Nodes(num_cpus=1, core=0)
+RUNS = {"one node": (1,), "two nodes": (1, 1), "a node beside the head": (0, 1)}
+"""CPUs of the nodes, of which the first is the head; each has a core of its own."""
+
+
+def run(folder: Path, cpus: tuple[int, ...], uri: str) -> dict[str, Any]:
+    """The pipeline on such nodes, its driver on the head's core; returns its summary."""
+    nodes = Nodes(num_cpus=cpus[0], core=0)
     try:
-        for core in range(1, number):
-            nodes.add(num_cpus=1, core=core)
+        for core, number in enumerate(cpus[1:], start=1):
+            nodes.add(num_cpus=number, core=core)
         command = [sys.executable, "jobs/pipeline.py", f"store={folder}", f"tracking.uri={uri}", *SETTINGS]
         done = subprocess.run(
-            ["taskset", "-c", "0", *command, f"cluster.nodes={number}"],
+            ["taskset", "-c", "0", *command, f"cluster.nodes={sum(cpus)}"],
             cwd=ROOT, env=os.environ | {"RAY_ADDRESS": nodes.address}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
@@ -96,24 +101,30 @@ def main(folder: Path) -> None:
     ]
     folder.mkdir(parents=True, exist_ok=True)
     with serving(port, "mlflow", "server", "--port", str(port), "--workers", "1", *database):
-        summaries = {nodes: run(folder / f"{nodes}", nodes, f"http://127.0.0.1:{port}") for nodes in (1, 2)}
-    stores = [Store.open(str(folder / f"{nodes}")) for nodes in (1, 2)]
+        summaries = {
+            name: run(folder / name.replace(" ", "-"), cpus, f"http://127.0.0.1:{port}") for name, cpus in RUNS.items()
+        }
+    stores = [Store.open(str(folder / name.replace(" ", "-"))) for name in RUNS]
     for step, table in (("images", "rows"), ("cam", "maps"), ("seed", "masks")):
-        one, two = (
+        first, *others = (
             pq.read_table(find(store, None, "seed").artifacts[step].at(table)).sort_by("image_id") for store in stores
         )
-        print(f"{step}: {one.num_rows} rows, " + ("equal" if one == two else "DIFFERENT"))
+        print(
+            f"{step}: {first.num_rows} rows, " + ("equal" if all(first == other for other in others) else "DIFFERENT")
+        )
     alone = subprocess.run(
-        ["taskset", "-c", "0", sys.executable, "-m", "benchmarks.nodes", str(folder / "1"), "loop"],
+        ["taskset", "-c", "1", sys.executable, "-m", "benchmarks.nodes", stores[0].path, "loop"],
         cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE,
     )  # fmt: skip
     for step, seconds in json.loads(alone.stdout.splitlines()[-1]).items():
-        speeds = [summaries[nodes][step]["images_per_second"] for nodes in (1, 2)]
-        taken = one.num_rows / speeds[0]
-        print(
-            f"{step}: {speeds[0]:.2f} images/s on one node, {speeds[1]:.2f} on two: {speeds[1] / speeds[0]:.2f} ×; "
-            f"{taken:.0f} s on one node against {seconds:.0f} s in a loop without Ray: {taken / seconds - 1:+.1%}"
-        )
+        print(f"{step}: {seconds:.0f} s in a loop without Ray on one core")
+        speeds = {name: summary[step]["images_per_second"] for name, summary in summaries.items()}
+        for name, speed in speeds.items():
+            taken = first.num_rows / speed
+            print(
+                f"  {name}: {speed:.2f} images/s, {speed / speeds['one node']:.2f} × one node; {taken:.0f} s"
+                + (f", {taken / seconds - 1:+.1%} beyond the loop" if sum(RUNS[name]) == 1 else "")
+            )
 
 
 if __name__ == "__main__":

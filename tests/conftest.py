@@ -27,6 +27,12 @@ SECRET = "not-to-be-shown-anywhere"
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest begin, so that no process is left with one of them alone."""
+    first = ("test_pipeline.py", "test_sweep.py")
+    items.sort(key=lambda item: item.path.name not in first)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A real local Ray, shared by the session."""

@@ -46,7 +46,7 @@ def test_a_batch_is_dealt_to_as_many_gpus_as_divide_it(nodes: Nodes, batch: int,
 
 
 def test_a_laptops_cores_go_to_one_training_worker_or_an_actor_per_two_cores(nodes: Nodes) -> None:
-    nodes(8 + module.LIGHT_CPUS)
+    nodes(8)
     cluster = Cluster(ClusterConfig())
     assert (cluster.train_share(16).count, cluster.train_share(16).cpus) == (1, 8)
     assert (cluster.map_share().count, cluster.map_share().cpus, cluster.map_share().threads) == (4, 2, 2)
@@ -54,11 +54,11 @@ def test_a_laptops_cores_go_to_one_training_worker_or_an_actor_per_two_cores(nod
 
 
 def test_two_cores_get_an_actor_each(nodes: Nodes) -> None:
-    nodes(2 + module.LIGHT_CPUS)
+    nodes(2)
     assert (Cluster(ClusterConfig()).map_share().count, Cluster(ClusterConfig()).map_share().threads) == (2, 1)
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 6, 18, 66])
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 6, 16, 64])
 @pytest.mark.parametrize("kind", ["map_share", "cpu_share", "train_share"])
 def test_however_many_jobs_share_a_node_light_tasks_find_room(nodes: Nodes, cpus: int, kind: str) -> None:
     nodes(cpus)
@@ -72,13 +72,19 @@ def test_however_many_jobs_share_a_node_light_tasks_find_room(nodes: Nodes, cpus
 def test_every_node_of_one_cpu_gets_an_actor_beside_which_examples_are_made(nodes: Nodes) -> None:
     nodes(1, 1, 1, 0)
     cluster = Cluster(ClusterConfig())
-    assert (cluster.map_share().count, cluster.map_share().cpus) == (3, 0.5)
-    assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (3, 0.5)
-    assert cluster.train_share(16).cpus == 0.5
-    assert cluster.loaders(cluster.train_share(16)) == 2, "one for each CPU that is left"
+    assert (cluster.map_share().count, cluster.map_share().cpus) == (3, 1)
+    assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (3, 1)
+    assert cluster.train_share(16).cpus == 1
+    assert cluster.loaders(cluster.train_share(16)) == 3 * module.LOADERS
 
 
-@pytest.mark.parametrize("sizes", [(4,), (1, 1), (16, 3), (18, 6, 2), (34, 34, 10)])
+def test_what_training_leaves_makes_examples(nodes: Nodes) -> None:
+    nodes(16, 16, gpus=2)
+    cluster = Cluster(ClusterConfig())
+    assert cluster.loaders(cluster.train_share(16)) == 30
+
+
+@pytest.mark.parametrize("sizes", [(4,), (1, 1), (16, 3), (16, 4, 1), (32, 32, 8)])
 @pytest.mark.parametrize(("count", "at_once"), [(1, 1), (2, 1), (3, 1), (2, 3), (5, 2)])
 def test_an_even_share_fits_on_the_nodes_and_none_that_is_larger_does(
     nodes: Nodes, sizes: tuple[int, ...], count: int, at_once: int
@@ -188,7 +194,7 @@ def test_more_training_workers_than_gpus_are_refused(nodes: Nodes) -> None:
 
 
 def test_trials_share_what_the_cluster_has(nodes: Nodes) -> None:
-    nodes(18, 18)
+    nodes(16, 16)
     assert Cluster(ClusterConfig()).trials_at_once() == 8
     shares = [Cluster(ClusterConfig(), at_once).map_share() for at_once in (1, 8)]
     assert [(share.count, share.cpus) for share in shares] == [(16, 2), (2, 2)]

@@ -33,26 +33,30 @@ def nodes() -> Iterator[Nodes]:
     cluster.shutdown()
 
 
-def run(tmp_path: Path, *overrides: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "jobs/pipeline.py", "dataset.num_train=8", "dataset.num_val=2", "until=images",
-         f"store={tmp_path}", *overrides],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+def start(store: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "jobs/pipeline.py", "dataset.num_train=8", "dataset.num_val=2", "until=images"]
+    return subprocess.Popen(
+        [*command, f"store={store}", *overrides],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    return done.returncode, done.stdout
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    """What a refused job prints."""
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 2, output
+    return output
 
 
 def test_what_several_nodes_cannot_do_is_refused_in_a_sentence(nodes: Nodes, tmp_path: Path) -> None:
-    code, told = run(tmp_path / "a", "cluster=multi_node", "cluster.nodes=3", "cluster.wait_s=1")
-    assert code == 2
-    assert "error: cluster.nodes=3: the cluster has 1 node(s) with CPUs after cluster.wait_s=1 seconds" in told
-    code, told = run(tmp_path / "a", "cluster=gpu")
-    assert code == 2
-    assert "error: cluster.device=gpu: Ray sees no GPU" in told
-    code, told = run(tmp_path / "a")
-    assert code == 2
-    assert f"error: tracking.uri=sqlite:///{tmp_path}/a/mlflow.db: is a file of one machine" in told
-    assert "start `mlflow server`" in told
+    few = start(tmp_path / "few", "cluster=multi_node", "cluster.nodes=3", "cluster.wait_s=1")
+    gpu = start(tmp_path / "gpu", "cluster=gpu")
+    sqlite = start(tmp_path / "sqlite")
+    assert "error: cluster.nodes=3: the cluster has 1 node(s) with CPUs after cluster.wait_s=1 seconds" in told(few)
+    assert "error: cluster.device=gpu: Ray sees no GPU" in told(gpu)
+    refused = told(sqlite)
+    assert f"error: tracking.uri=sqlite:///{tmp_path}/sqlite/mlflow.db: is a file of one machine" in refused
+    assert "start `mlflow server`" in refused
 
 
 def private_mounts() -> bool:
@@ -74,9 +78,8 @@ def test_a_store_that_another_node_does_not_see_is_refused(nodes: Nodes, mlflow_
     command = ["unshare", "--mount", "bash", "-c", hidden]
     node = subprocess.Popen(command, process_group=0, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        code, told = run(tmp_path / "store", "cluster.nodes=2", f"tracking.uri={mlflow_server}")
+        refused = told(start(tmp_path / "store", "cluster.nodes=2", f"tracking.uri={mlflow_server}"))
     finally:
         os.killpg(node.pid, signal.SIGTERM)  # it ends the node's processes
         node.wait(timeout=30)
-    assert code == 2
-    assert f"does not see store={tmp_path}/store; give a directory that all nodes mount" in told
+    assert f"does not see store={tmp_path}/store; give a directory that all nodes mount" in refused
