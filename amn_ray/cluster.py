@@ -41,8 +41,6 @@ from amn_ray.reporting.console import say
 
 LIGHT_TASK_CPUS = 0.0001
 """What a light task reserves: Ray's smallest amount. (Of nothing at all, the head of a cluster would get its part.)"""
-LIGHT_TASKS = 4
-"""On each node at once, of those that read shards and of those that write them."""
 LOADERS = 2
 """On each node at once at least, of the tasks that make training examples."""
 CORES_PER_TRIAL = 4
@@ -373,9 +371,12 @@ class Cluster:
         return [node["Resources"]["CPU"] for node in _working()] or [1]
 
     def light_tasks(self) -> int:
-        """How many tasks of one kind read or write at once."""
+        """How many tasks that read shards, and how many that write them, run at once: one for two CPUs.
+
+        Each is a process of its own, which costs a second of a core to start, and shards are read in no time.
+        """
         self.connect()
-        return LIGHT_TASKS * max(1, len(self._node_cpus) // self.at_once)
+        return max(1, int(sum(self._node_cpus) / 2) // self.at_once)
 
     def loaders(self, beside: Share) -> int:
         """How many tasks make training examples at once: one for each CPU that the workers leave, or a few."""

@@ -66,7 +66,7 @@ def test_however_many_jobs_share_a_node_light_tasks_find_room(nodes: Nodes, cpus
     share = getattr(cluster, kind)(*[16] * (kind == "train_share"))
     as_many_as_fit = int(cpus / share.reserved_cpus + 1e-9)
     assert as_many_as_fit >= share.count
-    assert cpus - as_many_as_fit * share.reserved_cpus >= module.LIGHT_TASKS * module.LIGHT_TASK_CPUS
+    assert cpus - as_many_as_fit * share.reserved_cpus >= 2 * cluster.light_tasks() * module.LIGHT_TASK_CPUS
 
 
 def test_every_node_of_one_cpu_gets_an_actor_beside_which_examples_are_made(nodes: Nodes) -> None:

@@ -41,7 +41,7 @@ SETTINGS = [
 def fill(nodes: Nodes) -> None:
     """Two nodes beside the head, whatever was killed."""
     while len(nodes.others) < 2:
-        nodes.add(num_cpus=2)
+        nodes.add(num_cpus=1)
 
 
 @dataclass(frozen=True)
