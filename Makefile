@@ -21,7 +21,7 @@ demo: .venv/installed  ## Run the whole pipeline on drawn images (no data, netwo
 	$(BIN)/python jobs/pipeline.py "store='$(STORE)'"
 
 test: .venv/installed  ## All tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed  ## Style and types
 	$(BIN)/ruff check .

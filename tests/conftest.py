@@ -34,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A real local Ray, shared by the session."""
+def cluster(bucket: str) -> Iterator[Cluster]:
+    """A real local Ray, shared by the session; its processes have the credentials of the object store."""
     import ray
 
     result = Cluster(ClusterConfig(cpus=2, object_store_gb=0.3))

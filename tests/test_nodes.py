@@ -73,8 +73,8 @@ def test_a_store_that_another_node_does_not_see_is_refused(nodes: Nodes, mlflow_
     # A node with an empty directory of its own where the store is.
     (tmp_path / "store").mkdir()
     ray = str(Path(sys.executable).parent / "ray")
-    start = f"{ray} start --block --address {nodes.address} --num-cpus 1 --object-store-memory 100000000"
-    hidden = f"mount -t tmpfs none {tmp_path}/store && exec {start}"
+    join = f"{ray} start --block --address {nodes.address} --num-cpus 1 --object-store-memory 100000000"
+    hidden = f"mount -t tmpfs none {tmp_path}/store && exec {join}"
     command = ["unshare", "--mount", "bash", "-c", hidden]
     node = subprocess.Popen(command, process_group=0, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

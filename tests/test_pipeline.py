@@ -1,8 +1,8 @@
 """The pipeline across processes: resumed after SIGTERM, blind to ground truth, the same every time.
 
-Two small pipelines run at once, as a user starts them. The first has its ground truth and its store on disk. The second
-has no ground truth, and its store is in an object store; it is terminated in the middle of training before the command
-is given again. Both must end with the same tables.
+Two small pipelines run at once, as a user starts them. The first has its ground truth and its store on disk, and starts
+a Ray of its own. The second has no ground truth, joins a Ray that is there, and its store is in an object store; it is
+terminated in the middle of training before the command is given again. Both must end with the same tables.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
@@ -76,7 +77,7 @@ def is_there(store: Store, *path: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, bucket: str, mlflow_server: str) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, bucket: str, mlflow_server: str) -> Runs:
     folder = tmp_path_factory.mktemp("pipelines")
     images = write_folder(folder / "with", masks=True)
     quiet = start(images, folder / "quiet")
@@ -84,13 +85,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory, bucket: str, mlflow_server: s
     blind = write_folder(folder / "without", masks=False)
     url = f"{bucket}/stopped"
     stopped = Store.open(url)
+    address = ray.get_runtime_context().gcs_address
     command = [url, "until=seed", f"tracking.uri={mlflow_server}", "tracking.experiment=stopped"]
     # In the middle of training: one epoch's checkpoint is there, the weights are not.
     ready = partial(is_there, stopped, "cam", "*", "train", "*", "progress.json")
-    terminated = kill_when(start(blind, *command), ready, signal.SIGTERM)
+    terminated = kill_when(start(blind, *command, address=address), ready, signal.SIGTERM)
     assert not is_there(stopped, "cam", "*", "model.safetensors")
     found = {run.info.run_name: run.info.status for run in tracked(mlflow_server, "stopped")}
-    finish(start(blind, *command))
+    finish(start(blind, *command, address=address))
     return Runs(
         images, Store.open(str(folder / "quiet")), finish(quiet), stopped, mlflow_server, terminated,
         {found["pipeline folder"], found["cam"]},

@@ -16,7 +16,7 @@ from amn_ray.data.shapes import Shapes, ShapesConfig
 ROOT = Path(__file__).parent.parent
 SETTINGS = [
     "dataset=folder", "dataset.allow_unlabelled=true", "dataset.rows_per_shard=8", "recipe=shapes", "precision=fp32",
-    "cluster.object_store_gb=0.2", "cluster.map_actors=1", "cluster.worker_cpus=1",
+    "cluster.object_store_gb=0.2", "cluster.map_actors=1", "cluster.cpu_actors=1", "cluster.worker_cpus=1",
     "cam.epochs=2", "cam.batch_size=8", "cam.crop=64", "cam.long_side=[64,80]", "cam.scales=[1.0]",
     "amn.epochs=2", "amn.batch_size=8", "amn.crop=64", "amn.scale=[1.0,1.2]", "amn.scales=[1.0]",
     "irn.epochs=1", "irn.batch_size=8", "irn.crop=64", "irn.radius=4",
