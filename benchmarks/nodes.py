@@ -1,4 +1,4 @@
-"""One node of one core against two of them: `python -m benchmarks.nodes FOLDER` (half an hour, two cores).
+"""One node of one core against two of them: `python -m benchmarks.nodes FOLDER` (twenty minutes, two cores).
 
 Each node is a `ray start` that may use one core only; the head's core also runs the driver. In a third run the head has
 no CPUs, as clusters are usually set up, and the one node that works has the other core. What is compared: the tables,
