@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import ray.train
 from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
@@ -42,7 +44,7 @@ def train(
     """Train until `model.safetensors` is in `output`; returns the loss history.
 
     A worker that dies is restarted from its last epoch's checkpoint, and so is a training whose controller or driver
-    died.
+    died. Where there is no room for the workers, it waits, and takes what is left if nodes have gone.
 
     Args:
         worker: runs the algorithm on each worker, given {"job": Job}.
@@ -89,15 +91,22 @@ def train(
         share=share,
         probe=probe,
     )
-    for restarts_left in range(RESTARTS, -1, -1):
-        if output.exists(MODEL):
-            break
+    deaths, told = 0, None
+    while not output.exists(MODEL):
         try:
             _fit(worker, job, callbacks)
         except ray.exceptions.RayActorError as error:  # Ray Train brings back its workers, but nobody its controller
-            if not restarts_left:
-                raise RunError(f"{output.stage}: training failed; its controller died {RESTARTS + 1} times") from error
+            deaths += 1
+            if deaths > RESTARTS:
+                raise RunError(f"{output.stage}: training failed; its controller died {deaths} times") from error
             say(output.stage, "the controller of its training died: goes on from the last epoch")
+        except WorkerGroupStartupTimeoutError:
+            share = cluster.train_share(config.batch_size)  # fewer, if a node has gone
+            job = replace(job, share=share, feed=replace(feed, loaders=cluster.loaders(share)))
+            if share != told:
+                room = f"{share.count} × {share.cpus:g} CPUs" + " and a GPU" * (share.gpus > 0)
+                say(output.stage, f"waits for {room}, which others use")
+            told = share
     output.remove(RUN)
     return json.loads(output.read(HISTORY))
 
@@ -120,7 +129,7 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
             failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             callbacks=list(callbacks),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # what fails is raised, and told once
         ),
         # Called anew at every (re)start of the workers: the stream begins where the checkpoint ends.
         datasets={"train": partial(_remaining, job)},
@@ -130,6 +139,9 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
         with told_by_workers():
             trainer.fit()
     except ray.train.TrainingFailedError as error:
+        cause = getattr(error, "controller_failure", None)
+        if isinstance(cause, WorkerGroupStartupTimeoutError):
+            raise cause from error
         raise RunError(f"{job.output.stage}: training failed; {_reason(error)}") from error
 
 

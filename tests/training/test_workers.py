@@ -1,4 +1,4 @@
-"""Two Train workers with half of each batch are one with all of it."""
+"""Train workers: two with half of each batch are one with all of it, and none is lost for want of room."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+import ray
 
 from amn_ray.artifacts import Artifact, Store
 from amn_ray.cluster import Cluster, ClusterConfig
@@ -15,7 +17,8 @@ from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
-from amn_ray.training.driver import train
+from amn_ray.testing import Breakable
+from amn_ray.training import driver
 from tests.conftest import encode, noise
 
 IMAGES, BATCH, SIZE = 80, 4, 48
@@ -33,7 +36,7 @@ def put(artifact: Artifact, table: str, rows: list[dict], schema: pa.Schema | No
 
 
 def losses(store: Store, images: Artifact, seeds: Artifact, workers: int) -> list[float]:
-    history = train(
+    history = driver.train(
         amn._train_worker,
         CONFIG,
         store.artifact("amn", workers, {}, {}),
@@ -46,7 +49,9 @@ def losses(store: Store, images: Artifact, seeds: Artifact, workers: int) -> lis
     return [point["loss"] for point in history]
 
 
-def test_amn_on_two_workers_has_the_loss_curve_of_one(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.fixture
+def sources(tmp_path: Path) -> tuple[Store, Artifact, Artifact]:
+    """Images and seeds in a store."""
     store = Store.open(str(tmp_path))
     rng = np.random.default_rng(0)
     names = [f"{number:03d}" for number in range(IMAGES)]
@@ -64,7 +69,29 @@ def test_amn_on_two_workers_has_the_loss_curve_of_one(cluster: Cluster, tmp_path
         store.artifact("crf", 1, {}, {}), "masks", [mask_row(*pair) for pair in zip(names, masks, strict=True)],
         MASK_SCHEMA,
     )  # fmt: skip
-    one, two = (losses(store, images, seeds, workers) for workers in (1, 2))
+    return store, images, seeds
+
+
+def test_amn_on_two_workers_has_the_loss_curve_of_one_also_if_it_has_to_wait_for_room(
+    cluster: Cluster,
+    sources: tuple[Store, Artifact, Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The first training finds a processor taken, by another job as it were, until it says that it waits.
+    patience = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    monkeypatch.setenv(patience, "0.5")
+    other = ray.remote(num_cpus=1)(Breakable).remote(log="")
+    ray.get(other.__ray_ready__.remote())
+    lines: list[str] = []
+
+    def say(step: str, text: str) -> None:
+        lines.append(text)
+        ray.kill(other)
+        monkeypatch.delenv(patience)
+
+    monkeypatch.setattr(driver, "say", say)
+    one, two = (losses(*sources, workers) for workers in (1, 2))
+    assert lines == ["waits for 1 × 2 CPUs, which others use"]
     assert len(one) == 20
     assert max(one) > 1.2 * min(one), "it learns, or does something at least"
     # Sums are rounded in another order, and Adam divides by what is nearly nothing: the noise grows step by step.
