@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
+from pyarrow.fs import FileSelector
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data._internal.datasource.range_datasource import RangeDatasource
 from ray.data.checkpoint import CheckpointConfig, CheckpointManager
@@ -33,6 +34,7 @@ PROGRESS_S = 30
 """Between two lines about it."""
 BATCH = 16
 """Rows per call of a mapper."""
+_PENDING = f"{PENDING_CHECKPOINT_SUFFIX}.parquet"
 
 
 def map_table(
@@ -92,7 +94,12 @@ def map_table(
                 _left, fn_kwargs={"done": done}, batch_size=None, batch_format="pyarrow", concurrency=at_once, **light
             )
         if share is None:
-            made = rows.map_batches(partial(_map, mapper, dict(settings)), batch_size=BATCH, batch_format="pyarrow")
+            made = rows.map_batches(
+                partial(_map, mapper, dict(settings)),
+                batch_size=BATCH,
+                batch_format="pyarrow",
+                num_cpus=Share(1, cpus=1).reserved_cpus,
+            )
         else:
             made = rows.map_batches(
                 mapper,
@@ -133,7 +140,7 @@ def check_rows(source: Table, made: Table) -> None:
     if found != expected:
         raise RunError(
             f"{made.path}: holds {len(found)} rows ({len(set(found))} different), expected {len(expected)}; "
-            "delete this folder and run again"
+            "make sure that every node sees this store, delete this folder and run again"
         )
 
 
@@ -179,7 +186,7 @@ def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
 
 def _done(progress: Table) -> pa.Array:
     """The ids of all rows that were written whole by earlier runs."""
-    whole = [path for path in progress.files if not path.endswith(f"{PENDING_CHECKPOINT_SUFFIX}.parquet")]
+    whole = [path for path in progress.files if not path.endswith(_PENDING)]
     shards = [pq.read_table(path, columns=["image_id"], filesystem=progress.fs, partitioning=None) for path in whole]
     return pa.concat_tables(shards).column(0).combine_chunks() if shards else pa.array([], pa.string())
 
@@ -194,13 +201,21 @@ def _left(batch: pa.Table, done: ray.ObjectRef) -> Iterator[pa.Table]:
 class _Cleaner(CheckpointManager):
     """Removes what a run that died left half written, and nothing else.
 
-    Ray would also drop the rows that are done, in actors that wait for a CPU each, while the models hold them all.
+    Ray would also drop the rows that are done, in actors that wait for a CPU each, while the models hold them all. And
+    it would take a shard for done whose data it removes, if its record was both pending and final: an object store
+    copies when it renames, and a task that is tried again writes again.
     """
 
     def load_checkpoint(
         self, data_file_dir: str | None = None, data_file_filesystem: pa.fs.FileSystem | None = None
     ) -> tuple[None, int]:
         """See ray.data's CheckpointManager."""
+        records = self.filesystem.get_file_info(FileSelector(self.checkpoint_path_unwrapped, allow_not_found=True))
+        names = {record.path for record in records}
+        for name in names:
+            final = f"{name.removesuffix(_PENDING)}.parquet"
+            if name.endswith(_PENDING) and final in names:
+                self.filesystem.delete_file(final)
         self._clean_pending_checkpoints(data_file_dir, data_file_filesystem)
         return None, 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,16 @@ def test_a_run_that_died_goes_on_without_losing_or_repeating_rows(
         run(cluster, places, ONE, log=str(tmp_path), fail_at="031", after=places[1].at("progress"))
     finished = Table(places[1].fs, places[1].at("rows")).ids()
     assert 0 < len(finished) < ROWS
+    # A crash while an object store renames leaves the record of a shard twice: that shard is made again, not lost.
+    record = next(path for path in Path(places[1].at("progress")).glob("*.parquet") if "pending" not in path.name)
+    shutil.copy(record, record.with_suffix(".pending.parquet"))
+    doubtful = pq.read_table(record).column("image_id").to_pylist()
     # Also where models hold all processors, so that nothing else that the stage needs may wait for one.
     run(cluster, places, Share(2, cpus=ray.cluster_resources()["CPU"] / 2), log=str(tmp_path))
     rows = places[1].table("rows").read(["double"])
     assert rows.column("image_id").to_pylist() == [f"{index:03d}" for index in range(ROWS)]
     made = Counter(calls(tmp_path))
-    assert all(made[name] == 1 for name in finished), "a finished row was made again"
+    assert all(made[name] == 1 + (name in doubtful) for name in finished), "a finished row was made again"
 
 
 def test_an_actor_that_is_killed_loses_no_row(
