@@ -1,4 +1,4 @@
-"""One node of one core against two of them: `python -m benchmarks.nodes FOLDER` (twenty minutes, two cores).
+"""One node of one core against two of them: `python -m benchmarks.nodes FOLDER [IMAGES [RUN…]]` (20 minutes, 2 cores).
 
 Each node is a `ray start` that may use one core only; the head's core also runs the driver. In a third run the head has
 no CPUs, as clusters are usually set up, and the one node that works has the other core. What is compared: the tables,
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.infer import MakeCam
 from amn_ray.stages.crf.config import CrfConfig
 from amn_ray.stages.crf.infer import MakeSeed
-from tests.conftest import free_port, serving
+from tests.conftest import serving_mlflow
 from tests.nodes import Nodes
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = [
-    "dataset.num_train=512", "dataset.num_val=1", "dataset.size=192", "dataset.rows_per_shard=16", "until=seed",
+    "dataset.num_val=1", "dataset.size=192", "dataset.rows_per_shard=16", "until=seed",
     "cam.epochs=1", "cam.crop=64", "cam.scales=[1.0,0.5,1.5,2.0]",
 ]  # fmt: skip
 
@@ -40,7 +41,7 @@ RUNS = {"one node": (1,), "two nodes": (1, 1), "a node beside the head": (0, 1)}
 """CPUs of the nodes, of which the first is the head; each has a core of its own."""
 
 
-def run(folder: Path, cpus: tuple[int, ...], uri: str) -> dict[str, Any]:
+def run(folder: Path, cpus: tuple[int, ...], images: int, uri: str) -> dict[str, Any]:
     """The pipeline on such nodes, its driver on the head's core; returns its summary."""
     nodes = Nodes(num_cpus=cpus[0], core=0)
     try:
@@ -48,7 +49,7 @@ def run(folder: Path, cpus: tuple[int, ...], uri: str) -> dict[str, Any]:
             nodes.add(num_cpus=number, core=core)
         command = [sys.executable, "jobs/pipeline.py", f"store={folder}", f"tracking.uri={uri}", *SETTINGS]
         done = subprocess.run(
-            ["taskset", "-c", "0", *command, f"cluster.nodes={sum(cpus)}"],
+            ["taskset", "-c", "0", *command, f"dataset.num_train={images}", f"cluster.nodes={sum(cpus)}"],
             cwd=ROOT, env=os.environ | {"RAY_ADDRESS": nodes.address}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
@@ -85,26 +86,18 @@ def _map(mapper: Any, images: Artifact, columns: list[str]) -> float:
     return time.monotonic() - started
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, images: int = 512, names: Sequence[str] = tuple(RUNS)) -> None:
     """Measure, compare, print."""
     os.environ |= {
         "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0",
         "MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34),
         "RAY_idle_worker_killing_time_threshold_ms": "60000", "RAY_num_workers_soft_limit": "8",
     }  # fmt: skip
-    port = free_port()
-    database = [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        f"{folder}/artifacts",
-    ]
     folder.mkdir(parents=True, exist_ok=True)
-    with serving(port, "mlflow", "server", "--port", str(port), "--workers", "1", *database):
-        summaries = {
-            name: run(folder / name.replace(" ", "-"), cpus, f"http://127.0.0.1:{port}") for name, cpus in RUNS.items()
-        }
-    stores = [Store.open(str(folder / name.replace(" ", "-"))) for name in RUNS]
+    places = {name: folder / name.replace(" ", "-") for name in names}
+    with serving_mlflow(folder) as uri:
+        summaries = {name: run(place, RUNS[name], images, uri) for name, place in places.items()}
+    stores = [Store.open(str(place)) for place in places.values()]
     for step, table in (("images", "rows"), ("cam", "maps"), ("seed", "masks")):
         first, *others = (
             pq.read_table(find(store, None, "seed").artifacts[step].at(table)).sort_by("image_id") for store in stores
@@ -120,9 +113,9 @@ def main(folder: Path) -> None:
         print(f"{step}: {seconds:.0f} s in a loop without Ray on one core")
         speeds = {name: summary[step]["images_per_second"] for name, summary in summaries.items()}
         for name, speed in speeds.items():
-            taken = first.num_rows / speed
+            taken = images / speed
             print(
-                f"  {name}: {speed:.2f} images/s, {speed / speeds['one node']:.2f} × one node; {taken:.0f} s"
+                f"  {name}: {speed:.2f} images/s, {speed / speeds[names[0]]:.2f} × {names[0]}; {taken:.0f} s"
                 + (f", {taken / seconds - 1:+.1%} beyond the loop" if sum(RUNS[name]) == 1 else "")
             )
 
@@ -131,4 +124,4 @@ if __name__ == "__main__":
     if sys.argv[2:] == ["loop"]:
         loop(sys.argv[1])
     else:
-        main(Path(sys.argv[1]).resolve())
+        main(Path(sys.argv[1]).resolve(), *map(int, sys.argv[2:3]), *([sys.argv[3:]] if sys.argv[3:] else []))

@@ -69,14 +69,21 @@ def serving(port: int, program: str, *arguments: str, **environment: str) -> Ite
         server.wait()
 
 
-@pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of a real MLflow server on loopback."""
-    port, folder = free_port(), tmp_path_factory.mktemp("mlflow")
+@contextmanager
+def serving_mlflow(folder: Path) -> Iterator[str]:
+    """The URI of a real MLflow server on loopback, which keeps all in the folder."""
+    port = free_port()
     places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
     address = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with serving(port, "mlflow", "server", *address, *places, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
         yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """See serving_mlflow."""
+    with serving_mlflow(tmp_path_factory.mktemp("mlflow")) as uri:
+        yield uri
 
 
 @pytest.fixture(scope="session")
