@@ -1,9 +1,10 @@
 """The Ray cluster that a job runs on, and how its CPUs and GPUs are dealt out.
 
-Models and CRF get all CPUs. Several jobs may run on one cluster, each as if it were its own: whatever does not fit
-waits until another job's stage ends. No job may hold processors while it waits for more, or two of them would wait for
-each other: light tasks, which feed what holds processors, reserve next to nothing, and models a thousandth less than
-they use, so that any number of them leaves room for light tasks. How many of these run at once is counted instead.
+Models and CRF get all CPUs; a model on a GPU gets one. Several jobs may run on one cluster, each as if it were its own:
+whatever does not fit waits until another job's stage ends. No job may hold processors while it waits for more, or two
+of them would wait for each other: light tasks, which feed what holds processors or take what it makes, reserve next to
+nothing, and models a thousandth less than they use, so that any number of them leaves room for light tasks. How many of
+these run at once is counted instead.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,6 +129,7 @@ RAY_SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that no loop of ours listens to
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else an epoch's report takes up to 2 s
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # of waiting for room, before the cluster is looked at again
 }
 """For all processes of a job; set in the environment, they are the user's."""
 
@@ -209,9 +212,10 @@ class Cluster:
         with _kept_sigterm():
             self._start()
         self._wait_for_nodes()
-        if self.config.device == "gpu" and not ray.cluster_resources().get("GPU"):
+        if self.config.device == "gpu" and not self._gpus:
             raise RequestError(
-                "cluster.device=gpu: Ray sees no GPU; look at `nvidia-smi` and `ray status`, or set cluster.device=auto"
+                "cluster.device=gpu: Ray sees no GPU on a node with CPUs; look at `nvidia-smi` and `ray status`, or "
+                "set cluster.device=auto"
             )
 
     def _start(self) -> None:
@@ -309,16 +313,21 @@ class Cluster:
         """
         self.connect()
         here = ray.get_runtime_context().get_node_id()
-        for node in _alive():
-            if node["NodeID"] == here:
-                continue
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        others = [node for node in _alive() if node["NodeID"] != here]
+        places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in others]
+        asked = [ray.remote(num_cpus=0, scheduling_strategy=there)(function).remote(*arguments) for there in places]
+        for node, answer in zip(others, asked, strict=True):
             try:
-                wrong = ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(function).remote(*arguments))
+                wrong = ray.get(answer)
             except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):
                 continue  # it has just died, and will not do anything
             if wrong is not None:
                 raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {wrong}")
+
+    def nodes(self) -> set[str]:
+        """The ids of the nodes that are there."""
+        self.connect()
+        return {node["NodeID"] for node in _alive()}
 
     def check_shared(self, folder: Folder, key: str) -> None:
         """Refuse a folder that only this node sees, where others would have to write to it.
@@ -379,19 +388,30 @@ class Cluster:
         return max(1, int(sum(self._node_cpus) / 2) // self.at_once)
 
     def loaders(self, beside: Share) -> int:
-        """How many tasks make training examples at once: one for each CPU that the workers leave, or a few."""
-        left = sum(self._node_cpus) / self.at_once - beside.count * beside.cpus
+        """How many tasks make training examples at once: one for each CPU that the workers leave, or a few.
+
+        Ray Data gives equally many to all nodes, so that the smallest one counts.
+        """
+        left = len(self._node_cpus) * min(self._node_cpus) / self.at_once - beside.count * beside.cpus
         return max(int(left), LOADERS * max(1, len(self._node_cpus) // self.at_once))
 
     def _even_share(self, count: int) -> float:
         """The most CPUs that each of `count` workers can have, so that those of all pipelines fit on the nodes."""
-        nodes, wanted = self._node_cpus, count * self.at_once
-        sizes = (node / parts for node in nodes for parts in range(1, wanted + 1))
-        return max(size for size in sizes if sum(int(node / size + 1e-9) for node in nodes) >= wanted)
+        nodes, wanted = Counter(self._node_cpus), count * self.at_once
+
+        def fitting(size: float) -> int:
+            return sum(number * int(cpus / size + 1e-9) for cpus, number in nodes.items())
+
+        sizes = (cpus / parts for cpus in nodes for parts in range(1, wanted + 1))
+        return max(size for size in sizes if fitting(size) >= wanted)
 
     @property
     def _gpus(self) -> int:
-        return 0 if self.config.device == "cpu" else int(ray.cluster_resources().get("GPU", 0)) // self.at_once
+        """Those that have the CPUs of a worker on their node."""
+        if self.config.device == "cpu":
+            return 0
+        each, nodes = self.config.worker_cpus or 1, [node["Resources"] for node in _working()]
+        return sum(int(min(node.get("GPU", 0), node["CPU"] / each)) for node in nodes) // self.at_once
 
     def trials_at_once(self) -> int:
         """How many trials of a study run side by side.

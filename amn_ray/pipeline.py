@@ -280,7 +280,7 @@ class Maker:
         self.artifacts: dict[str, Artifact] = {}
         self.manifests: dict[str, dict[str, Any]] = {}
         self.summary: dict[str, dict[str, float]] = {}
-        self._checked = False
+        self._checked: set[str] = set()
 
     def __call__(self, step: str, stage: ModuleType, config: Any, inputs: Mapping[str, Artifact]) -> Artifact:
         """Run `stage` for `step`, in an MLflow child run."""
@@ -365,7 +365,8 @@ class Maker:
 
     def _check_cluster(self) -> None:
         """Before anything is made: whether all nodes can do their part. (Where all is there, Ray is not needed.)"""
-        if not self._checked:
+        nodes = self.cluster.nodes()
+        if not nodes <= self._checked:
             self.cluster.check_tracking(self.tracker.uri)
             self.cluster.check_shared(self.store, "store")
-            self._checked = True
+            self._checked |= nodes

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -26,12 +26,15 @@ Nodes = Callable[..., None]
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
-    """`nodes(4, 1)`: the cluster has nodes of these CPUs."""
+    """`nodes(4, 1)`: the cluster has nodes of these CPUs, and GPUs."""
 
-    def pretend(*cpus: float, gpus: int = 0) -> None:
-        alive = [{"Alive": True, "Resources": {"CPU": number} if number else {}} for number in cpus]
+    def pretend(*cpus: float, gpus: Sequence[int] = ()) -> None:
+        pairs = itertools.zip_longest(cpus, gpus, fillvalue=0)
+        resources = [{"CPU": number, "GPU": cards} for number, cards in pairs]
+        alive = [
+            {"Alive": True, "Resources": {name: value for name, value in node.items() if value}} for node in resources
+        ]
         monkeypatch.setattr(module, "_alive", lambda: alive)
-        monkeypatch.setattr(module.ray, "cluster_resources", lambda: {"CPU": sum(cpus), "GPU": gpus})
         monkeypatch.setattr(Cluster, "connect", lambda self: None)
 
     return pretend
@@ -39,7 +42,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
 
 @pytest.mark.parametrize(("batch", "workers"), [(16, 4), (10, 2), (9, 3), (7, 1)])
 def test_a_batch_is_dealt_to_as_many_gpus_as_divide_it(nodes: Nodes, batch: int, workers: int) -> None:
-    nodes(32, gpus=4)
+    nodes(32, gpus=[4])
     share = Cluster(ClusterConfig()).train_share(batch)
     assert (share.count, share.gpus) == (workers, 1)
     assert Cluster(ClusterConfig(train_workers=2)).train_share(batch).count == 2
@@ -79,9 +82,24 @@ def test_every_node_of_one_cpu_gets_an_actor_beside_which_examples_are_made(node
 
 
 def test_what_training_leaves_makes_examples(nodes: Nodes) -> None:
-    nodes(16, 16, gpus=2)
+    nodes(16, 16, gpus=[1, 1])
     cluster = Cluster(ClusterConfig())
     assert cluster.loaders(cluster.train_share(16)) == 30
+
+
+def test_a_small_node_is_not_given_more_makers_of_examples_than_it_has_processors(nodes: Nodes) -> None:
+    nodes(16, 16, 8, 8, gpus=[0, 0, 1, 1])
+    cluster = Cluster(ClusterConfig())
+    assert cluster.loaders(cluster.train_share(16)) / 4 <= 8
+
+
+def test_gpus_without_a_processor_for_their_worker_do_not_count(nodes: Nodes) -> None:
+    nodes(0, 8, 2, gpus=[1, 2, 4])  # a head without CPUs, and a node with more GPUs than CPUs
+    cluster = Cluster(ClusterConfig())
+    assert cluster.train_share(16).count == 4
+    assert cluster.map_share().count == 4
+    assert cluster.trials_at_once() == 4
+    assert Cluster(ClusterConfig(worker_cpus=4)).train_share(16).count == 2
 
 
 @pytest.mark.parametrize("sizes", [(4,), (1, 1), (16, 3), (16, 4, 1), (32, 32, 8)])
@@ -172,13 +190,13 @@ def test_a_node_that_has_just_died_is_not_asked(cluster: Cluster, monkeypatch: p
 
 
 def test_a_device_can_be_asked_for(nodes: Nodes) -> None:
-    nodes(8, gpus=2)
+    nodes(8, gpus=[2])
     assert Cluster(ClusterConfig(device="cpu")).map_share().gpus == 0
     assert Cluster(ClusterConfig(device="gpu")).map_share().gpus == 1
 
 
 def test_workers_get_the_cpus_that_were_asked_for(nodes: Nodes) -> None:
-    nodes(8, gpus=2)
+    nodes(8, gpus=[2])
     for share in (
         Cluster(ClusterConfig(worker_cpus=3)).map_share(),
         Cluster(ClusterConfig(worker_cpus=3)).train_share(16),
@@ -188,7 +206,7 @@ def test_workers_get_the_cpus_that_were_asked_for(nodes: Nodes) -> None:
 
 
 def test_more_training_workers_than_gpus_are_refused(nodes: Nodes) -> None:
-    nodes(8, gpus=2)
+    nodes(8, gpus=[2])
     with pytest.raises(RequestError, match=r"cluster.train_workers=3: the cluster has 2 GPU"):
         Cluster(ClusterConfig(train_workers=3)).train_share(9)
 
