@@ -169,11 +169,21 @@ class Store(Folder):
             store.write(probe, b"probe")
             store.remove(probe)
         except OSError as error:
-            raise RequestError(
-                f"{key}={without_secrets(url)}: cannot be written ({_first_line(error, url)}); give a directory or URL "
-                "that you may write to, and for an object store its credentials (s3: AWS_ACCESS_KEY_ID, "
-                "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
-            ) from error
+            raise _refused(url, key, "written", error) from error
+        return store
+
+    @classmethod
+    def reading(cls, url: str, key: str = "store") -> Store:
+        """Open a place to read from, whether there is something or not; `key` is the setting that named it.
+
+        Raises:
+            RequestError: the store cannot be asked.
+        """
+        store = cls(*locate(url, key))
+        try:
+            store.exists()
+        except OSError as error:
+            raise _refused(url, key, "read", error) from error
         return store
 
     @property
@@ -335,6 +345,14 @@ def git_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return os.environ.get("AMN_GIT_COMMIT", "unknown")
+
+
+def _refused(url: str, key: str, done: str, error: OSError) -> RequestError:
+    return RequestError(
+        f"{key}={without_secrets(url)}: cannot be {done} ({_first_line(error, url)}); give a directory or URL that you "
+        "have the right to, and for an object store its credentials (s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        "AWS_ENDPOINT_URL)"
+    )
 
 
 def _first_line(error: BaseException, url: str) -> str:

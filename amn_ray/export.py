@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from amn_ray import runs
-from amn_ray.artifacts import Artifact, Store, locate, write_whole
+from amn_ray.artifacts import Artifact, Folder, Store
 from amn_ray.checks import check_choice
 from amn_ray.data.images import decode_mask, encode_palette_mask
 from amn_ray.errors import RequestError
@@ -64,44 +63,40 @@ def export(config: ExportConfig) -> None:
         raise RequestError(f"stage is not set: whose masks? stage={'|'.join(STEPS)}")
     if config.out is None:
         raise RequestError("out is not set: expected a folder to write to; set out=/path")
-    run = runs.find(Store(*locate(config.store)), config.run, config.stage)
+    run = runs.find(Store.reading(config.store), config.run, config.stage)
     made = run.step(config.stage, needed_by=f"stage={config.stage}")
     has_val = "images_val" in run.artifacts
     split = "val" if config.stage in EVALUATED and has_val else "train"
     if config.split not in (None, split):
         raise RequestError(f"split={config.split}: stage={config.stage} has masks of {split} only; leave split out")
     images = run.artifacts["images_val" if split == "val" else "images"]
-    fs, root = locate(config.out, "out")
-    refuse_full(fs, root, config.overwrite)
-    Store.open(config.out, "out")
+    refuse_full(Store.reading(config.out, "out"), config.overwrite)
+    out = Store.open(config.out, "out")
     masks = partial(_masks_of_maps, made, images) if config.stage in MAPS else partial(_masks, made)
 
     def write(pair: tuple[str, Callable[[], np.ndarray]]) -> None:
         image_id, mask = pair
-        write_whole(fs, posixpath.join(root, "SegmentationClass", f"{image_id}.png"), encode_palette_mask(mask()))
+        out.write(f"SegmentationClass/{image_id}.png", encode_palette_mask(mask()))
 
     ids = images.table("rows").ids()
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(ids), BATCH):  # a few at a time: a data set of masks need not fit into memory
             list(pool.map(write, masks(ids[start : start + BATCH])))
     lines = "".join(f"{image_id}\n" for image_id in ids)
-    write_whole(fs, posixpath.join(root, "ImageSets", "Segmentation", f"{split}.txt"), lines.encode())
-    say("export", f"{len(ids)} masks of {config.stage} ({split}) in {root}")
+    out.write(f"ImageSets/Segmentation/{split}.txt", lines.encode())
+    say("export", f"{len(ids)} masks of {config.stage} ({split}) in {out.url}")
 
 
-def refuse_full(
-    fs: pa.fs.FileSystem, root: str, overwrite: bool, remedy: str = "choose another folder or set overwrite=true"
-) -> None:
+def refuse_full(out: Folder, overwrite: bool, remedy: str = "choose another folder or set overwrite=true") -> None:
     """Refuse to write into a folder that holds something already.
 
     Raises:
         RequestError: it does, and `overwrite` is not set; or it is a file.
     """
-    info = fs.get_file_info(root)
-    if info.type == pa.fs.FileType.File:
-        raise RequestError(f"out={root}: is a file, expected a folder that is new or empty")
-    if not overwrite and fs.get_file_info(pa.fs.FileSelector(root, allow_not_found=True)):
-        raise RequestError(f"out={root}: is not empty; {remedy}")
+    if out.fs.get_file_info(out.path).type == pa.fs.FileType.File:
+        raise RequestError(f"out={out.url}: is a file, expected a folder that is new or empty")
+    if not overwrite and out.entries():
+        raise RequestError(f"out={out.url}: is not empty; {remedy}")
 
 
 def _masks(made: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:

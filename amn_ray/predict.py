@@ -23,7 +23,7 @@ import pyarrow as pa
 import ray.data
 
 from amn_ray import runs
-from amn_ray.artifacts import Artifact, Store, fingerprint, locate, write_whole
+from amn_ray.artifacts import Artifact, Store, fingerprint, write_whole
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.data.images import NOT_AN_IMAGE, decode_image, encode_overlay, encode_palette_mask
 from amn_ray.errors import RequestError, RunError, told_by_workers
@@ -73,12 +73,13 @@ def predict(config: PredictConfig) -> None:
     for name in ("images", "out"):
         if getattr(config, name) is None:
             raise RequestError(f"{name} is not set: expected a folder; set {name}=/path")
-    run = runs.find(Store(*locate(config.store)), config.run, "deeplab")
+    run = runs.find(Store.reading(config.store), config.run, "deeplab")
     predictions = run.step("deeplab", needed_by="predict")
     settings = Settings.of(predictions, run.artifacts["images"], run.crf)
     source, files = _files(str(config.images))
-    if f"{locate(str(config.out), 'out')[1]}/".startswith(f"{source.path}/"):
-        raise RequestError(f"out={config.out}: lies in images={config.images}, so masks would be taken for images")
+    out = Store.reading(str(config.out), "out")
+    if f"{out.path}/".startswith(f"{source.path}/"):
+        raise RequestError(f"out={out.url}: lies in images={source.url}, so masks would be taken for images")
     out = Store.open(str(config.out), "out")
     _claim(out, fingerprint(predictions.fingerprint, settings.crf if config.crf else None), config)
     done = set() if config.overwrite else _present(out)
@@ -105,7 +106,7 @@ def _claim(out: Store, identity: str, config: PredictConfig) -> None:
     content = json.dumps({"predictions": identity}).encode()
     claimed = out.fs.get_file_info(path).type == pa.fs.FileType.File
     if not claimed:  # whatever is there, it is not ours to overwrite
-        refuse_full(out.fs, out.path, overwrite=False, remedy="choose another folder")
+        refuse_full(out, overwrite=False, remedy="choose another folder")
     elif config.overwrite:
         for folder in (MASKS, OVERLAYS):
             if out.fs.get_file_info(posixpath.join(out.path, folder)).type == pa.fs.FileType.Directory:
@@ -114,7 +115,7 @@ def _claim(out: Store, identity: str, config: PredictConfig) -> None:
         with out.fs.open_input_stream(path) as stream:
             if stream.read() != content:
                 raise RequestError(
-                    f"out={config.out}: holds the predictions of another run or another crf=; choose another folder, "
+                    f"out={out.url}: holds the predictions of another run or another crf=; choose another folder, "
                     "or set overwrite=true"
                 )
     write_whole(out.fs, path, content)
@@ -122,19 +123,21 @@ def _claim(out: Store, identity: str, config: PredictConfig) -> None:
 
 def _files(url: str) -> tuple[Store, list[str]]:
     """All files below a folder, as paths relative to it; hidden ones are left out."""
-    fs, root = locate(url, "images")
-    if fs.get_file_info(root).type != pa.fs.FileType.Directory:
-        raise RequestError(f"images={url}: not found, expected a folder of images")
-    found = fs.get_file_info(pa.fs.FileSelector(root, recursive=True))
-    names = sorted(posixpath.relpath(item.path, root) for item in found if item.type == pa.fs.FileType.File)
+    source = Store.reading(url, "images")
+    if source.fs.get_file_info(source.path).type != pa.fs.FileType.Directory:
+        raise RequestError(f"images={source.url}: not found, expected a folder of images")
+    found = source.fs.get_file_info(pa.fs.FileSelector(source.path, recursive=True))
+    names = sorted(posixpath.relpath(item.path, source.path) for item in found if item.type == pa.fs.FileType.File)
     names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     if not names:
-        raise RequestError(f"images={url}: holds no file, expected images")
+        raise RequestError(f"images={source.url}: holds no file, expected images")
     stems = Counter(map(_stem, names))
     doubles = [name for name in names if stems[_stem(name)] > 1]
     if doubles:
-        raise RequestError(f"images={url}: {doubles[0]} and {doubles[1]} would get the same mask; rename one of them")
-    return Store(fs, root), names
+        raise RequestError(
+            f"images={source.url}: {doubles[0]} and {doubles[1]} would get the same mask; rename one of them"
+        )
+    return source, names
 
 
 def _stem(name: str) -> str:
@@ -185,7 +188,7 @@ def _run(
                 finish,
                 batch_size=BATCH,
                 batch_format="pyarrow",
-                num_cpus=LIGHT_TASK_CPUS,
+                num_cpus=LIGHT_TASK_CPUS,  # it takes a core, but actors that hold all must not wait for it
                 concurrency=min(cluster.cpu_share().count, len(blocks)),
             )
         )  # fmt: skip
