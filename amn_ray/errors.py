@@ -25,19 +25,27 @@ class RunError(Exception):
 _TOLD = re.compile(rf"^\s*{re.escape(__name__)}\.(RequestError|RunError): (.+)$", re.MULTILINE)
 
 
-@contextmanager
-def told_by_workers() -> Iterator[None]:
-    """Bring an error of ours that was raised on a worker back as itself.
+def told(error: BaseException) -> RequestError | RunError | None:
+    """The error of ours that an exception of Ray's tells of, if it does.
 
     Ray wraps it in exceptions of its own, and pickling drops what those were raised from; only the text remains.
     """
+    found = _TOLD.findall(str(error))
+    if not found:
+        return None
+    name, message = found[-1]
+    return (RequestError if name == "RequestError" else RunError)(message)
+
+
+@contextmanager
+def told_by_workers() -> Iterator[None]:
+    """Bring an error of ours that was raised on a worker back as itself."""
     try:
         yield
     except Exception as error:
         if type(error) in (RequestError, RunError):  # exactly: Ray derives classes of its own from them
             raise
-        found = _TOLD.findall(str(error))
-        if not found:
+        ours = told(error)
+        if ours is None:
             raise
-        name, message = found[-1]
-        raise (RequestError if name == "RequestError" else RunError)(message) from None
+        raise ours from None

@@ -59,6 +59,20 @@ class Breakable:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """A training worker that writes down when it starts."""
+
+    worker: Callable[[dict], None]
+    log: str
+
+    def __call__(self, settings: dict) -> None:
+        """See training.driver.train."""
+        with open(self.log, "a") as stream:
+            stream.write("started\n")
+        self.worker(settings)
+
+
+@dataclass(frozen=True)
 class Recorded:
     """A probe that writes down each number that it reports."""
 

@@ -39,7 +39,7 @@ from amn_ray.stages.crf.model import refined_prediction
 from amn_ray.stages.deeplab.config import DeepLabConfig
 from amn_ray.stages.deeplab.model import DeepLabNet, predict
 from amn_ray.tracking import Tracker
-from tests.conftest import encode, noise
+from tests.conftest import SECRET, encode, noise
 
 Job = Callable[..., tuple[int, str]]
 SETTINGS = Settings(
@@ -231,6 +231,12 @@ def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path:
         code, err = job("predict", *(f"{name}={place}" for name, place in places.items()))
         assert code == 2
         assert f"{key}=foo://x" in err
+    nobody = f"s3://KEY:{SECRET}@bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1"
+    code, err = job("predict", f"store={finished.path}", f"images='{nobody}'", f"out={tmp_path}/out")
+    assert code == 2
+    assert "images=s3://***@bucket/x" in err
+    assert "cannot be read" in err
+    assert SECRET not in err
     (tmp_path / "full/masks").mkdir(parents=True)
     (tmp_path / "full/masks/a.png").write_text("precious")
     for more in ([], ["overwrite=true"]):

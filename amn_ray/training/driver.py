@@ -18,7 +18,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
-from amn_ray.errors import RequestError, RunError, told_by_workers
+from amn_ray.errors import RequestError, RunError, told, told_by_workers
 from amn_ray.reporting.console import say
 from amn_ray.training.feed import Example, Feed
 from amn_ray.training.job import HISTORY, MODEL, Job, Probe
@@ -91,7 +91,7 @@ def train(
         share=share,
         probe=probe,
     )
-    deaths, told = 0, None
+    deaths, waiting = 0, None
     while not output.exists(MODEL):
         try:
             _fit(worker, job, callbacks)
@@ -103,10 +103,10 @@ def train(
         except WorkerGroupStartupTimeoutError:
             share = cluster.train_share(config.batch_size)  # fewer, if a node has gone
             job = replace(job, share=share, feed=replace(feed, loaders=cluster.loaders(share)))
-            if share != told:
+            if share != waiting:
                 room = f"{share.count} × {share.cpus:g} CPUs" + " and a GPU" * (share.gpus > 0)
                 say(output.stage, f"waits for {room}, which others use")
-            told = share
+            waiting = share
     output.remove(RUN)
     return json.loads(output.read(HISTORY))
 
@@ -128,7 +128,7 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
             storage_filesystem=job.output.fs,
             failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, _NotAgain()],
             logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # what fails is raised, and told once
         ),
         # Called anew at every (re)start of the workers: the stream begins where the checkpoint ends.
@@ -140,9 +140,18 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         cause = getattr(error, "controller_failure", None)
-        if isinstance(cause, WorkerGroupStartupTimeoutError):
+        if isinstance(cause, WorkerGroupStartupTimeoutError | RequestError | RunError):
             raise cause from error
         raise RunError(f"{job.output.stage}: training failed; {_reason(error)}") from error
+
+
+class _NotAgain(UserCallback):
+    """What a worker refuses in our own words, as a loss that is no number, is not tried again: it would be the same."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """See ray.train.UserCallback; what it raises ends the training."""
+        for ours in filter(None, map(told, worker_exceptions.values())):
+            raise ours
 
 
 def _remaining(job: Job) -> ray.data.Dataset:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,12 @@ import ray
 from amn_ray.artifacts import Artifact, Store
 from amn_ray.cluster import Cluster, ClusterConfig
 from amn_ray.data.images import MASK_SCHEMA, mask_row
+from amn_ray.errors import RunError
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
-from amn_ray.testing import Breakable
+from amn_ray.testing import Breakable, Counted
 from amn_ray.training import driver
 from tests.conftest import encode, noise
 
@@ -35,14 +38,21 @@ def put(artifact: Artifact, table: str, rows: list[dict], schema: pa.Schema | No
     return artifact
 
 
-def losses(store: Store, images: Artifact, seeds: Artifact, workers: int) -> list[float]:
+def losses(
+    store: Store,
+    images: Artifact,
+    seeds: Artifact,
+    workers: int = 1,
+    config: AmnConfig = CONFIG,
+    worker: Callable[[dict], None] = amn._train_worker,
+) -> list[float]:
     history = driver.train(
-        amn._train_worker,
-        CONFIG,
-        store.artifact("amn", workers, {}, {}),
+        worker,
+        config,
+        store.artifact("amn", workers, config, {}),
         Cluster(ClusterConfig(train_workers=workers)),
         sources=[(images, "rows", ("image", "labels")), (seeds, "masks", ("mask",))],
-        example=AmnExample(CONFIG, 3),
+        example=AmnExample(config, 3),
         num_classes=3,
         backbone=None,
     )
@@ -97,3 +107,12 @@ def test_amn_on_two_workers_has_the_loss_curve_of_one_also_if_it_has_to_wait_for
     # Sums are rounded in another order, and Adam divides by what is nearly nothing: the noise grows step by step.
     np.testing.assert_allclose(two[:10], one[:10], rtol=5e-5)
     np.testing.assert_allclose(two, one, rtol=3e-3)
+
+
+def test_a_loss_that_is_no_number_ends_the_training_at_once_and_says_what_to_do(
+    cluster: Cluster, sources: tuple[Store, Artifact, Artifact], tmp_path: Path
+) -> None:
+    hot = replace(CONFIG, batch_size=20, lr_backbone=1e30, lr_head=1e30)
+    with pytest.raises(RunError, match=r"^amn: the loss became \S+ at step \d \(epoch 0\); lower the learning rate"):
+        losses(*sources, config=hot, worker=Counted(amn._train_worker, str(tmp_path / "starts")))
+    assert (tmp_path / "starts").read_text() == "started\n"
