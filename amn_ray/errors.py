@@ -25,27 +25,19 @@ class RunError(Exception):
 _TOLD = re.compile(rf"^\s*{re.escape(__name__)}\.(RequestError|RunError): (.+)$", re.MULTILINE)
 
 
-def told(error: BaseException) -> RequestError | RunError | None:
-    """The error of ours that an exception of Ray's tells of, if it does.
+@contextmanager
+def told_by_workers() -> Iterator[None]:
+    """Bring an error of ours that was raised on a worker back as itself.
 
     Ray wraps it in exceptions of its own, and pickling drops what those were raised from; only the text remains.
     """
-    found = _TOLD.findall(str(error))
-    if not found:
-        return None
-    name, message = found[-1]
-    return (RequestError if name == "RequestError" else RunError)(message)
-
-
-@contextmanager
-def told_by_workers() -> Iterator[None]:
-    """Bring an error of ours that was raised on a worker back as itself."""
     try:
         yield
     except Exception as error:
         if type(error) in (RequestError, RunError):  # exactly: Ray derives classes of its own from them
             raise
-        ours = told(error)
-        if ours is None:
+        found = _TOLD.findall(str(error))
+        if not found:
             raise
-        raise ours from None
+        name, message = found[-1]
+        raise (RequestError if name == "RequestError" else RunError)(message) from None

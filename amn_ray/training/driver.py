@@ -18,7 +18,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
-from amn_ray.errors import RequestError, RunError, told, told_by_workers
+from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.reporting.console import say
 from amn_ray.training.feed import Example, Feed
 from amn_ray.training.job import HISTORY, MODEL, Job, Probe
@@ -150,8 +150,9 @@ class _NotAgain(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """See ray.train.UserCallback; what it raises ends the training."""
-        for ours in filter(None, map(told, worker_exceptions.values())):
-            raise ours
+        for error in worker_exceptions.values():
+            if isinstance(error, RequestError | RunError):
+                raise error
 
 
 def _remaining(job: Job) -> ray.data.Dataset:
