@@ -3,7 +3,7 @@
 Each node is a `ray start` that may use one core only; the head's core also runs the driver. In a third run the head has
 no CPUs, as clusters are usually set up, and the one node that works has the other core. What is compared: the tables,
 which must be the same; images per second of maps and of CRF; and how long the same work takes without Ray, in a loop on
-one core.
+one core that reads and writes the same shards.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,10 +80,13 @@ def loop(store: str) -> None:
 
 
 def _map(mapper: Any, images: Artifact, columns: list[str]) -> float:
-    rows = images.table("rows").read(columns)
     started = time.monotonic()
-    for start in range(0, rows.num_rows, BATCH):
-        mapper(rows.slice(start, BATCH))
+    with tempfile.TemporaryDirectory() as folder:
+        for number, shard in enumerate(images.table("rows").files):
+            rows = pq.read_table(shard, columns=["image_id", *columns], partitioning=None)
+            for start in range(0, rows.num_rows, BATCH):
+                made = mapper(rows.slice(start, BATCH))
+                pq.write_table(made, f"{folder}/{number}-{start}.parquet", compression="zstd")
     return time.monotonic() - started
 
 
@@ -98,7 +102,7 @@ def main(folder: Path, images: int = 512, names: Sequence[str] = tuple(RUNS)) ->
     with serving_mlflow(folder) as uri:
         summaries = {name: run(place, RUNS[name], images, uri) for name, place in places.items()}
     stores = [Store.open(str(place)) for place in places.values()]
-    for step, table in (("images", "rows"), ("cam", "maps"), ("seed", "masks")):
+    for step, table in (("images", "rows"), ("cam", "maps"), ("seed", "masks")) * (len(stores) > 1):
         first, *others = (
             pq.read_table(find(store, None, "seed").artifacts[step].at(table)).sort_by("image_id") for store in stores
         )
