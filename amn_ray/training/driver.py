@@ -102,10 +102,12 @@ def train(
             say(output.stage, "the controller of its training died: goes on from the last epoch")
         except WorkerGroupStartupTimeoutError:
             share = cluster.train_share(config.batch_size)  # fewer, if a node has gone
+            if share.gpus < job.share.gpus:
+                share = job.share  # without any GPU it would take days
             job = replace(job, share=share, feed=replace(feed, loaders=cluster.loaders(share)))
             if share != waiting:
                 room = f"{share.count} × {share.cpus:g} CPUs" + " and a GPU" * (share.gpus > 0)
-                say(output.stage, f"waits for {room}, which others use")
+                say(output.stage, f"waits until there is room for {room}")
             waiting = share
     output.remove(RUN)
     return json.loads(output.read(HISTORY))

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from amn_ray.artifacts import Artifact, Store
-from amn_ray.cluster import Cluster, ClusterConfig
+from amn_ray.cluster import Cluster, ClusterConfig, Share
 from amn_ray.data.images import MASK_SCHEMA, mask_row
 from amn_ray.errors import RunError
 from amn_ray.nn.config import BackboneConfig
@@ -22,6 +23,7 @@ from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
 from amn_ray.testing import Breakable, Counted
 from amn_ray.training import driver
+from amn_ray.training.job import HISTORY, MODEL, Job
 from tests.conftest import encode, noise
 
 IMAGES, BATCH, SIZE = 80, 4, 48
@@ -101,7 +103,7 @@ def test_amn_on_two_workers_has_the_loss_curve_of_one_also_if_it_has_to_wait_for
 
     monkeypatch.setattr(driver, "say", say)
     one, two = (losses(*sources, workers) for workers in (1, 2))
-    assert lines == ["waits for 1 × 2 CPUs, which others use"]
+    assert lines == ["waits until there is room for 1 × 2 CPUs"]
     assert len(one) == 20
     assert max(one) > 1.2 * min(one), "it learns, or does something at least"
     # Sums are rounded in another order, and Adam divides by what is nearly nothing: the noise grows step by step.
@@ -116,3 +118,23 @@ def test_a_loss_that_is_no_number_ends_the_training_at_once_and_says_what_to_do(
     with pytest.raises(RunError, match=r"^amn: the loss became \S+ at step \d \(epoch 0\); lower the learning rate"):
         losses(*sources, config=hot, worker=Counted(amn._train_worker, str(tmp_path / "starts")))
     assert (tmp_path / "starts").read_text() == "started\n"
+
+
+def test_gpus_that_have_gone_are_waited_for_and_not_replaced_by_processors(
+    sources: tuple[Store, Artifact, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = iter([Share(2, cpus=1, gpus=1), Share(1, cpus=8), Share(1, cpus=1, gpus=1)])
+    tried: list[Share] = []
+
+    def fit(worker: object, job: Job, callbacks: object) -> None:
+        tried.append(job.share)
+        if len(tried) < 3:
+            raise WorkerGroupStartupTimeoutError(job.share.count)
+        job.output.write(HISTORY, b"[]")
+        job.output.write(MODEL, b"")
+
+    monkeypatch.setattr(driver, "_fit", fit)
+    monkeypatch.setattr(Cluster, "train_share", lambda self, batch_size: next(there))
+    monkeypatch.setattr(Cluster, "loaders", lambda self, beside: 1)
+    losses(*sources)
+    assert [(share.count, share.gpus) for share in tried] == [(2, 1), (2, 1), (1, 1)]
