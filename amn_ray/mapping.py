@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
-from pyarrow.fs import FileSelector
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data._internal.datasource.range_datasource import RangeDatasource
 from ray.data.checkpoint import CheckpointConfig, CheckpointManager
@@ -89,6 +88,7 @@ def map_table(
         if before:
             # DEFAULT: not within the resources of a study's trial, if this is one.
             listing = ray.remote(scheduling_strategy="DEFAULT", **light)(_done)
+            _forget_doubtful(_table((output[0], PROGRESS)))
             done = listing.remote(_table((output[0], PROGRESS)))
             rows = rows.map_batches(
                 _left, fn_kwargs={"done": done}, batch_size=None, batch_format="pyarrow", concurrency=at_once, **light
@@ -184,6 +184,19 @@ def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
         watcher.join()
 
 
+def _forget_doubtful(progress: Table) -> None:
+    """Forget the shards whose record is both pending and final, since their data will be removed.
+
+    An object store copies when it renames, and a task that is tried again writes again. Before anything reads what is
+    done, and before Ray removes what is pending.
+    """
+    names = set(progress.files)
+    for name in names:
+        final = f"{name.removesuffix(_PENDING)}.parquet"
+        if name.endswith(_PENDING) and final in names:
+            progress.fs.delete_file(final)
+
+
 def _done(progress: Table) -> pa.Array:
     """The ids of all rows that were written whole by earlier runs."""
     whole = [path for path in progress.files if not path.endswith(_PENDING)]
@@ -201,21 +214,13 @@ def _left(batch: pa.Table, done: ray.ObjectRef) -> Iterator[pa.Table]:
 class _Cleaner(CheckpointManager):
     """Removes what a run that died left half written, and nothing else.
 
-    Ray would also drop the rows that are done, in actors that wait for a CPU each, while the models hold them all. And
-    it would take a shard for done whose data it removes, if its record was both pending and final: an object store
-    copies when it renames, and a task that is tried again writes again.
+    Ray would also drop the rows that are done, in actors that wait for a CPU each, while the models hold them all.
     """
 
     def load_checkpoint(
         self, data_file_dir: str | None = None, data_file_filesystem: pa.fs.FileSystem | None = None
     ) -> tuple[None, int]:
         """See ray.data's CheckpointManager."""
-        records = self.filesystem.get_file_info(FileSelector(self.checkpoint_path_unwrapped, allow_not_found=True))
-        names = {record.path for record in records}
-        for name in names:
-            final = f"{name.removesuffix(_PENDING)}.parquet"
-            if name.endswith(_PENDING) and final in names:
-                self.filesystem.delete_file(final)
         self._clean_pending_checkpoints(data_file_dir, data_file_filesystem)
         return None, 0
 
