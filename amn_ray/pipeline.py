@@ -171,6 +171,8 @@ def execute(
     splits = list_splits(config.dataset) if splits is None else splits
     for label, count in splits["train"].unknown_classes.items():
         console.say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
+    for warning in dict.fromkeys(warning for summary in splits.values() for warning in summary.warnings):
+        console.say("images", f"warning: {warning}")
     check_batches(config, splits["train"].rows)
     store = Store.open(config.store)
     identity = fingerprint(dataclasses.replace(config, store=""), [split.identity() for split in splits.values()])

@@ -41,6 +41,7 @@ class Summary:
     unlabelled: int
     """Images with K = 0."""
     unknown_classes: Mapping[str, int]
+    warnings: Sequence[str]
     digest: str
     """Of names, labels, annotations and the sizes of all files."""
 
@@ -73,6 +74,7 @@ def summarise(config: DatasetConfig, source: Source, split: str, listing: Listin
         evaluated=sum(record.mask is not None for record in listing.records),
         unlabelled=sum(not record.labels for record in listing.records),
         unknown_classes=dict(listing.unknown_classes),
+        warnings=tuple(listing.warnings),
         digest=digest.hexdigest(),
     )
 

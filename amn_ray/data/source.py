@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from amn_ray.checks import check_choice, check_positive
+from amn_ray.data.pixels import Pixels
 from amn_ray.errors import RequestError
 
 IGNORE = 255
@@ -28,10 +30,20 @@ class DatasetConfig:
     """Whether images may carry no label at all (K = 0): no map, an all-background seed."""
     max_bad_fraction: float = 0.0
     """The share of unreadable images that is skipped and listed in the manifest; 0 stops at the first."""
+    exif: str = "apply"
+    """`apply` turns photographs as their EXIF tag says; `ignore` takes the pixels as they lie in the file."""
+    white: float | None = None
+    """The value of white in images of more than 8 bits; null: 65535 for integers, 1.0 for floats."""
+    max_side: int | None = None
+    """Images are scaled down so that their longer side is at most this many pixels; null keeps their size."""
     rows_per_shard: int = 64
     """Images in a Parquet shard of every table: the unit of parallel work, and what a crash can cost."""
 
     def __post_init__(self) -> None:
+        check_choice(self, "exif", ("apply", "ignore"))
+        for name in ("white", "max_side"):
+            if getattr(self, name) is not None:
+                check_positive(self, name)
         if not 0 <= self.max_bad_fraction < 1:
             raise ValueError(f"max_bad_fraction={self.max_bad_fraction}: must be in [0, 1)")
         if self.rows_per_shard < 1:
@@ -40,6 +52,11 @@ class DatasetConfig:
             doubles = [name for name, count in Counter(self.classes).items() if count > 1]
             if doubles or not 1 <= len(self.classes) < IGNORE:
                 raise ValueError(f"classes={self.classes}: must be 1 to 254 different names")
+
+    @property
+    def pixels(self) -> Pixels:
+        """How the image files are to be read."""
+        return Pixels(upright=self.exif == "apply", white=self.white, max_side=self.max_side)
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,8 @@ class Listing:
     records: list[Record]
     unknown_classes: Counter[str] = field(default_factory=Counter)
     """Objects of classes that are not in the class list, by name: ignored, but not silently."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences for the user: what was read in a way that they may not expect."""
 
 
 class Source(Protocol):
