@@ -26,7 +26,7 @@ class Job:
     """What a driver tells its workers."""
 
     config: Any
-    """The stage's own configuration; the loop reads its `precision`."""
+    """The stage's own configuration."""
     num_classes: int
     """N, without the background."""
     output: Artifact

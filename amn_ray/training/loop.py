@@ -8,7 +8,6 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from amn_ray.errors import RunError
 from amn_ray.nn import weights
-from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import ResNet
 from amn_ray.training.job import BACKBONE, HISTORY, MODEL, Job
 
@@ -77,10 +75,6 @@ class Loop:
             self.job.output.write("model.json", description)
             self.job.output.write(HISTORY, json.dumps(self.history).encode())
             self.job.output.write(MODEL, model)
-
-    def autocast(self) -> AbstractContextManager:
-        """The precision to run the network in."""
-        return autocast(self.device, self.job.config.precision)
 
     def step(self, loss: Tensor) -> None:
         """One optimizer step on this worker's loss."""

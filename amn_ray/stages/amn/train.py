@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, nn
 from torch.optim import Adam
 
+from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.model import AmnNet, pcl_loss
-from amn_ray.training.job import Job
-from amn_ray.training.loop import Loop
+
+if TYPE_CHECKING:
+    from amn_ray.training.job import Job
 
 
 def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
+    from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
+
     job: Job = settings["job"]
     config: AmnConfig = job.config
     loop = Loop(job, lambda: AmnNet(config, job.num_classes), lambda model: (optimiser(model, config), None))
     for batch in loop.batches():
-        with loop.autocast():
-            logits_BChw = loop.model(normalise(batch["image"]), batch["labels"])
-        loop.step(pcl_loss(logits_BChw.float(), batch["seed"], config.smoothing))
+        loop.step(batch_loss(loop.model, batch, config))
+
+
+def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: AmnConfig) -> Tensor:
+    """The per-pixel classification loss of a batch of AmnExample's arrays, on the model's device: a scalar."""
+    with autocast(batch["image"].device, config.precision):
+        logits_BChw = model(normalise(batch["image"]), batch["labels"])
+    return pcl_loss(logits_BChw.float(), batch["seed"], config.smoothing)
 
 
 def optimiser(model: AmnNet, config: AmnConfig) -> Adam:

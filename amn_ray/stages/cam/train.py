@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
+from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.model import CamNet
-from amn_ray.training.job import Job
-from amn_ray.training.loop import Loop
+
+if TYPE_CHECKING:
+    from amn_ray.training.job import Job
 
 
 def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
+    from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
+
     job: Job = settings["job"]
     config: CamConfig = job.config
     loop = Loop(job, lambda: CamNet(config, job.num_classes), lambda model: optimisation(model, config, job.num_steps))
     for batch in loop.batches():
-        with loop.autocast():
-            logits_BN = loop.model(normalise(batch["image"]))
-        loop.step(F.multilabel_soft_margin_loss(logits_BN.float(), batch["labels"]))
+        loop.step(batch_loss(loop.model, batch, config))
+
+
+def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: CamConfig) -> Tensor:
+    """The classification loss of a batch of CamExample's arrays, on the model's device: a scalar."""
+    with autocast(batch["image"].device, config.precision):
+        logits_BN = model(normalise(batch["image"]))
+    return F.multilabel_soft_margin_loss(logits_BN.float(), batch["labels"])
 
 
 def optimisation(model: CamNet, config: CamConfig, num_steps: int) -> tuple[SGD, LRScheduler]:

@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from amn_ray.data.source import IGNORE
+from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
 from amn_ray.stages.deeplab.config import DeepLabConfig
 from amn_ray.stages.deeplab.model import DeepLabNet, segmentation_loss
-from amn_ray.training.job import Job
-from amn_ray.training.loop import Loop
+
+if TYPE_CHECKING:
+    from amn_ray.training.job import Job
 
 DECAY_EVERY = 10
 
 
 def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
+    from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
+
     job: Job = settings["job"]
     config: DeepLabConfig = job.config
     loop = Loop(
         job, lambda: DeepLabNet(config, job.num_classes), lambda model: optimisation(model, config, job.num_steps)
     )
     for batch in loop.batches():
-        labels = [batch[f"label{i}"] for i in range(len(config.scales))]
-        labels.append(labels[0])  # of the maximum over scales
-        counts = [(label != IGNORE).sum() for label in labels]
+        loop.step_in_parts(batch_losses(loop.model, batch, config))
 
-        def losses(image: Tensor, labels: list[Tensor], counts: list[Tensor]) -> Iterator[Tensor]:
-            size = -(-len(image) // config.accumulate)
-            for start in range(0, len(image), size):
-                part = slice(start, start + size)
-                with loop.autocast():
-                    pyramid = loop.model(normalise(image[part]))
-                yield segmentation_loss([logits.float() for logits in pyramid], [one[part] for one in labels], counts)
 
-        loop.step_in_parts(losses(batch["image"], labels, counts))
+def batch_losses(model: nn.Module, batch: dict[str, Tensor], config: DeepLabConfig) -> Iterator[Tensor]:
+    """The loss of a batch of DeepLabExample's arrays, on the model's device: scalars that sum to it, one per part."""
+    image = batch["image"]
+    labels = [batch[f"label{i}"] for i in range(len(config.scales))]
+    labels.append(labels[0])  # of the maximum over scales
+    counts = [(label != IGNORE).sum() for label in labels]
+    size = -(-len(image) // config.accumulate)
+    for start in range(0, len(image), size):
+        part = slice(start, start + size)
+        with autocast(image.device, config.precision):
+            pyramid = model(normalise(image[part]))
+        yield segmentation_loss([logits.float() for logits in pyramid], [one[part] for one in labels], counts)
 
 
 def optimisation(model: DeepLabNet, config: DeepLabConfig, num_steps: int) -> tuple[SGD, LRScheduler]:

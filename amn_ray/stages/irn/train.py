@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
+from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.model import IrnNet, irn_loss
-from amn_ray.training.job import Job
-from amn_ray.training.loop import Loop
+
+if TYPE_CHECKING:
+    from amn_ray.training.job import Job
 
 
 def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
+    from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
+
     job: Job = settings["job"]
     config: IrnConfig = job.config
     loop = Loop(job, lambda: IrnNet(config), lambda model: optimisation(model, config, job.num_steps))
     for batch in loop.batches():
-        with loop.autocast():
-            edge_Bhw, displacement_B2hw = loop.model(normalise(batch["image"]))
-        loop.step(irn_loss(edge_Bhw.float().sigmoid(), displacement_B2hw.float(), batch["seed"], config.radius))
+        loop.step(batch_loss(loop.model, batch, config))
+
+
+def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: IrnConfig) -> Tensor:
+    """The loss of both branches on a batch of IrnExample's arrays, on the model's device: a scalar."""
+    with autocast(batch["image"].device, config.precision):
+        edge_Bhw, displacement_B2hw = model(normalise(batch["image"]))
+    return irn_loss(edge_Bhw.float().sigmoid(), displacement_B2hw.float(), batch["seed"], config.radius)
 
 
 def optimisation(model: IrnNet, config: IrnConfig, num_steps: int) -> tuple[SGD, LRScheduler]:
