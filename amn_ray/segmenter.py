@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amn_ray.artifacts import Artifact
-from amn_ray.data.images import encode_palette_mask, read_image
+from amn_ray.data.images import Photograph, encode_palette_mask, read_image
 from amn_ray.data.photographs import check_white
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import limited_size, resize_image, resize_label
@@ -51,15 +51,15 @@ class Settings:
         """Pixels of the longer side at which an image is segmented, if it is larger; see LONGEST."""
         return LONGEST if self.pixels.max_side is None else self.pixels.max_side
 
-    def read(self, encoded: bytes) -> np.ndarray:
-        """An encoded image -> RGB uint8 (H, W, 3), by the training's rule but at the file's own size.
+    def read(self, encoded: bytes) -> Photograph:
+        """An encoded image, read by the training's rule but at the file's own size.
 
         Raises:
             BadFile: not an image, damaged, too large, or its values are beyond the training's white.
         """
         image = read_image(encoded, dataclasses.replace(self.pixels, max_side=None))
         check_white(image, self.pixels)
-        return image.rgb
+        return image
 
     @classmethod
     def of(cls, predictions: Artifact, images: Artifact, crf: KernelConfig) -> Settings:
@@ -135,7 +135,7 @@ class ImageModel:
 
     def _predict(self, encoded: bytes) -> bytes:
         settings = self.segmenter.settings
-        image_HWC = settings.read(encoded)
+        image_HWC = settings.read(encoded).rgb
         logits_Chw = self.segmenter.logits(image_HWC)
         return encode_palette_mask(mask_of(image_HWC, logits_Chw, settings.crf, settings.longest))
 

@@ -288,7 +288,7 @@ def test_a_network_of_photographs_that_were_scaled_down_sees_all_at_that_scale(w
     exif[0x0112] = 6
     stream = io.BytesIO()
     Image.fromarray(noise(48, 96)).save(stream, "PNG", exif=exif)  # 96x48 when upright
-    image_HWC = settings.read(stream.getvalue())
+    image_HWC = settings.read(stream.getvalue()).rgb
     assert image_HWC.shape == (96, 48, 3), "the file's own size"
     small = decode_image(stream.getvalue(), settings.pixels)  # what the network was trained on
     assert small.shape == (32, 16, 3)
@@ -304,12 +304,12 @@ def test_photographs_are_predicted_with_the_white_of_the_training(weights: bytes
     grey = noise(20, 30)[..., 0].astype(np.uint16)
     twelve = encode(grey * 16)
     settings = dataclasses.replace(SETTINGS, pixels=Pixels(white=16 * 255))
-    np.testing.assert_array_equal(settings.read(twelve), np.repeat(grey[..., None], 3, 2))
+    np.testing.assert_array_equal(settings.read(twelve).rgb, np.repeat(grey[..., None], 3, 2))
     stream = io.BytesIO()
     Image.fromarray(grey.astype(np.float32)).save(stream, "TIFF")
     with pytest.raises(BadFile, match=r"has values up to .* white was 1 "):
         SETTINGS.read(stream.getvalue())
-    assert SETTINGS.read(twelve).max() <= 16  # a dark photograph, as far as one can tell
+    assert SETTINGS.read(twelve).rgb.max() <= 16  # a dark photograph, as far as one can tell
 
 
 def test_exported_masks_have_the_size_of_the_file_where_images_were_scaled_down(

@@ -81,7 +81,7 @@ def read_image(encoded: bytes, pixels: Pixels = DEFAULT) -> Photograph:
     Raises:
         BadFile: not an image, damaged, cut short or too large.
     """
-    with _decoding():
+    with decoding():
         image = _opened(encoded, LARGEST if pixels.max_side is None else LARGEST_SCALED)
         rawmode = _rawmode(image)  # before its EXIF tag, for which a PNG is decoded
         orientation, turn = _orientation(image), _turn(image, pixels.upright)
@@ -108,7 +108,7 @@ def decode_mask(encoded: bytes, *, upright: bool = True) -> np.ndarray:
     Raises:
         BadFile: a colour image, whose pixels are not labels; or not an image, or damaged.
     """
-    with _decoding():
+    with decoding():
         image = _opened(encoded)
         if image.mode not in ("P", "L", "1"):
             raise BadFile(f"mask has image mode {image.mode}, expected labels in a palette or 8-bit grey PNG")
@@ -117,8 +117,8 @@ def decode_mask(encoded: bytes, *, upright: bool = True) -> np.ndarray:
 
 
 @contextmanager
-def _decoding() -> Iterator[None]:
-    """A decoder may raise anything at all: RuntimeError, NotImplementedError, KeyError, struct.error, …"""
+def decoding() -> Iterator[None]:
+    """Whatever a decoder raises in here becomes a BadFile: RuntimeError, NotImplementedError, struct.error, …"""
     try:
         yield
     except (BadFile, MemoryError):

@@ -113,14 +113,35 @@ def _about_white(rows: list[Mapping[str, Any]], pixels: Pixels, *, alone: bool) 
 def check_white(image: Photograph, pixels: Pixels) -> None:
     """Refuse an image of more than 8 bits whose white cannot be that of the training's images.
 
-    A dark one is a dark one, as far as a single image tells.
-
     Raises:
         BadFile: nobody has set white, and its values are far beyond the one that is assumed.
     """
-    white = pixels.white_of(floats=image.floats)
-    if pixels.white is None and image.peak is not None and image.peak > BRIGHTEST * white:
+    share = brightness(image, pixels)
+    if pixels.white is None and share is not None and share > BRIGHTEST:
         raise BadFile(
-            f"has values up to {image.peak:g}, but white was {white:g} when the network was trained "
-            "(dataset.white=null); scale them"
+            f"has values up to {image.peak:.7g}, but white was {pixels.white_of(floats=image.floats):g} when the "
+            "network was trained (dataset.white=null); scale them"
         )
+
+
+def brightness(image: Photograph, pixels: Pixels) -> float | None:
+    """The largest value of an image of more than 8 bits, as a share of white; None for other images."""
+    return None if image.peak is None else image.peak / pixels.white_of(floats=image.floats)
+
+
+def dark_warning(shares: Iterable[float], pixels: Pixels) -> str | None:
+    """What to say of images to predict that are so dark together that their white is likely another one.
+
+    Args:
+        shares: the `brightness` of those with more than 8 bits.
+        pixels: how the training's images were read, and these.
+    """
+    shares = list(shares)
+    brightest = max(shares, default=0)
+    if pixels.white is not None or not 0 < brightest < DARKEST:
+        return None
+    return (
+        f"{len(shares)} images of more than 8 bits reach {brightest:.1%} of white at most, so the network saw them "
+        "nearly black; scale their values to 0…65535 (floats: 0…1), as white was when it was trained "
+        "(dataset.white=null)"
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from amn_ray.data.images import Photograph, read_image
-from amn_ray.data.photographs import EITHER, FACTS, LYING, UPRIGHT, mask_lay, warnings
+from amn_ray.data.photographs import EITHER, FACTS, LYING, UPRIGHT, brightness, dark_warning, mask_lay, warnings
 from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.errors import RequestError
 from tests.conftest import encode, noise
@@ -125,3 +126,17 @@ def test_one_white_cannot_answer_for_integers_and_floats() -> None:
 def test_photographs_of_8_bits_have_no_extreme_values() -> None:
     image = read_image(encode(noise(4, 6)))
     assert (image.low, image.peak, image.floats) == (None, None, False)
+
+
+def test_images_to_predict_that_are_nearly_black_together_are_told() -> None:
+    assert dark_warning([], DEFAULT) is None
+    assert dark_warning([0.01, 0.5], DEFAULT) is None
+    assert dark_warning([0.01], Pixels(white=65535)) is None
+    told = dark_warning([0.01, 1 / 16], DEFAULT)
+    assert told is not None
+    assert "2 images of more than 8 bits reach 6.2% of white" in told
+    assert "dataset.white=null" in told
+    twelve_bits = read_image(encode(np.full((2, 3), 4095, np.uint16)))
+    assert brightness(twelve_bits, DEFAULT) == 4095 / 65535
+    assert brightness(twelve_bits, Pixels(white=4095)) == 1
+    assert brightness(read_image(encode(noise(2, 3))), DEFAULT) is None
