@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from PIL import Image
 from amn_ray.artifacts import Artifact, Store
 from amn_ray.data.folder import FolderConfig
 from amn_ray.data.images import decode_image, decode_mask, encode_mask, turned
-from amn_ray.data.listing import open_source
+from amn_ray.data.listing import list_here, open_source
 from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.data.source import Record
 from amn_ray.errors import RequestError
-from amn_ray.stages.images.infer import SCHEMA, BadImage, load_row, review
+from amn_ray.stages.images.infer import SCHEMA, BadImage, list_records, load_row, records_of, review
 from tests.conftest import encode, noise
 
 
@@ -134,3 +135,18 @@ def test_whatever_cannot_be_read_is_a_bad_image_that_is_named(photographs: Set) 
     photographs.add("odd.png", encode(noise(6, 4)), np.zeros((3, 2), np.uint8))
     with pytest.raises(BadImage, match=r"odd\.png: mask is 2x3 but its image 4x6"):
         photographs.rows()
+
+
+def test_a_folder_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
+    photographs = Set(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")))
+    photographs.add("a.png", encode(noise(6, 4)), np.ones((6, 4), np.uint8))
+    photographs.add("b.png", b"broken")
+    (photographs.root / "labels.csv").write_text("image,labels\na.png,nut\nb.png,nut\n")
+    listed = list_here(FolderConfig(root=str(photographs.root)))
+    assert not isinstance(listed, RequestError)
+    output = Store.open(str(tmp_path / "store")).artifact("images", 1, {}, {})
+    source = list_records(listed["train"], output)
+    first, second = records_of(output, [0])
+    assert load_row(source, first, DEFAULT)["present"] == [1]
+    with pytest.raises(BadImage, match=r"caf\\xe9/images/b\.png: is not an image"):
+        load_row(source, second, DEFAULT)

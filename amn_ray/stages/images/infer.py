@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,11 +24,12 @@ RECORD_SCHEMA = pa.schema(
     {
         "image_id": pa.string(),
         "labels": pa.list_(pa.int16()),
-        "image": pa.string(),
-        "mask": pa.string(),
+        "image": pa.binary(),  # a path is bytes, which need not be text
+        "mask": pa.binary(),
         "annotations": pa.large_string(),
     }
 )
+PATHS = ("image", "mask")
 SCHEMA = pa.schema(
     {
         "image_id": pa.string(),
@@ -67,7 +69,7 @@ def list_records(summary: Summary, output: Artifact) -> Source:
     output.fs.create_dir(output.path, recursive=True)
     with pq.ParquetWriter(output.at(RECORDS), RECORD_SCHEMA, filesystem=output.fs, compression="zstd") as writer:
         for start in range(0, summary.rows, size):
-            rows = [vars(record) for record in listing.records[start : start + size]]
+            rows = [_row_of(record) for record in listing.records[start : start + size]]
             writer.write_table(pa.Table.from_pylist(rows, schema=RECORD_SCHEMA))
     return source
 
@@ -77,7 +79,13 @@ def records_of(output: Artifact, shards: Iterable[int]) -> Iterator[Record]:
     with pq.ParquetFile(output.at(RECORDS), filesystem=output.fs) as listed:
         for shard in shards:
             for row in listed.read_row_group(int(shard)).to_pylist():
-                yield Record(**row | {"labels": tuple(row["labels"])})
+                paths = {name: os.fsdecode(row[name]) for name in PATHS if row[name] is not None}
+                yield Record(**row | paths | {"labels": tuple(row["labels"])})
+
+
+def _row_of(record: Record) -> dict[str, object]:
+    row = vars(record)
+    return row | {name: os.fsencode(row[name]) for name in PATHS if row[name] is not None}
 
 
 def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object]:
@@ -96,7 +104,8 @@ def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object
     except (RequestError, RunError, MemoryError):
         raise
     except Exception as error:  # a file of a user's, read by libraries that raise anything
-        raise BadImage(f"{record.image or record.image_id}: {str(error) or type(error).__name__}") from error
+        shown = os.fsencode(record.image or record.image_id).decode(errors="backslashreplace")
+        raise BadImage(f"{shown}: {' '.join(str(error).split()) or type(error).__name__}") from error
     height, width = image.rgb.shape[:2]
     return {
         "image_id": record.image_id,
