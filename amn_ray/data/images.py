@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.data.source import IGNORE
@@ -29,6 +28,11 @@ LARGEST_SCALED = 3 * LARGEST
 
 # `_opened` has a limit of its own: Pillow's is one for the whole process, and it warns far below it.
 Image.MAX_IMAGE_PIXELS = None
+# NumPy's floats, of 64 bits, which Pillow can unpack but does not expect in a TIFF.
+TiffImagePlugin.OPEN_INFO |= {
+    (order, 1, (3,), 1, (64,), ()): ("F", rawmode)
+    for order, rawmode in ((TiffImagePlugin.II, "F;64F"), (TiffImagePlugin.MM, "F;64BF"))
+}
 # Corrupt EXIF, palettes with transparency, …: not for the terminal of a run that is fine.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -135,13 +139,24 @@ def _opened(encoded: bytes, largest: int = LARGEST) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError as error:  # Pillow's own sentence names an object in memory
-        raise BadFile("is not an image of any format that Pillow reads") from error
+        raise BadFile(_unidentified(encoded)) from error
+    if getattr(image, "tag_v2", {}).get(ExifTags.Base.NewSubfileType, 0) & 1:
+        raise BadFile("begins with a preview, as the raw files of cameras do; export it as JPEG or TIFF")
     if image.width * image.height > largest:
         raise BadFile(
             f"is {image.width}x{image.height} (width x height): larger than {largest / 1e6:.0f} megapixels, which can "
             f"be read{' where dataset.max_side is set to make it smaller' if largest < LARGEST_SCALED else ''}"
         )
     return image
+
+
+def _unidentified(encoded: bytes) -> str:
+    """What a file is that Pillow does not know."""
+    if encoded[4:8] == b"ftyp" and encoded[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
+        return "is a HEIC photograph, which Pillow does not read; export it as JPEG"
+    if encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "is a TIFF that Pillow does not read (colours as floats, more than 4 channels, …); export it as PNG"
+    return "is not an image of any format that Pillow reads"
 
 
 _SIDEWAYS = (5, 6, 7, 8)
@@ -222,7 +237,7 @@ def _decoded_as(rawmode: str, encoded: bytes) -> np.ndarray:
 
 def _white_is_zero(image: Image.Image) -> bool:
     """Whether a grey TIFF is a negative, which Pillow heeds in 8 bits only."""
-    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
+    return getattr(image, "tag_v2", {}).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def _eight_bits(values: np.ndarray, pixels: Pixels, *, inverted: bool) -> np.ndarray:

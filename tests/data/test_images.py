@@ -56,22 +56,23 @@ def png(values: np.ndarray, colour_type: int, depth: int = 16) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def tiff(values: np.ndarray, order: str) -> bytes:
-    """An uncompressed TIFF of 16-bit colours (H, W, 3), little-endian (<) or big-endian (>)."""
+def tiff(values: np.ndarray, order: str, **more: int) -> bytes:
+    """An uncompressed TIFF of values (H, W, C), little-endian (<) or big-endian (>), with `tag_<number>` as given."""
     height, width, bands = values.shape
-    body = values.astype(f"{order}u2").tobytes()
-    tags = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8 + len(body)), (259, 3, 1, 1), (262, 3, 1, 2),
-        (273, 4, 1, 8), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, 1, len(body)), (284, 3, 1, 1),
-    ]  # fmt: skip
-    depths = struct.pack(f"{order}3H", 16, 16, 16)
+    body = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    bits = 8 * values.dtype.itemsize
+    tags = {
+        256: width, 257: height, 259: 1, 262: 2 if bands == 3 else 1, 273: 8, 277: bands, 278: height, 279: len(body),
+        339: {"u": 1, "i": 2, "f": 3}[values.dtype.kind],
+    }  # fmt: skip
+    tags |= {int(name.removeprefix("tag_")): value for name, value in more.items()}
+    depths = struct.pack(f"{order}{bands}H", *[bits] * bands)
+    entries = {tag: struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items()}
+    where = struct.pack(f"{order}I", 8 + len(body)) if bands > 1 else struct.pack(f"{order}HH", bits, 0)
+    entries[258] = struct.pack(f"{order}HHI", 258, 3, bands) + where
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(body) + len(depths))
-    entries = b"".join(
-        struct.pack(f"{order}HHI", tag, kind, count)
-        + (struct.pack(f"{order}HH", value, 0) if (kind, count) == (3, 1) else struct.pack(f"{order}I", value))
-        for tag, kind, count, value in tags
-    )
-    return head + body + depths + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    listed = struct.pack(f"{order}H", len(entries)) + b"".join(entry for _, entry in sorted(entries.items())) + bytes(4)
+    return head + body + depths + listed
 
 
 def grey(values_HW: np.ndarray, white: float) -> np.ndarray:
@@ -210,6 +211,33 @@ def test_a_colour_tiff_of_16_bits_keeps_both_bytes(order: str) -> None:
     image = read_image(tiff(values, order), Pixels(white=4095))
     np.testing.assert_array_equal(image.rgb, grey(values, 4095))
     assert image.peak == values.max()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["u2", "i2", "i4", "f4", "f8"])
+def test_a_grey_tiff_of_any_number_is_read(order: str, kind: str) -> None:
+    values = (deep(12, 17, 1) >> 1).astype(kind)
+    np.testing.assert_array_equal(decode_image(tiff(values, order), Pixels(white=32767)), grey(values[..., 0], 32767))
+
+
+def test_unsigned_numbers_of_32_bits_are_not_taken_for_negative_ones() -> None:
+    values = np.array([[[0], [2**31], [2**32 - 1]]], np.uint32)
+    image = read_image(tiff(values, "<"), Pixels(white=2**32 - 1))
+    np.testing.assert_array_equal(image.rgb[..., 0], [[0, 128, 255]])
+    assert (image.low, image.peak) == (0, 2**32 - 1)
+
+
+def test_files_that_are_often_tried_in_vain_are_named() -> None:
+    heic = struct.pack(">I", 24) + b"ftypheic" + bytes(12)
+    with pytest.raises(BadFile, match=r"HEIC photograph.* export it as JPEG"):
+        decode_image(heic)
+    with pytest.raises(BadFile, match="TIFF that Pillow does not read"):
+        decode_image(tiff(np.zeros((3, 4, 3), np.float32), "<"))
+    with pytest.raises(BadFile, match="begins with a preview"):
+        decode_image(tiff(np.zeros((3, 4, 3), np.uint8), "<", tag_254=1))
+    for content in (b"", b"text", b"\x89PNG\r\n\x1a\n"):
+        with pytest.raises(BadFile, match="is not an image"):
+            decode_image(content)
 
 
 def test_deep_photographs_are_turned_and_scaled_down_like_others() -> None:
