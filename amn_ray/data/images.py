@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,13 +89,13 @@ def read_image(encoded: bytes, pixels: Pixels = DEFAULT) -> Photograph:
     with decoding():
         image = _opened(encoded, LARGEST if pixels.max_side is None else LARGEST_SCALED)
         rawmode = _rawmode(image)  # before its EXIF tag, for which a PNG is decoded
-        orientation, turn = _orientation(image), _turn(image, pixels.upright)
+        orientation = _orientation(image)
         values = _deep_values(encoded, image, rawmode)
         if values is None:
             image_HWC = np.array(image.convert("RGB"))
         else:
             image_HWC = _eight_bits(values, pixels, inverted=_white_is_zero(image))
-    image_HWC = turned(image_HWC, turn)
+    image_HWC = turned(image_HWC, _turn(image, orientation, pixels.upright))
     size = image_HWC.shape[:2]
     if pixels.max_side is not None:
         image_HWC = resize_image(image_HWC, *limited_size(size, pixels.max_side))
@@ -116,8 +117,9 @@ def decode_mask(encoded: bytes, *, upright: bool = True) -> np.ndarray:
         image = _opened(encoded)
         if image.mode not in ("P", "L", "1"):
             raise BadFile(f"mask has image mode {image.mode}, expected labels in a palette or 8-bit grey PNG")
-        turn = _turn(image, upright)
-        return turned(np.array(image).astype(np.uint8), turn)  # mode 1: labels 0 and 1
+        orientation = _orientation(image)
+        mask_HW = np.array(image).astype(np.uint8)  # mode 1: labels 0 and 1
+    return turned(mask_HW, _turn(image, orientation, upright))
 
 
 @contextmanager
@@ -194,9 +196,8 @@ def _orientation(image: Image.Image) -> int:
     return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
 
 
-def _turn(image: Image.Image, upright: bool) -> int:
-    """How the pixels that Pillow decodes are to be turned. (Those of TIFF it turns itself.)"""
-    orientation = _orientation(image)
+def _turn(image: Image.Image, orientation: int, upright: bool) -> int:
+    """How the pixels that Pillow has decoded are to be turned. (Those of TIFF it turns itself.)"""
     if image.format == "TIFF":
         return 1 if upright else _UNDONE.get(orientation, orientation)
     return orientation if upright else 1
@@ -211,7 +212,7 @@ def _deep_values(encoded: bytes, image: Image.Image, rawmode: str) -> np.ndarray
         return values
     if rawmode == "LA;16B":  # big-endian bytes of grey and alpha
         return _decoded_as("RGBA", encoded)[..., :2].copy().view(">u2")[..., 0]
-    if ";16" in rawmode and rawmode.startswith("RGB") and not rawmode.startswith("RGBa"):
+    if re.fullmatch(r"RGB[AX]?;16[BLN]", rawmode):
         # Pillow keeps the higher byte of each value; read with its bytes exchanged, the lower one.
         low = _decoded_as(f"{rawmode[:-1]}{'L' if rawmode.endswith('B') else 'B'}", encoded)[..., :3]
         return np.array(image)[..., :3].astype(np.uint16) << 8 | low

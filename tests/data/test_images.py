@@ -316,6 +316,7 @@ def test_a_lack_of_memory_is_no_bad_file(error: BaseException, monkeypatch: pyte
         decode_image(b"")
 
 
+@pytest.mark.filterwarnings("ignore")  # as the module does, which pytest undoes
 def test_damaged_files_of_every_kind_are_bad_files_or_images() -> None:
     rng = np.random.default_rng(0)
     for kind in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "AVIF", "BMP", "JPEG2000", "DDS", "TGA", "PPM", "ICO"):
