@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from ray.train import UserCallback
 
-from amn_ray import runs
+from amn_ray import footprint, runs
 from amn_ray.artifacts import Artifact, Folder, Store, fingerprint, git_commit
 from amn_ray.claims import claimed
 from amn_ray.cluster import Cluster
@@ -188,6 +188,8 @@ def execute(
         parent.watch_machine()
         make = Maker(store, cluster, tracker, parent, tags, watch)
         for step in steps(config, splits, make):
+            if step == "images":
+                tell_large(config, make.manifests)
             if step == config.until:
                 break
         runs.record(
@@ -210,6 +212,16 @@ def execute(
             {f"{step}/{name}": value for step, metrics in make.summary.items() for name, value in metrics.items()}
         )
     return Finished(folder, make.summary, tracker.told_all)
+
+
+def tell_large(config: PipelineConfig, manifests: Mapping[str, dict[str, Any]]) -> None:
+    """Say, before hours are spent, for which image the memory may not be enough."""
+    scales = [*config.cam.scales, *(config.amn.scales if config.branch == "amn" else ())]
+    for split in ("images", "images_val"):
+        if split in manifests:
+            warning = footprint.warning(manifests[split]["largest"], scales, config.backbone.name)
+            if warning:
+                console.say(split, f"warning: {warning}")
 
 
 def is_score(metric: str) -> bool:
@@ -292,6 +304,8 @@ class Maker:
             if dataclasses.is_dataclass(identity):
                 child.params(flat(identity))
             manifest = self._make(step, stage, config, identity, inputs, output, child)
+            for warning in manifest.get("warnings", ()):
+                console.say(step, f"warning: {warning}")
             metrics = {**manifest["metrics"], "seconds": manifest["seconds"]}
             child.metrics({f"{step}/{name}": value for name, value in metrics.items()})
             points = [(int(point["step"]), point["loss"]) for point in manifest.get("history", ())]

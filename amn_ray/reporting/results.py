@@ -10,6 +10,7 @@ import numpy as np
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.pixels import Pixels
 from amn_ray.nn.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.reporting import figures
 
@@ -95,7 +96,7 @@ def _example(
 ) -> dict[str, figures.Picture]:
     """The image after each step; maps also cut at their default τ."""
     row = images.table("rows").find([image_id], ["image", "mask"])[0]
-    image_HWC = decode_image(row["image"])
+    image_HWC = decode_image(row["image"], Pixels.of(images.manifest()))
     size = image_HWC.shape[:2]
     pictures = {
         "image": figures.Picture(image_HWC),

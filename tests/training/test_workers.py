@@ -16,6 +16,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from amn_ray.artifacts import Artifact, Store
 from amn_ray.cluster import Cluster, ClusterConfig, Share
 from amn_ray.data.images import MASK_SCHEMA, mask_row
+from amn_ray.data.pixels import DEFAULT
 from amn_ray.errors import RunError
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn import stage as amn
@@ -54,7 +55,7 @@ def losses(
         store.artifact("amn", workers, config, {}),
         Cluster(ClusterConfig(train_workers=workers)),
         sources=[(images, "rows", ("image", "labels")), (seeds, "masks", ("mask",))],
-        example=AmnExample(config, 3),
+        example=AmnExample(config, 3, DEFAULT),
         num_classes=3,
         backbone=None,
     )
