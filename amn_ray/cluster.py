@@ -219,7 +219,6 @@ class Cluster:
             )
 
     def _start(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         authenticate(self.is_own)
         set_worker_environment()
         common: dict[str, Any] = {

@@ -259,14 +259,15 @@ class TrackedRun:
     def begin(self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None) -> None:
         """Create the run, or continue it."""
         above = {MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {}
-        known = self.tracker.tagged({FINGERPRINT: fingerprint, **above})
-        called = run_name(name)
-        found = [run.info.run_id for run in known if run.data.tags.get(MLFLOW_RUN_NAME) == called]
-        if found:
-            self.run_id = found[0]
-            self.client.update_run(self.run_id, status="RUNNING")
+        ids = {FINGERPRINT: fingerprint, **above}
+        own = {**ids, MLFLOW_RUN_NAME: run_name(name)}
+        shared = (FINGERPRINT, MLFLOW_RUN_NAME, MLFLOW_PARENT_RUN_ID)
+        for run in self.tracker.tagged(ids):
+            if {key: run.data.tags[key] for key in shared if key in run.data.tags} == own:
+                self.run_id = run.info.run_id
+                self.client.update_run(self.run_id, status="RUNNING")
+                break
         else:
-            own = {FINGERPRINT: fingerprint, MLFLOW_RUN_NAME: called, **above}
             self.run_id = self.client.create_run(self.tracker.experiment_id, tags={**tags, **own}).info.run_id
 
     def watch_machine(self) -> None:
