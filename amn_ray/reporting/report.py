@@ -150,19 +150,26 @@ def report(config: ReportConfig) -> Path:
         title = name if names[name] == 1 else f"{name} (images/{identity})"
         sections.append(_data_section(store, title, members, pictures, stem=file_stem(name, identity)))
     sections += [_study_section(store, folder, pictures) for folder in studies]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("amn_ray.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["plain"] = plain_markdown
-    is_table = {"is_table": lambda part: isinstance(part, Table)}
     for name in ("report.html", "report.md"):
-        template = environment.overlay(autoescape=name.endswith("html")).get_template(f"{name}.j2")
-        (out / name).write_text(template.render(sections=sections, out=out, **is_table), encoding="utf-8")
+        (out / name).write_text(page(name, sections, out), encoding="utf-8")
         say("report", str(out / name))
     return out
 
 
-_MARKS = re.compile(r"[\\`*<|$~#&]|(?<!\w)_|_(?!\w)|(?<=\])\(")
+def page(name: str, sections: Sequence[Section], out: Path) -> str:
+    """The text of `report.html` or `report.md`, in a folder `out` that holds its figures."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("amn_ray.reporting"),
+        autoescape=name.endswith("html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = plain_markdown
+    template = environment.get_template(f"{name}.j2")
+    return template.render(sections=sections, out=out, is_table=lambda part: isinstance(part, Table))
+
+
+_MARKS = re.compile(r"[\\`*<|$~#&]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
 """What Markdown (GitHub's too) could read within a line as more than a character."""
 
 
