@@ -21,7 +21,8 @@ from amn_ray.reporting.report import Section, Table, file_stem, page
 
 NAMES = [
     "Bob's parts", 'a "quoted" name', "a,b", "US$ and $x$", "a|b", "#1", "猫", "汽车", "x" * 200, "_hidden", "<b>",
-    "[red]", ":cat:", "a\\|b", "`a`", "*a* ~~b~~", "[a](b)", "![a](b)", "&lt;", "__a__", "C#", "=1+1", "고양이 ねこ", "Zoë",
+    "[red]", ":cat:", "a\\|b", "`a`", "*a* ~~b~~", "[a](b)", "![a](b)", "&lt;", "__a__", "C#",
+    "=1+1", "고양이 ねこ", "Zoë",
 ]  # fmt: skip
 
 
