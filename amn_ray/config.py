@@ -77,8 +77,8 @@ class TrackingConfig:
                 f"experiment={self.experiment}: MLflow takes a name of 1 to {MAX_EXPERIMENT} characters; set it, or "
                 "dataset.name, which it is by default"
             )
-        if self.register is not None and (not self.register.strip(". ") or set(self.register) & set("/:@")):
-            raise ValueError(f"register={self.register}: must be a name without / : @")
+        if self.register is not None and (not self.register.strip(". ") or set(self.register) & set("/:@?")):
+            raise ValueError(f"register={self.register}: must be a name without / : @ ?")
         if not re.fullmatch(r"[\w-]+", self.alias) or re.fullmatch(r"latest|v\d+", self.alias, re.IGNORECASE):
             raise ValueError(
                 f"alias={self.alias}: must be of letters, digits, _ and - only, and not latest or a version such as v1"
