@@ -38,6 +38,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amn_ray.artifacts import Folder, without_secrets
 from amn_ray.checks import check_choice
+from amn_ray.dashboard import without_usage_data
 from amn_ray.errors import RequestError, told_by_workers
 from amn_ray.reporting.console import say
 
@@ -219,7 +220,6 @@ class Cluster:
             )
 
     def _start(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         authenticate(self.is_own)
         set_worker_environment()
         common: dict[str, Any] = {
@@ -244,15 +244,16 @@ class Cluster:
         # Ray Train's cleaner looks for the dashboard: without one it complains once a second, and where another
         # Ray runs on this machine it does not know which is meant.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            dashboard_port=port,
-            object_store_memory=int(self.config.object_store_gb * 2**30),
-            **common,
-        )
+        with without_usage_data():
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=port,
+                object_store_memory=int(self.config.object_store_gb * 2**30),
+                **common,
+            )
 
     def _wait_for_nodes(self) -> None:
         deadline, told = time.monotonic() + self.config.wait_s, False
