@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
 from amn_ray.nn.weights import load_module, to_bytes
 from amn_ray.stages.amn import train as amn
@@ -19,7 +21,7 @@ from amn_ray.stages.deeplab import train as deeplab
 from amn_ray.stages.irn import train as irn
 from tests.gpu.core.trainings import NAMES, Step, batch_of, network, training
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("as_in_the_loop")]
 CPU = torch.device("cpu")
 TRAIN = {"cam": cam, "amn": amn, "irn": irn, "deeplab": deeplab}
 SMALL: dict[str, dict[str, Any]] = {
@@ -46,6 +48,16 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 
 def change(after: dict[str, Tensor], before: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: after[name] - before[name] for name in before}
+
+
+def test_auto_is_bfloat16_where_the_hardware_computes_it(device: torch.device) -> None:
+    if device.type == "cuda":
+        has_it = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        has_it = bool({"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+    with autocast(device, "auto"):
+        made = torch.nn.Linear(2, 2).to(device)(torch.ones(1, 2, device=device))
+    assert made.dtype == (torch.bfloat16 if has_it else torch.float32)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,7 +96,7 @@ def test_bfloat16_learns_a_batch_by_heart(name: str, device: torch.device) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_same_steps_twice_give_the_same_weights(name: str, precision: str, device: torch.device) -> None:
+def test_the_same_steps_twice_give_the_same_bits(name: str, precision: str, device: torch.device) -> None:
     one = training(name, precision=precision, **SMALL[name] | {"dropout": 0.1} if name == "amn" else SMALL[name])
     model, batch = network(one.build), batch_of(one, 4, 80, device)
     made = []
@@ -97,8 +109,10 @@ def test_the_same_steps_twice_give_the_same_weights(name: str, precision: str, d
     for text in {str(warning.message)[:150] for warning in caught if "determinis" in str(warning.message)}:
         print(f"\n{name} {precision}: {text}")
     (losses, weights), (again, weights_again) = made
+    apart = distance(weights_again, weights)
+    print(f"\n{name} {precision}: losses {losses} and {again}, weights {apart:.1e} apart")
     assert losses == again
-    assert distance(weights_again, weights) == 0
+    assert apart == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,8 +137,8 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(name: str, 
         for key, value in kept.items():
             if isinstance(value, Tensor) and key != "step":  # Adam counts on the CPU
                 assert value.device == parameter.device, key
-    assert [resumed(batch), resumed(batch)] == pytest.approx(expected, rel=1e-6)
-    assert distance(resumed.weights(), step.weights()) < 1e-6
+    assert [resumed(batch), resumed(batch)] == pytest.approx(expected, rel=1e-5)
+    assert distance(resumed.weights(), step.weights()) < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
