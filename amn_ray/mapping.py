@@ -25,6 +25,7 @@ from ray.data.checkpoint.checkpoint_writer import PENDING_CHECKPOINT_SUFFIX
 from amn_ray.artifacts import Artifact, Table
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, Share
 from amn_ray.errors import RunError, told_by_workers
+from amn_ray.memory import RESTARTS, RETRIES, told_if_killed
 from amn_ray.pacing import paced
 from amn_ray.reporting.console import say, time_left
 
@@ -74,7 +75,12 @@ def map_table(
     started = time.monotonic()
     light = {"num_cpus": LIGHT_TASK_CPUS}
     at_once = cluster.light_tasks()
-    with _row_checkpoints(output[0]), told_progress(output[0].stage, table_out, expected), told_by_workers():
+    with (
+        _row_checkpoints(output[0]),
+        told_progress(output[0].stage, table_out, expected),
+        told_if_killed(output[0].stage, f"{share.setting if share else 'cluster.cpus'}, or dataset.max_side"),
+        told_by_workers(),
+    ):
         rows = paced(
             ray.data.read_parquet(
                 table_in.files,
@@ -99,6 +105,7 @@ def map_table(
                 batch_size=BATCH,
                 batch_format="pyarrow",
                 num_cpus=Share(1, cpus=1).reserved_cpus,
+                max_retries=RETRIES,
             )
         else:
             made = rows.map_batches(
@@ -109,6 +116,8 @@ def map_table(
                 compute=pool(cluster, share, len(table_in.files)),
                 num_cpus=share.reserved_cpus,
                 num_gpus=share.gpus or None,
+                max_restarts=RESTARTS,
+                max_task_retries=RETRIES,
             )
         made.write_parquet(
             table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=light, concurrency=at_once

@@ -29,6 +29,7 @@ from amn_ray.data.images import NOT_AN_IMAGE, decode_image, encode_overlay, enco
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
 from amn_ray.mapping import pool
+from amn_ray.memory import RESTARTS, RETRIES, told_if_killed
 from amn_ray.nn.maps import grid_maps, to_row
 from amn_ray.reporting.console import say, time_left
 from amn_ray.segmenter import Segmenter, Settings, mask_of
@@ -170,7 +171,7 @@ def _run(
     failures: dict[str, str] = {}
     started = told = time.monotonic()
     done = 0
-    with told_by_workers():
+    with told_if_killed("predict", f"{share.setting}, cluster.cpu_actors or the size of the images"), told_by_workers():
         results = (
             ray.data.from_arrow(blocks)
             .map_batches(
@@ -183,6 +184,8 @@ def _run(
                 compute=pool(cluster, share, len(blocks)),
                 num_cpus=share.reserved_cpus,
                 num_gpus=share.gpus or None,
+                max_restarts=RESTARTS,
+                max_task_retries=RETRIES,
             )
             .map_batches(
                 finish,
@@ -190,6 +193,7 @@ def _run(
                 batch_format="pyarrow",
                 num_cpus=LIGHT_TASK_CPUS,  # it takes a core, but actors that hold all must not wait for it
                 concurrency=min(cluster.cpu_share().count, len(blocks)),
+                max_retries=RETRIES,
             )
         )  # fmt: skip
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
