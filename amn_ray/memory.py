@@ -17,9 +17,7 @@ _KILLED = re.compile(r"worker\(s\) were killed due to the node running low on me
 _NODE = re.compile(r"Memory on the node \(IP: ([^,\s]+).*?\) was ([\d.]+)GB used / ([\d.]+)GB limit")
 _THRESHOLD = re.compile(r"exceeded threshold of (\d+)B")
 _HELD = re.compile(r"Selected to kill:.*?actual memory used=([\d.]+)GB")
-_CRASHED = re.compile(
-    r"Worker exit type: SYSTEM_ERROR|worker died unexpectedly|killed by the OOM killer", re.IGNORECASE
-)
+_CRASHED = re.compile(r"The (worker|actor) died unexpectedly")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""Ray's pages about workers that were killed, as sentences."""
+
+from __future__ import annotations
+
+import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError, WorkerCrashedError
+
+from amn_ray.errors import RequestError, RunError
+from amn_ray.memory import Shortage, killed, told_if_killed
+
+SELECTED = "(Task: job ID=01000000, lease ID=00, task name={}, required resources={{CPU: 0.5}}, pid={}, actual memory used={}GB, worker ID=a5)"  # noqa: E501
+
+
+def page(*held: float, used: float = 22.36, threshold: int = 24_000_000_000) -> str:
+    """What Ray 2.60 says (shortened) of workers that held so many GiB."""
+    selected = "\n".join(f"Selected to kill: {SELECTED.format('train', 100 + i, gib)}" for i, gib in enumerate(held))
+    return f"""{len(held)} worker(s) were killed due to the node running low on memory. Memory on the node (IP: \
+192.0.2.2, ID: bf05c5ca8b) was {used}GB used / 23.54GB limit (0.95)
+OOM kill reason: Memory usage 25551992320B exceeded threshold of {threshold}B (95% of 25276510208B limit)
+Object store memory usage: [- objects spillable: 0
+- bytes spillable: 0
+]
+Ray killed {len(held)} worker(s) based on the killing policy
+Considered workers: [
+{selected}
+]
+Total non-selected idle workers: 1
+Total non-selected idle workers USS bytes: 0.04GB
+Top 10 memory users: PID	MEM(GB)	COMMAND
+1355	0.30	python browser.py
+101	9.05	ray::train
+Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/en/latest/ray-observability
+"""
+
+
+def test_what_ray_says_of_a_full_memory_is_read() -> None:
+    found = Shortage.told_by(OutOfMemoryError(page(9.05)))
+    assert found == Shortage(node="192.0.2.2", used=22.36, limit=23.54, threshold=24e9 / 2**30, held=9.05)
+    assert str(found) == (
+        "a worker on node 192.0.2.2 was killed because memory was full; it held 9.1 GiB, all processes there 22.4 of "
+        "23.5 GiB"
+    )
+
+
+def test_several_workers_that_were_killed_at_once_held_their_sum() -> None:
+    found = Shortage.told_by(page(2.0, 3.5))
+    assert found is not None
+    assert found.held == 5.5
+    twice = Shortage.told_by(f"Training failed due to worker errors:\n{page(2.0, 3.5)}\n{page(2.0, 3.5)}")
+    assert twice == found, "each rank tells the same"
+
+
+@pytest.mark.parametrize("error", [ValueError("no memory for that"), RuntimeError("CUDA out of memory"), OSError("")])
+def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
+    assert Shortage.told_by(error) is None
+    assert killed(error) is None
+    with pytest.raises(type(error)), told_if_killed("cam", "nothing"):
+        raise error
+
+
+def test_a_worker_that_was_killed_is_told_in_one_sentence_with_its_stage_and_what_to_lower() -> None:
+    with pytest.raises(RunError) as told, told_if_killed("crf", "cluster.cpu_actors"):
+        raise OutOfMemoryError(page(9.05))
+    assert str(told.value).startswith("crf: a worker on node 192.0.2.2 was killed because memory was full; it held 9.1")
+    assert str(told.value).endswith("; lower cluster.cpu_actors")
+    assert "\n" not in str(told.value)
+    assert "docs.ray.io" not in str(told.value)
+
+
+@pytest.mark.parametrize("error", [WorkerCrashedError(), ActorDiedError()])
+def test_a_worker_that_the_kernel_killed_is_told_too(error: Exception) -> None:
+    with pytest.raises(RunError) as told, told_if_killed("crf", "cluster.cpu_actors"):
+        raise error
+    assert str(told.value).startswith("crf: a worker died of a signal again and again;")
+    assert str(told.value).endswith("; lower cluster.cpu_actors")
+
+
+@pytest.mark.parametrize("error", [RequestError("mend it"), RunError("the loss became nan")])
+def test_what_is_a_sentence_already_stays_one(error: Exception) -> None:
+    with pytest.raises(type(error)) as told, told_if_killed("cam", "nothing"):
+        raise error
+    assert told.value is error
