@@ -42,7 +42,7 @@ from amn_ray.artifacts import Folder, without_secrets
 from amn_ray.checks import check_choice
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.granted import granted_cpus
-from amn_ray.memory import RETRIES, Shortage, told_if_killed
+from amn_ray.memory import RETRIES, Shortage, tell_retries, told_if_killed
 from amn_ray.reporting.console import say
 
 LIGHT_TASK_CPUS = 0.0001
@@ -220,6 +220,7 @@ class Cluster:
         _set_driver_environment()
         if ray.is_initialized():
             return
+        tell_retries()
         with _kept_sigterm():
             self._start()
         self._wait_for_nodes()

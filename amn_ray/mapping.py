@@ -25,7 +25,7 @@ from ray.data.checkpoint.checkpoint_writer import PENDING_CHECKPOINT_SUFFIX
 from amn_ray.artifacts import Artifact, Table
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, Share
 from amn_ray.errors import RunError, told_by_workers
-from amn_ray.memory import RESTARTS, RETRIES, told_if_killed
+from amn_ray.memory import RETRIES, told_if_killed
 from amn_ray.pacing import paced
 from amn_ray.reporting.console import say, time_left
 
@@ -105,7 +105,7 @@ def map_table(
                 batch_size=BATCH,
                 batch_format="pyarrow",
                 num_cpus=Share(1, cpus=1).reserved_cpus,
-                max_retries=RETRIES,
+                ray_remote_args_fn=tasks_of_tries,
             )
         else:
             made = rows.map_batches(
@@ -116,8 +116,7 @@ def map_table(
                 compute=pool(cluster, share, len(table_in.files)),
                 num_cpus=share.reserved_cpus,
                 num_gpus=share.gpus or None,
-                max_restarts=RESTARTS,
-                max_task_retries=RETRIES,
+                ray_remote_args_fn=actors_of_tries,
             )
         made.write_parquet(
             table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=light, concurrency=at_once
@@ -137,6 +136,16 @@ def pool(cluster: Cluster, share: Share, num_pieces: int) -> ActorPoolStrategy:
     if cluster.is_own:
         return ActorPoolStrategy(size=wanted)
     return ActorPoolStrategy(min_size=1, initial_size=wanted, max_size=num_pieces if share.may_grow else wanted)
+
+
+def actors_of_tries() -> dict[str, int]:
+    """For actors of Ray Data, which otherwise tries for ever what kills its process."""
+    return {"max_task_retries": RETRIES}
+
+
+def tasks_of_tries() -> dict[str, int]:
+    """For tasks, likewise."""
+    return {"max_retries": RETRIES}
 
 
 def check_rows(source: Table, made: Table) -> None:

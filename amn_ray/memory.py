@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from ray._private import worker
 
 from amn_ray.errors import RequestError, RunError
+from amn_ray.reporting.console import say
 
 RETRIES = 6
 """How often a task is tried again whose process was killed."""
-RESTARTS = 20
-"""How often an actor is started again that was killed: nodes may come and go during a stage."""
 _KILLED = re.compile(r"worker\(s\) were killed due to the node running low on memory")
 _NODE = re.compile(r"Memory on the node \(IP: ([^,\s]+).*?\) was ([\d.]+)GB used / ([\d.]+)GB limit")
 _THRESHOLD = re.compile(r"exceeded threshold of (\d+)B")
@@ -82,6 +84,7 @@ def told_if_killed(stage: str, remedy: str) -> Iterator[None]:
     Raises:
         RunError: they were.
     """
+    _running.append((stage, remedy))
     try:
         yield
     except (RequestError, RunError):
@@ -91,3 +94,24 @@ def told_if_killed(stage: str, remedy: str) -> Iterator[None]:
         if reason is None:
             raise
         raise RunError(f"{stage}: {reason}; lower {remedy}") from error
+    finally:
+        _running.pop()
+
+
+_running: list[tuple[str, str]] = []
+"""The stage that runs, and what to lower if its workers are killed; the last one is meant."""
+_print_all = worker.print_to_stdstream
+
+
+def tell_retries() -> None:
+    """From now on: a sentence instead of the page that Ray prints each time it tries again what was killed."""
+    worker.print_to_stdstream = _print
+
+
+def _print(data: dict[str, Any], ignore_prefix: bool) -> None:
+    shortage = Shortage.told_by("\n".join(data["lines"])) if data.get("pid") == "raylet" else None
+    if shortage is None:
+        _print_all(data, ignore_prefix)
+        return
+    stage, remedy = _running[-1] if _running else ("memory", "what runs there at the same time")
+    say(stage, f"warning: {shortage}; it is tried again, but lower {remedy} if this comes again")

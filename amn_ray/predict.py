@@ -28,8 +28,8 @@ from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.data.images import NOT_AN_IMAGE, decode_image, encode_overlay, encode_palette_mask
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
-from amn_ray.mapping import pool
-from amn_ray.memory import RESTARTS, RETRIES, told_if_killed
+from amn_ray.mapping import actors_of_tries, pool, tasks_of_tries
+from amn_ray.memory import told_if_killed
 from amn_ray.nn.maps import grid_maps, to_row
 from amn_ray.reporting.console import say, time_left
 from amn_ray.segmenter import Segmenter, Settings, mask_of
@@ -184,8 +184,7 @@ def _run(
                 compute=pool(cluster, share, len(blocks)),
                 num_cpus=share.reserved_cpus,
                 num_gpus=share.gpus or None,
-                max_restarts=RESTARTS,
-                max_task_retries=RETRIES,
+                ray_remote_args_fn=actors_of_tries,
             )
             .map_batches(
                 finish,
@@ -193,7 +192,7 @@ def _run(
                 batch_format="pyarrow",
                 num_cpus=LIGHT_TASK_CPUS,  # it takes a core, but actors that hold all must not wait for it
                 concurrency=min(cluster.cpu_share().count, len(blocks)),
-                max_retries=RETRIES,
+                ray_remote_args_fn=tasks_of_tries,
             )
         )  # fmt: skip
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from ray._private import worker
 from ray.exceptions import ActorDiedError, OutOfMemoryError, WorkerCrashedError
 
+from amn_ray import memory
 from amn_ray.errors import RequestError, RunError
 from amn_ray.memory import Shortage, killed, told_if_killed
 
@@ -80,3 +82,20 @@ def test_what_is_a_sentence_already_stays_one(error: Exception) -> None:
     with pytest.raises(type(error)) as told, told_if_killed("cam", "nothing"):
         raise error
     assert told.value is error
+
+
+def test_instead_of_the_page_that_ray_prints_when_it_tries_again_there_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "print_to_stdstream", memory._print_all)
+    memory.tell_retries()
+    with told_if_killed("cam", "cluster.map_actors"):
+        for text in (f"Task A.go failed due to oom. The task will be retried. Error: {page(9.05)}", "another line"):
+            worker.print_to_stdstream({"lines": [text], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    told, other = capsys.readouterr().out.splitlines()
+    assert told.split(maxsplit=1) == [
+        "cam",
+        "warning: a worker on node 192.0.2.2 was killed because memory was full; it held 9.1 GiB, all processes there "
+        "22.4 of 23.5 GiB; it is tried again, but lower cluster.map_actors if this comes again",
+    ]
+    assert "another line" in other

@@ -85,22 +85,17 @@ class Loop:
         """The next batch, which must be that of the step.
 
         Raises:
-            RunError: the stream has ended, or holds the examples of a later step or of several.
+            RuntimeError: the stream has ended, or holds the examples of a later step or of several. (It may be right
+                after a restart, so this is no RunError.)
         """
         for batch in stream:
             there = sorted(set(batch[STEP].tolist()))
             if there == [step]:
                 return batch
             if there[-1] >= step:
-                raise RunError(
-                    f"{self.job.output.stage}: step {step} was sent the examples of {', '.join(map(str, there))}; run "
-                    "again, and it goes on from its last epoch"
-                )
+                raise RuntimeError(f"step {step} was sent the examples of {', '.join(map(str, there))}")
             # Else the feed began at an older checkpoint than we.
-        raise RunError(
-            f"{self.job.output.stage}: the stream of examples ended before step {step}; run again, and it goes on from "
-            "its last epoch"
-        )
+        raise RuntimeError(f"the stream of examples ended before step {step}")
 
     def step(self, loss: Tensor) -> None:
         """One optimizer step on this worker's loss."""
