@@ -11,6 +11,7 @@ from typing import Any
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from amn_ray.errors import RequestError
+from amn_ray.reporting.console import say
 
 WRITTEN = ("store", "out")
 IMAGENET = "imagenet"
@@ -30,7 +31,7 @@ def leave() -> None:
 
 
 def check_places(settings: Mapping[str, Any], written: str) -> None:
-    """Refuse what would be lost with a session of Ray, or is looked for in the wrong place.
+    """Refuse what would be lost with a session of Ray, or is looked for in the wrong place; tell what is meant.
 
     Args:
         settings: dotted keys and values.
@@ -46,6 +47,8 @@ def check_places(settings: Mapping[str, Any], written: str) -> None:
             f"{written}={settings[written]}: would lie in {place}, a folder of Ray's session that Ray removes; give an "
             "absolute path that all nodes mount, or s3://bucket/prefix"
         )
+    if place is not None and RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ and not Path(settings[written]).is_absolute():
+        say(written, f"{place} (of the machine on which Ray runs this job)")
     if _session(Path.cwd()) is None:
         return
     for key in READ:

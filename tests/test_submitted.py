@@ -73,3 +73,14 @@ def test_the_variables_of_a_jobs_own_environment_are_known(monkeypatch: pytest.M
     assert submitted.variables() == variables
     submitted.leave()
     assert submitted.variables() == {}
+
+
+def test_a_submitted_job_tells_where_a_relative_store_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    submitted.check_places({"store": "outputs"}, "store")
+    assert not capsys.readouterr().out, "on a terminal everybody knows"
+    monkeypatch.setenv(submitted.RAY_JOB_CONFIG_JSON_ENV_VAR, "{}")
+    submitted.check_places({"store": "outputs"}, "store")
+    assert f"{tmp_path}/outputs" in capsys.readouterr().out
