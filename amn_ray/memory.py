@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ray._private import worker
+from ray._private.state import state
+from ray.core.generated import common_pb2, gcs_pb2
 
 from amn_ray.errors import RequestError, RunError
 from amn_ray.reporting.console import say
@@ -19,7 +22,7 @@ _KILLED = re.compile(r"worker\(s\) were killed due to the node running low on me
 _NODE = re.compile(r"Memory on the node \(IP: ([^,\s]+).*?\) was ([\d.]+)GB used / ([\d.]+)GB limit")
 _THRESHOLD = re.compile(r"exceeded threshold of (\d+)B")
 _HELD = re.compile(r"Selected to kill:.*?actual memory used=([\d.]+)GB")
-_CRASHED = re.compile(r"The (worker|actor) died unexpectedly")
+_CRASHED = re.compile(r"The (worker|actor) died unexpectedly|The actor \w+ is unavailable")
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,43 @@ class Shortage:
             f"processes there {self.used:.1f} of {self.limit:.1f} GiB"
         )
 
+    @classmethod
+    def since(cls, started: float) -> Shortage | None:
+        """The last one that any worker was killed for since then (time.time()).
 
-def killed(error: BaseException | str) -> str | None:
-    """What is known of a worker that was killed, as the beginning of a sentence; None if none was."""
-    shortage = Shortage.told_by(error)
+        Where an actor is started again, Ray's errors do not tell why; its table of workers does.
+        """
+        rows = state._connect_and_get_accessor().get_worker_table()
+        workers = [gcs_pb2.WorkerTableData.FromString(row) for row in rows]
+        killed = [
+            worker
+            for worker in workers
+            if worker.exit_type == common_pb2.NODE_OUT_OF_MEMORY and worker.end_time_ms >= 1000 * started
+        ]
+        return cls.told_by(max(killed, key=lambda worker: worker.end_time_ms).exit_detail) if killed else None
+
+
+def killed(error: BaseException | str, started: float) -> str | None:
+    """What is known of a worker that was killed, as the beginning of a sentence; None if none was.
+
+    Args:
+        error: what Ray says.
+        started: when the work began, as by time.time().
+    """
+    crashed = bool(_CRASHED.search(str(error))) and "node has died" not in str(error)
+    shortage = Shortage.told_by(error) or (Shortage.since(started) if crashed else None)
     if shortage is not None:
         return str(shortage)
-    if _CRASHED.search(str(error)) and "node has died" not in str(error):
+    if crashed:
         return "a worker died of a signal again and again; the kernel sends one where memory is full (see `dmesg`)"
     return None
+
+
+@dataclass(frozen=True)
+class _Stage:
+    name: str
+    remedy: str
+    started: float
 
 
 @contextmanager
@@ -82,24 +113,25 @@ def told_if_killed(stage: str, remedy: str) -> Iterator[None]:
         remedy: what to lower, as settings.
 
     Raises:
-        RunError: they were.
+        RunError: they were, and Ray has given up.
     """
-    _running.append((stage, remedy))
+    running = _Stage(stage, remedy, time.time())
+    _running.append(running)
     try:
         yield
     except (RequestError, RunError):
         raise
     except Exception as error:
-        reason = killed(error)
+        reason = killed(error, running.started)
         if reason is None:
             raise
-        raise RunError(f"{stage}: {reason}; lower {remedy}") from error
+        raise RunError(f"{stage}: {reason}; lower {remedy}, or make room there") from error
     finally:
-        _running.pop()
+        _running.remove(running)
 
 
-_running: list[tuple[str, str]] = []
-"""The stage that runs, and what to lower if its workers are killed; the last one is meant."""
+_running: list[_Stage] = []
+"""What workers are working for; the last one is meant."""
 _print_all = worker.print_to_stdstream
 
 
@@ -109,9 +141,12 @@ def tell_retries() -> None:
 
 
 def _print(data: dict[str, Any], ignore_prefix: bool) -> None:
-    shortage = Shortage.told_by("\n".join(data["lines"])) if data.get("pid") == "raylet" else None
+    text = "\n".join(data["lines"])
+    shortage = None
+    if data.get("pid") == "raylet" and "will be retried" in text:
+        stage = _running[-1] if _running else _Stage("memory", "what runs there at the same time", time.time())
+        shortage = Shortage.told_by(text) or Shortage.since(stage.started)
     if shortage is None:
         _print_all(data, ignore_prefix)
-        return
-    stage, remedy = _running[-1] if _running else ("memory", "what runs there at the same time")
-    say(stage, f"warning: {shortage}; it is tried again, but lower {remedy} if this comes again")
+    else:
+        say(stage.name, f"warning: {shortage}; it is tried again, but lower {stage.remedy}, or make room there")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 from ray._private import worker
-from ray.exceptions import ActorDiedError, OutOfMemoryError, WorkerCrashedError
+from ray.core.generated import common_pb2, gcs_pb2
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError
 
 from amn_ray import memory
 from amn_ray.errors import RequestError, RunError
@@ -55,7 +59,7 @@ def test_several_workers_that_were_killed_at_once_held_their_sum() -> None:
 @pytest.mark.parametrize("error", [ValueError("no memory for that"), RuntimeError("CUDA out of memory"), OSError("")])
 def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
     assert Shortage.told_by(error) is None
-    assert killed(error) is None
+    assert killed(error, time.time()) is None
     with pytest.raises(type(error)), told_if_killed("cam", "nothing"):
         raise error
 
@@ -64,17 +68,42 @@ def test_a_worker_that_was_killed_is_told_in_one_sentence_with_its_stage_and_wha
     with pytest.raises(RunError) as told, told_if_killed("crf", "cluster.cpu_actors"):
         raise OutOfMemoryError(page(9.05))
     assert str(told.value).startswith("crf: a worker on node 192.0.2.2 was killed because memory was full; it held 9.1")
-    assert str(told.value).endswith("; lower cluster.cpu_actors")
+    assert str(told.value).endswith("; lower cluster.cpu_actors, or make room there")
     assert "\n" not in str(told.value)
     assert "docs.ray.io" not in str(told.value)
 
 
-@pytest.mark.parametrize("error", [WorkerCrashedError(), ActorDiedError()])
-def test_a_worker_that_the_kernel_killed_is_told_too(error: Exception) -> None:
+CRASHES = [WorkerCrashedError(), ActorDiedError(), ActorUnavailableError("The actor was restarted", b"1" * 16)]
+
+
+@pytest.mark.parametrize("error", CRASHES)
+def test_a_worker_that_the_kernel_killed_is_told_too(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shortage, "since", lambda started: None)
     with pytest.raises(RunError) as told, told_if_killed("crf", "cluster.cpu_actors"):
         raise error
     assert str(told.value).startswith("crf: a worker died of a signal again and again;")
-    assert str(told.value).endswith("; lower cluster.cpu_actors")
+    assert str(told.value).endswith("; lower cluster.cpu_actors, or make room there")
+
+
+@pytest.mark.parametrize("error", CRASHES)
+def test_where_rays_error_does_not_tell_that_its_monitor_killed_the_worker_its_table_does(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = int(1000 * time.time())
+    dead = [
+        gcs_pb2.WorkerTableData(end_time_ms=now - 60_000, exit_type=common_pb2.NODE_OUT_OF_MEMORY, exit_detail=page(1)),
+        gcs_pb2.WorkerTableData(end_time_ms=now + 1_000, exit_type=common_pb2.NODE_OUT_OF_MEMORY, exit_detail=page(3)),
+        gcs_pb2.WorkerTableData(end_time_ms=now + 2_000, exit_type=common_pb2.NODE_OUT_OF_MEMORY, exit_detail=page(2)),
+        gcs_pb2.WorkerTableData(end_time_ms=now + 3_000, exit_type=common_pb2.SYSTEM_ERROR, exit_detail="End of file"),
+        gcs_pb2.WorkerTableData(is_alive=True),
+    ]
+    table = SimpleNamespace(get_worker_table=lambda: [worker.SerializeToString() for worker in dead])
+    monkeypatch.setattr(memory.state, "_connect_and_get_accessor", lambda: table)
+    with pytest.raises(RunError, match=r"^cam: a worker on node .* it held 2.0 GiB"), told_if_killed("cam", "x"):
+        raise error
+    dead[1:3] = []
+    with pytest.raises(RunError, match=r"^cam: a worker died of a signal"), told_if_killed("cam", "x"):
+        raise error
 
 
 @pytest.mark.parametrize("error", [RequestError("mend it"), RunError("the loss became nan")])
@@ -96,6 +125,6 @@ def test_instead_of_the_page_that_ray_prints_when_it_tries_again_there_is_a_sent
     assert told.split(maxsplit=1) == [
         "cam",
         "warning: a worker on node 192.0.2.2 was killed because memory was full; it held 9.1 GiB, all processes there "
-        "22.4 of 23.5 GiB; it is tried again, but lower cluster.map_actors if this comes again",
+        "22.4 of 23.5 GiB; it is tried again, but lower cluster.map_actors, or make room there",
     ]
     assert "another line" in other

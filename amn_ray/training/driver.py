@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -107,7 +108,7 @@ def train(
                 raise RunError(f"{output.stage}: {error.shortage}, {shortages} times; {remedy}") from error
             say(
                 output.stage,
-                f"{error.shortage}; goes on from epoch {reached} when there is room, but {remedy} if this comes again",
+                f"{error.shortage}; goes on from epoch {reached} when there is room, but {remedy}, or make room there",
             )
             cluster.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
         except ray.exceptions.RayActorError as error:  # Ray Train brings back its workers, but nobody its controller
@@ -152,6 +153,7 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
         datasets={"train": partial(_remaining, job)},
         dataset_config=DataConfig(execution_options=options),
     )
+    started = time.time()
     try:
         with told_by_workers():
             trainer.fit()
@@ -159,11 +161,12 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
         cause = getattr(error, "controller_failure", None)
         if isinstance(cause, WorkerGroupStartupTimeoutError | RequestError | RunError):
             raise cause from error
-        if shortage := Shortage.told_by(error):
+        its_controller = isinstance(error, ray.exceptions.RayActorError)
+        if shortage := Shortage.told_by(error) or (Shortage.since(started) if its_controller else None):
             raise MemoryFull(shortage) from error
-        if isinstance(error, ray.exceptions.RayActorError):
+        if its_controller:
             raise
-        raise RunError(f"{job.output.stage}: training failed; {killed(error) or _reason(error)}") from error
+        raise RunError(f"{job.output.stage}: training failed; {killed(error, started) or _reason(error)}") from error
 
 
 class MemoryFull(RunError):

@@ -180,8 +180,8 @@ def test_a_worker_that_was_killed_for_want_of_memory_waits_for_it_and_goes_on_fr
     assert machine.waited == [60, 60, 120, 60, 60, 60]
     assert machine.lines[1] == (
         "a worker on node 192.0.2.2 was killed because memory was full; it held 9.1 GiB, all processes there 22.4 of "
-        "23.5 GiB; goes on from epoch 2 when there is room, but lower amn.batch_size, amn.crop or cluster.count if "
-        "this comes again"
+        "23.5 GiB; goes on from epoch 2 when there is room, but lower amn.batch_size, amn.crop or cluster.count, or "
+        "make room there"
     )
 
 
