@@ -316,19 +316,22 @@ class Cluster:
         except grpc.RpcError:  # a node has just died
             return 0
 
-    def check_everywhere(self, function: Callable[..., str | None], *arguments: Any) -> None:
+    def check_everywhere(
+        self, function: Callable[..., str | None], *arguments: Any, working_only: bool = False
+    ) -> None:
         """Ask every other node whether it can do its part.
 
         Args:
             function: called there; returns what is wrong, in words that follow the node's name, or None.
             arguments: of it.
+            working_only: leave out nodes without CPUs, as the head of a cluster often is.
 
         Raises:
             RequestError: something is wrong on a node.
         """
         self.connect()
         here = ray.get_runtime_context().get_node_id()
-        others = [node for node in _alive() if node["NodeID"] != here]
+        others = [node for node in (_working() if working_only else _alive()) if node["NodeID"] != here]
         places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in others]
         asked = [ray.remote(num_cpus=0, scheduling_strategy=there)(function).remote(*arguments) for there in places]
         deadline = time.monotonic() + ANSWER_S

@@ -374,5 +374,5 @@ class Maker:
         if not nodes <= self._checked:
             self.cluster.check_tracking(self.tracker.uri)
             self.cluster.check_shared(self.store, "store")
-            self.cluster.check_everywhere(missing_modules)
+            self.cluster.check_everywhere(missing_modules, working_only=True)
             self._checked |= nodes

@@ -193,6 +193,17 @@ def test_a_node_that_has_just_died_is_not_asked(cluster: Cluster, monkeypatch: p
     cluster.check_everywhere(lambda: "is wrong")
 
 
+def test_a_head_without_cpus_is_not_asked_for_what_only_workers_need(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,) = module._alive()
+    monkeypatch.setattr(module, "_alive", lambda: [{**node, "Resources": {"memory": 1.0}}])
+    monkeypatch.setattr(module.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "another"))
+    cluster.check_everywhere(lambda: "has no dataset", working_only=True)
+    with pytest.raises(RequestError, match="has no dataset"):
+        cluster.check_everywhere(lambda: "has no dataset")
+
+
 def test_a_node_that_hangs_is_named_and_not_waited_for_for_ever(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,7 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
     output.remove()
     root = getattr(config.config, "root", None)
     if root is not None:
-        cluster.check_everywhere(_lacks, root)
+        cluster.check_everywhere(_lacks, root, working_only=True)
     source = cluster.elsewhere(list_records, config, output, ends=True)
     num_shards = math.ceil(config.rows / config.config.rows_per_shard)
     load = Load(source, output, skip_bad=config.config.max_bad_fraction > 0)
