@@ -11,6 +11,7 @@ import grpc
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+from ray.exceptions import AuthenticationError
 
 from amn_ray.artifacts import without_secrets
 from amn_ray.errors import RequestError
@@ -68,8 +69,8 @@ def _ask(address: str) -> None:
         head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:
             head.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=ANSWER_S)
-        except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+        except (grpc.RpcError, AuthenticationError) as error:
+            if isinstance(error, AuthenticationError) or error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 raise refused_address(
                     "the Ray cluster there does not take this token (RAY_AUTH_TOKEN, else ~/.ray/auth_token; it must "
                     "be that of the cluster)"

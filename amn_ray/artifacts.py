@@ -228,10 +228,18 @@ class Artifact(Folder):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "check": None}
 
-    def remove(self, name: str = "") -> None:
-        """See Folder; not if the claim was lost."""
+    def check_claim(self) -> None:
+        """Before it is changed for good.
+
+        Raises:
+            RunError: the claim was lost.
+        """
         if self.check is not None:
             self.check()
+
+    def remove(self, name: str = "") -> None:
+        """See Folder; not if the claim was lost."""
+        self.check_claim()
         super().remove(name)
 
     @property
@@ -261,8 +269,7 @@ class Artifact(Folder):
         }
         if isinstance(self.fs, pa.fs.LocalFileSystem):
             self._flush_all()
-        if self.check is not None:
-            self.check()
+        self.check_claim()
         self.write(MANIFEST, json.dumps(manifest, indent=2).encode())
         return manifest
 

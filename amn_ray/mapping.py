@@ -72,6 +72,7 @@ def map_table(
         cluster.elsewhere(check_rows, table_in, table_out)
         output[0].remove(PROGRESS)
         return 0
+    output[0].check_claim()
     started = time.monotonic()
     light = {"num_cpus": LIGHT_TASK_CPUS}
     at_once = cluster.light_tasks()

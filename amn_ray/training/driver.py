@@ -98,6 +98,7 @@ def train(
     )
     deaths, shortages, reached, waiting = 0, 0, 0, None
     while not output.exists(MODEL):
+        output.check_claim()
         try:
             _fit(worker, job, callbacks)
         except MemoryFull as error:
