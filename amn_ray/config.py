@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from amn_ray import submitted
 from amn_ray.artifacts import without_secrets
 from amn_ray.checks import check_choice
 from amn_ray.cluster import ClusterConfig
@@ -186,10 +187,13 @@ def load(composed: DictConfig) -> Any:
     """The composed YAML as checked dataclasses, of the type that its schema names.
 
     Raises:
-        RequestError: a value is out of its range; the sentence begins with the full key.
+        RequestError: a value is out of its range, or a path would not last as long as the results that go there; the
+            sentence begins with the full key.
     """
     _check(composed, ())
-    return OmegaConf.to_object(composed)
+    loaded = OmegaConf.to_object(composed)
+    submitted.check_places(flat(loaded), written="store" if isinstance(loaded, PipelineConfig) else "out")
+    return loaded
 
 
 def _check(node: Any, path: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from ray.train import UserCallback
 
 from amn_ray import footprint, runs
-from amn_ray.artifacts import Artifact, Folder, Store, fingerprint, git_commit
+from amn_ray.artifacts import Artifact, Folder, Store, fingerprint, git_commit, missing_modules
 from amn_ray.claims import claimed
 from amn_ray.cluster import Cluster
 from amn_ray.config import PipelineConfig, flat
@@ -168,6 +168,8 @@ def execute(
         RequestError: the request cannot be met (checked, as far as it can be, before anything is computed).
         RunError: a stage failed.
     """
+    if missing := missing_modules():
+        raise RequestError(f"this machine {missing}")
     splits = list_splits(config.dataset) if splits is None else splits
     for label, count in splits["train"].unknown_classes.items():
         console.say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
@@ -349,7 +351,7 @@ class Maker:
             f"{output.stage}-{output.fingerprint}",
             is_done=lambda: output.complete,
             on_wait=lambda: console.say(step, f"waits for another run that makes {place}"),
-        ):
+        ) as check:
             reused = output.complete
             if stage is not score:
                 child.tags({"reused": str(reused).lower()})
@@ -367,6 +369,7 @@ class Maker:
                 extra["probe"] = self.watch.probe(config, self.artifacts)
             # Before the stage: what is recorded of it must not depend on nodes that are gone when it is done.
             share = self.cluster.train_share(config.batch_size) if stage in TRAINED else None
+            output = dataclasses.replace(output, check=check)
             result = stage.run(config, inputs, output, self.cluster, **extra)
             spilled = max(0.0, self.cluster.spilled_gb() - spilled)  # a node that died takes its count with it
             if spilled > 0.01:
@@ -385,4 +388,5 @@ class Maker:
         if not nodes <= self._checked:
             self.cluster.check_tracking(self.tracker.uri)
             self.cluster.check_shared(self.store, "store")
+            self.cluster.check_everywhere(missing_modules, working_only=True)
             self._checked |= nodes

@@ -29,7 +29,8 @@ from amn_ray.data.images import BadFile, encode_overlay, encode_palette_mask
 from amn_ray.data.photographs import brightness, dark_warning
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
-from amn_ray.mapping import pool
+from amn_ray.mapping import actors_of_tries, pool, tasks_of_tries
+from amn_ray.memory import told_if_killed
 from amn_ray.nn.maps import grid_maps, to_row
 from amn_ray.reporting.console import say, time_left
 from amn_ray.segmenter import Segmenter, Settings, mask_of
@@ -171,7 +172,7 @@ def _run(
     shares: list[float] = []
     started = told = time.monotonic()
     done = 0
-    with told_by_workers():
+    with told_if_killed("predict", f"{share.setting}, cluster.cpu_actors or the size of the images"), told_by_workers():
         results = (
             ray.data.from_arrow(blocks)
             .map_batches(
@@ -184,6 +185,7 @@ def _run(
                 compute=pool(cluster, share, len(blocks)),
                 num_cpus=share.reserved_cpus,
                 num_gpus=share.gpus or None,
+                ray_remote_args_fn=actors_of_tries,
             )
             .map_batches(
                 finish,
@@ -191,6 +193,7 @@ def _run(
                 batch_format="pyarrow",
                 num_cpus=LIGHT_TASK_CPUS,  # it takes a core, but actors that hold all must not wait for it
                 concurrency=min(cluster.cpu_share().count, len(blocks)),
+                ray_remote_args_fn=tasks_of_tries,
             )
         )  # fmt: skip
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):

@@ -16,6 +16,7 @@ from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster
 from amn_ray.data.listing import Summary
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.mapping import numbers, told_progress
+from amn_ray.memory import told_if_killed
 from amn_ray.stages.images.infer import RECORDS, Load, list_records, problems_of, review
 
 NAME = "images"
@@ -41,14 +42,18 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
     output.remove()
     root = getattr(config.config, "root", None)
     if root is not None:
-        cluster.check_everywhere(_lacks, root)
+        cluster.check_everywhere(_lacks, root, working_only=True)
     source = cluster.elsewhere(list_records, config, output, ends=True)
     num_shards = math.ceil(config.rows / config.config.rows_per_shard)
     pixels = config.config.pixels
     load = Load(source, output, pixels, skip_bad=config.config.max_bad_fraction > 0)
     shards = numbers(num_shards, num_shards, None, READER_CPUS)
     try:
-        with told_by_workers(), told_progress(NAME, output.table(TABLE), config.rows):
+        with (
+            told_if_killed(NAME, "dataset.rows_per_shard, or dataset.max_side"),
+            told_by_workers(),
+            told_progress(NAME, output.table(TABLE), config.rows),
+        ):
             shards.map_batches(load, batch_size=None, num_cpus=READER_CPUS).write_parquet(
                 output.at(TABLE),
                 filesystem=output.fs,
