@@ -15,7 +15,7 @@ from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster
 from amn_ray.data.listing import Summary
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.mapping import numbers, told_progress
-from amn_ray.stages.images.infer import RECORDS, Load, list_records, problems_of
+from amn_ray.stages.images.infer import RECORDS, TRIES, Load, list_records, problems_of
 
 NAME = "images"
 VERSION = 3
@@ -65,7 +65,8 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
     except (RequestError, RunError):
         output.remove()
         raise
-    output.remove(RECORDS)
+    for done in (RECORDS, TRIES):
+        output.remove(done)
     return {
         "rows": rows,
         "classes": list(config.classes),
