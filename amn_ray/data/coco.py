@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from amn_ray.checks import check_choice
 from amn_ray.data.images import decode_mask
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
 from amn_ray.errors import RequestError
@@ -37,12 +36,10 @@ class CocoConfig(DatasetConfig):
     """The same of the images that the segmentation network is measured on; null = there are none."""
     masks: str | None = None
     """Folder of ready-made masks <image name>.png (absolute, or below `root`); null paints the instances."""
-    mask_values: str = "labels"
+    mask_values: str | None = "labels"
     """What the pixels of ready-made masks hold: labels (1…N in the order of the category ids) or category_ids."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "mask_values", NUMBERINGS)
+    readings: ClassVar[tuple[str, ...]] = NUMBERINGS
 
 
 class Coco:
