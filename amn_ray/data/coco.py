@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from amn_ray.checks import check_choice
 from amn_ray.data.image_files import image_ids, locate
 from amn_ray.data.images import decode_mask
 from amn_ray.data.instances import Instances, Key, Size, is_background, read_instances
@@ -45,12 +45,10 @@ class CocoConfig(DatasetConfig):
     """The file of instances below `root`, * = `train` or `val`; null looks where COCO, CVAT and Roboflow put it."""
     masks: str | None = None
     """Folder of ready-made masks <image name>.png (absolute, or below `root`); null paints the instances."""
-    mask_values: str = "labels"
+    mask_values: str | None = "labels"
     """What the pixels of ready-made masks hold: labels (1…N in the order of the category ids) or category_ids."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "mask_values", NUMBERINGS)
+    readings: ClassVar[tuple[str, ...]] = NUMBERINGS
 
 
 class Coco:
