@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -19,15 +19,24 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from amn_ray.data.image_files import image_ids, locate
-from amn_ray.data.images import decode_mask
-from amn_ray.data.instances import Instances, Key, Size, is_background, read_instances
+from amn_ray.data.instances import Instances, Key, Size, folded, is_background, read_instances
+from amn_ray.data.mask_files import find_masks
+from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.segmentations import has_outline, paint
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
 from amn_ray.errors import RequestError
 
-NUMBERINGS = ("labels", "category_ids")
-PLACES = ("annotations/instances_{}.json", "annotations/{}.json", "{}/_annotations.coco.json", "{}.json")
-"""Where a split's instances are looked for: COCO, CVAT and mmdetection, Roboflow, one's own."""
+READINGS = ("labels", "category_ids", "index", "binary", "colour")
+PLACES = (
+    "annotations/instances_*.json",
+    "annotations/*.json",
+    "*/_annotations.coco.json",
+    "*/annotations.json",
+    "*.json",
+)
+"""Where a split's instances are looked for: COCO and CVAT, mmdetection, Roboflow, one's own."""
+MAX_PIXELS = 2**29
+"""Of a mask that is painted: half a GB."""
 
 
 @dataclass(kw_only=True)
@@ -46,9 +55,10 @@ class CocoConfig(DatasetConfig):
     masks: str | None = None
     """Folder of ready-made masks <image name>.png (absolute, or below `root`); null paints the instances."""
     mask_values: str | None = "labels"
-    """What the pixels of ready-made masks hold: labels (1…N in the order of the category ids) or category_ids."""
+    """What the pixels of ready-made masks hold: category_ids, or labels (1…N in the order of the category ids), as
+    values or in colours, whichever the masks show; `index`, `binary` and `colour` say which."""
 
-    readings: ClassVar[tuple[str, ...]] = NUMBERINGS
+    readings: ClassVar[tuple[str, ...]] = READINGS
 
 
 class Coco:
@@ -63,6 +73,8 @@ class Coco:
         self.config = config
         root = Path(config.root)
         self.root = existing(root, "the COCO folder", "correct dataset.root")
+        self._rule = MaskRule("index", ())
+        """How ready-made masks are read: known once they are listed."""
 
     @cached_property
     def categories(self) -> dict[Key, str]:
@@ -79,7 +91,7 @@ class Coco:
         names = dict.fromkeys(self.categories.values())
         return [name for name in names if not is_background(name)]
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
         """See Source."""
         path = self._file(self.config.train)
@@ -103,30 +115,34 @@ class Coco:
         folder = self.config.train if split == "train" else self.config.val
         if folder is None:
             return Listing([])
+        label = label_of(self.classes)  # before this split is parsed: two files take twice the memory
         instances = self._instances(folder)
         path = instances.path
-        names = self._matched(instances)
-        value = {number: self._value(name) for number, name in names.items()}
-        if self.config.masks is not None:
-            self._check_numbering(instances)
-        places, warnings = self._located(list(instances.images), folder, path)
+        warnings: list[str] = []
+        names = self._matched(instances, warnings)
+        value = {number: 0 if is_background(name) else label.get(name, IGNORE) for number, name in names.items()}
+        places = self._located(list(instances.images), folder, path, warnings)
         ids = image_ids(places)
+        masks = self._masks(instances, ids, warnings) if self.config.masks is not None else None
         records, boxed = [], []
         for name, place in places.items():
             objects = [(value[category], *rest) for category, *rest in instances.objects.get(name, [])]
             outlined = all(has_outline(segmentation) for label, _, segmentation in objects if label)
-            if self.config.masks is None and not outlined:
+            if masks is None and not outlined:
                 boxed.append(name)
             records.append(
                 Record(
                     image_id=ids[name],
                     labels=tuple(sorted({label for label, *_ in objects} - {0, IGNORE})),
                     image=str(place),
-                    mask=self._mask(ids[name], name) if self.config.masks is not None else "" if outlined else None,
-                    annotations=_painted(instances.images[name], objects)
-                    if self.config.masks is None and outlined
-                    else "",
+                    mask=masks[name] if masks is not None else "" if outlined else None,
+                    annotations=_painted(instances.images[name], objects) if masks is None and outlined else "",
                 )
+            )
+        if instances.outside:
+            warnings.append(
+                f"{path}: {len(instances.outside)} objects lie wholly outside of their images (the first: one of "
+                f"{instances.outside[0]}), as they do where images were scaled or cropped without their annotations"
             )
         if boxed:
             warnings.append(
@@ -134,17 +150,20 @@ class Coco:
                 f"than three points, or an empty segmentation; the first: {boxed[0]}): their labels count, but they "
                 "are not scored; dataset.masks names masks that are"
             )
-        unknown = Counter(
-            names[category]
-            for name in places
-            for category, *_ in instances.objects.get(name, [])
-            if names[category] not in self.categories.values()
-        )
+        unknown = Counter(names[category] for place in places for category, *_ in instances.objects.get(place, []))
+        for name in {*self.categories.values(), *filter(is_background, names.values())}:
+            unknown.pop(name, None)
+        if unknown:
+            counts = ", ".join(f"{name}: {count}" for name, count in unknown.most_common(5))
+            warnings.append(
+                f"{path}: {unknown.total()} objects are of categories that {self._file(self.config.train)} does not "
+                f"have ({counts}): their pixels are undefined"
+            )
         labelled = split == "train" and not self.config.allow_unlabelled
         return Listing(
             checked(records, where=str(path), labelled=labelled),
             unknown,
-            [*instances.warnings, *self._left_out(path, names.values()), *warnings],
+            [*instances.warnings, *self._left_out(path, instances.categories.values()), *warnings],
         )
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
@@ -156,35 +175,30 @@ class Coco:
             content = json.loads(record.annotations)
             height, width = _checked_size(image, content["size"])
             return image, paint(height, width, content["objects"])
-        official_HW = decode_mask(Path(record.mask).read_bytes())
-        wrong = np.setdiff1d(official_HW, [0, IGNORE, *self._label_of_value])
-        if wrong.size:
-            raise ValueError(
-                f"mask has the value {wrong[0]}, which dataset.mask_values={self.config.mask_values} does not know"
-            )
+        label_of_value = self._label_of_value
+        values = [value for value, label in label_of_value.items() if label in record.labels]
+        official_HW = read_mask(Path(record.mask).read_bytes(), self._rule, values)
         renumbered = np.full(256, IGNORE, np.uint8)
         renumbered[0] = 0
-        for value, label in self._label_of_value.items():
-            renumbered[int(value)] = label
+        for value, label in label_of_value.items():
+            renumbered[value] = label
         return image, renumbered[official_HW]
 
-    def _value(self, name: str) -> int:
-        """What the pixels of a category's objects become: its label, 0 for the background, 255 if not asked for."""
-        return 0 if is_background(name) else self._label.get(name, IGNORE)
-
-    def _matched(self, instances: Instances) -> dict[Key, str]:
+    def _matched(self, instances: Instances, warnings: list[str]) -> dict[Key, str]:
         """The file's own categories by id, with the names that the training set has for them.
 
         Raises:
             RequestError: they have none in common.
         """
-        folded: dict[str, list[str]] = {}
+        spelt: dict[str, list[str]] = {}
         for name in dict.fromkeys(self.categories.values()):
-            folded.setdefault(name.casefold(), []).append(name)
+            spelt.setdefault(folded(name), []).append(name)
         result = {}
         for number, name in instances.categories.items():
-            others = folded.get(name.casefold(), [])
+            others = spelt.get(folded(name), [])
             result[number] = name if name in others or len(others) != 1 else others[0]
+            if result[number] != name:
+                warnings.append(f"{instances.path}: category {name!r} is taken for {result[number]!r}")
         ours = set(self.categories.values())
         if not ours & set(result.values()):
             raise RequestError(
@@ -195,20 +209,24 @@ class Coco:
 
     def _check_numbering(self, instances: Instances) -> None:
         """Whether it is clear what the pixels of ready-made masks hold."""
-        strange = [n for n in self._label_of_value if not isinstance(n, int) or not 0 < n < IGNORE]
-        strange = [n for n in strange if n != 0 or not is_background(self.categories.get(0, ""))]
+        numbers = self.categories if self.config.mask_values == "category_ids" else {}
+        strange = [
+            number
+            for number, name in numbers.items()
+            if not isinstance(number, int) or not (0 < number < IGNORE or (number == 0 and is_background(name)))
+        ]
         if strange:
             raise RequestError(
                 f"dataset.mask_values={self.config.mask_values}: {strange[0]} is the number of a category, but pixels "
                 f"hold 1 to {IGNORE - 1} (0 is background, {IGNORE} undefined); set dataset.masks=null to paint them"
             )
-        if self._holds_labels and len(set(self.categories.values())) < len(self.categories):
+        if not numbers and (self._groups or len(set(self.categories.values())) < len(self.categories)):
             raise RequestError(
-                f"{self._file(self.config.train)}: categories have the same name, so that dataset.mask_values=labels "
-                "does not tell which label is which; set dataset.mask_values=category_ids, or dataset.masks=null"
+                f"{self._file(self.config.train)}: two categories have one name, or one only groups others, so that "
+                "labels could be counted in several ways; set dataset.mask_values=category_ids, or dataset.masks=null"
             )
-        theirs, number = self._matched(instances), {name: number for number, name in self.categories.items()}
-        if not self._holds_labels and any(number.get(name, other) != other for other, name in theirs.items()):
+        theirs, number = self._matched(instances, []), {name: number for number, name in self.categories.items()}
+        if numbers and any(number.get(name, other) != other for other, name in theirs.items()):
             raise RequestError(
                 f"{instances.path}: numbers its categories otherwise than {self._file(self.config.train)}, so that "
                 "dataset.mask_values=category_ids could mean either; renumber the masks and set "
@@ -225,8 +243,8 @@ class Coco:
             )
         return warnings
 
-    def _located(self, names: Sequence[str], folder: str, path: Path) -> tuple[dict[str, Path], list[str]]:
-        """Where the images are, and what is to be said of it.
+    def _located(self, names: Sequence[str], folder: str, path: Path, warnings: list[str]) -> dict[str, Path]:
+        """Where the images are.
 
         Raises:
             RequestError: more of them are missing than `dataset.max_bad_fraction` allows.
@@ -234,7 +252,6 @@ class Coco:
         bases = (self.root / folder, self.root, self.root / "images" / folder, self.root / "images")
         found, moved = locate(names, [base for base in bases if base.is_dir()])
         missing = [name for name in names if name not in found]
-        warnings = []
         if moved:
             warnings.append(
                 f"{path}: {len(moved)} images lie in another folder than `file_name` says, or are spelt otherwise; the "
@@ -251,31 +268,49 @@ class Coco:
                     "out a share"
                 )
             warnings.append(f"{told}; they are left out")
-        return found, warnings
-
-    @property
-    def _label(self) -> dict[str, int]:
-        return label_of(self.classes)
+        return found
 
     @cached_property
-    def _label_of_value(self) -> dict[Key, int]:
-        """What a pixel of a ready-made mask holds -> our label; 255 where the class was not asked for."""
-        if self._holds_labels:
-            return {number: self._value(name) for number, name in enumerate(self._names, start=1)}
-        return {number: self._value(name) for number, name in self.categories.items()}
+    def _name_of_value(self) -> dict[int, str]:
+        """What a pixel of a ready-made mask holds -> the class."""
+        if self.config.mask_values == "category_ids":
+            return {int(number): name for number, name in self.categories.items() if number != 0}
+        return dict(enumerate(self._names, start=1))
 
-    @property
-    def _holds_labels(self) -> bool:
-        return self.config.mask_values == "labels"
+    @cached_property
+    def _label_of_value(self) -> dict[int, int]:
+        """The same -> our label; 255 where the class was not asked for, 0 for the background."""
+        label = label_of(self.classes) | {name: 0 for name in self._name_of_value.values() if is_background(name)}
+        return {value: label.get(name, IGNORE) for value, name in self._name_of_value.items()}
 
-    def _mask(self, image_id: str, name: str) -> str:
-        """The ready-made mask of an image: by its id, or in the same folders as the image."""
+    def _masks(self, instances: Instances, ids: Mapping[str, str], warnings: list[str]) -> dict[str, str]:
+        """The ready-made masks by the names of images, which tell how all are read.
+
+        Raises:
+            RequestError: an image has none, or it is not clear what they hold.
+        """
+        self._check_numbering(instances)
         folder = existing(self.root / str(self.config.masks), "the ready-made masks", "correct dataset.masks")
-        nested = folder / f"{PurePosixPath(name).with_suffix('')}.png"
-        return str(nested if nested.is_file() else folder / f"{image_id}.png")
+        found, _ = find_masks(folder, list(ids), self.config.mask_pattern)
+        missing = [folder / f"{image_id}.png" for name, image_id in ids.items() if name not in found]
+        if missing:
+            raise RequestError(
+                f"{folder}: {len(missing)} of {len(ids)} images have no mask; the first: mask {missing[0]} does not "
+                "exist; add it, see dataset.mask_pattern, or set dataset.masks=null to paint them"
+            )
+        reading = {"labels": None, "category_ids": None if self.config.palette else "index"}
+        values = self.config.mask_values
+        config = replace(self.config, mask_values=reading.get(values or "labels", values))
+        try:
+            self._rule, told = mask_rule(found.values(), config, self._name_of_value)
+        except RequestError as error:
+            other = "; if they hold the numbers of categories, set dataset.mask_values=category_ids"
+            raise RequestError(f"{error}{other if values == 'labels' else ''}") from None
+        warnings += told
+        return {name: str(path) for name, path in found.items()}
 
     def _instances(self, folder: str) -> Instances:
-        return read_instances(self._file(folder))
+        return read_instances(self._file(folder), self.config.encoding)
 
     def _file(self, folder: str) -> Path:
         """The instances of a split.
@@ -283,13 +318,14 @@ class Coco:
         Raises:
             RequestError: they are not there; what is there is named.
         """
-        places = [self.config.annotations.replace("*", folder)] if self.config.annotations else PLACES
-        paths = [self.root / place.format(folder) for place in places]
+        ends = dict.fromkeys((folder, PurePosixPath(folder).name))
+        places = [self.config.annotations] if self.config.annotations else PLACES
+        paths = [self.root / place.replace("*", end) for end in ends for place in places]
         for path in paths:
             if path.is_file():
                 return path
-        near = sorted({file for path in paths for file in path.parent.glob("*.json")})
-        there = f"; there are {', '.join(str(file.relative_to(self.root)) for file in near[:5])}" if near else ""
+        near = sorted({str(file) for path in paths for file in path.parent.glob("*.json")})
+        there = f"; there are {', '.join(near[:5])}" if near else ""
         raise RequestError(
             f"{paths[0]}: not found, expected the instances{there}; correct dataset.root, or dataset.train and "
             "dataset.val (null: there is no val), or name the file by dataset.annotations"
@@ -310,6 +346,8 @@ def _checked_size(image: bytes, stated: list[int]) -> tuple[int, int]:
             width, height = opened.size
     except UnidentifiedImageError as error:
         raise OSError("is not an image of any format that Pillow reads") from error
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"is {width}x{height}, larger than masks are painted")
     if not stated:
         return height, width
     if stated not in ([height, width], [width, height]):

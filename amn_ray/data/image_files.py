@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+
+from amn_ray.data.text import same_name
 
 
 def locate(names: Sequence[str], folders: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
@@ -66,4 +67,4 @@ class _Spellings:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return same_name(name).casefold()

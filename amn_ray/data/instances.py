@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from amn_ray.data.segmentations import polygons
+from amn_ray.data.text import decode_text
 from amn_ray.errors import RequestError
 
 Key = int | str
@@ -24,23 +26,23 @@ BACKGROUND = "background"
 
 
 @lru_cache(maxsize=1)
-def read_instances(path: Path) -> Instances:
-    """The file, parsed once for all that is asked of it.
+def read_instances(path: Path, encoding: str | None = None) -> Instances:
+    """The file, parsed once for all that is asked of it; `encoding` as in `read_text`.
 
     Raises:
         RequestError: the file is no JSON, or not in COCO's format.
     """
-    return Instances(path)
+    return Instances(path, encoding)
 
 
 class Instances:
     """What a file says, with what ties it together checked: ids, names, and what annotations point to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: str | None) -> None:
         self.path = path
         self.warnings: list[str] = []
         """What was read in a way that the user may not expect; whole once all properties were asked for."""
-        self._content = _parsed(path)
+        self._content = _parsed(path, encoding, self.warnings)
 
     @cached_property
     def categories(self) -> dict[Key, str]:
@@ -65,13 +67,21 @@ class Instances:
             if len(parents[name] - {"", "None", "none", name}) > 1:
                 raise RequestError(
                     f"{self.path}: `categories` has the name {name!r} twice, below "
-                    f"{' and '.join(sorted(parents[name]))}; give them different names, or choose others by "
-                    "dataset.classes"
+                    f"{' and '.join(sorted(parents[name]))}; give them different names"
+                )
+        spellings = defaultdict(list)
+        for name in dict.fromkeys(found.values()):
+            spellings[folded(name)].append(name)
+        for first, *others in spellings.values():
+            if others:
+                self.warnings.append(
+                    f"{self.path}: categories {first!r} and {others[0]!r} are two classes; give them one name in the "
+                    "file if they are not"
                 )
         if doubles:
             self.warnings.append(
                 f"{self.path}: several categories have the name {doubles[0]!r}, and are taken for one class; rename "
-                "them in the file if they are not, or choose by dataset.classes"
+                "them in the file if they are not"
             )
         return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
@@ -135,16 +145,30 @@ class Instances:
         for image, category, crowd, segmentation in self._rows("annotations", **columns):
             if category not in self.categories:
                 raise RequestError(
-                    f"{self.path}: an annotation has category_id {category}, which `categories` does not list"
+                    f"{self.path}: an annotation has category_id {category}, which `categories` does not list; add "
+                    "it there, or remove the annotation"
                 )
             if image not in self._name_of:
-                raise RequestError(f"{self.path}: an annotation has image_id {image}, which `images` does not list")
+                raise RequestError(
+                    f"{self.path}: an annotation has image_id {image}, which `images` does not list; add it there, or "
+                    "remove the annotation"
+                )
             found[self._name_of[image]].append((category, crowd, segmentation))
         if self.images and not found:
             raise RequestError(
                 f"{self.path}: has no `annotations`, as files of test images; take the file of a split that has labels"
             )
         return self._in_pixels(dict(found))
+
+    @cached_property
+    def outside(self) -> list[str]:
+        """The image of each object whose polygons all lie beyond its edges."""
+        return [
+            name
+            for name, found in self.objects.items()
+            for *_, segmentation in found
+            if (outlines := polygons(segmentation)) and all(_is_outside(part, self.images[name]) for part in outlines)
+        ]
 
     def _in_pixels(self, objects: dict[str, list[tuple[Key, int, Any]]]) -> dict[str, list[tuple[Key, int, Any]]]:
         """Multiplied by width and height, if the coordinates of most polygons are shares of them."""
@@ -179,8 +203,10 @@ class Instances:
         for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
             try:
                 entry = DEFAULTS[table] | entry
+                if table == "images":
+                    entry["file_name"] = entry.get("file_name") or entry["coco_url"]  # LVIS
                 yield [kind(entry[name]) for name, kind in columns.items()]
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise RequestError(
                     f"{self.path}: entry {number} of `{table}` needs {', '.join(columns)} ({error!r}); {_told(entry)}"
                 ) from error
@@ -199,6 +225,11 @@ def is_background(name: str) -> bool:
     return name.strip("_ ").casefold() == BACKGROUND
 
 
+def folded(name: str) -> str:
+    """What is equal in spellings of one name: `Dining Table`, `dining_table`, `diningtable`."""
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
 def _told(entry: Any) -> str:
     kinds = {"segments_info": "panoptic segmentation", "caption": "captions"}
     found = [kind for key, kind in kinds.items() if isinstance(entry, dict) and key in entry]
@@ -209,6 +240,15 @@ def _holds_shares(polygon: list[Any]) -> bool:
     return all(abs(_number(value)) <= LARGEST_SHARE for value in polygon)
 
 
+def _is_outside(polygon: list[Any], size: Size) -> bool:
+    height, width = size or (math.inf, math.inf)
+    try:
+        xs, ys = polygon[::2], polygon[1::2]
+        return min(xs) >= width or min(ys) >= height or max(xs) <= 0 or max(ys) <= 0
+    except TypeError:  # text, or nothing at all
+        return False
+
+
 def _enlarged(polygon: list[Any], size: Size) -> list[float]:
     height, width = size or (1, 1)
     return [_number(value) * (height if number % 2 else width) for number, value in enumerate(polygon)]
@@ -217,7 +257,7 @@ def _enlarged(polygon: list[Any], size: Size) -> list[float]:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan  # told when the image is read
 
 
@@ -257,13 +297,17 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parsed(path: Path, encoding: str | None, warnings: list[str]) -> dict[str, Any]:
+    content = path.read_bytes()
     try:
-        content = json.loads(path.read_bytes())
+        try:
+            parsed = json.loads(decode_text(content, str(path), encoding) if encoding else content)
+        except UnicodeDecodeError:
+            parsed = json.loads(decode_text(content, str(path), None, warnings))
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: is not valid JSON ({error}); restore the file, or save it as UTF-8") from error
-    if not isinstance(content, dict):
+        raise RequestError(f"{path}: is not valid JSON ({error}); restore the file") from error
+    if not isinstance(parsed, dict):
         raise RequestError(
-            f"{path}: holds a {type(content).__name__}, expected an object with images, annotations and categories"
+            f"{path}: holds a {type(parsed).__name__}, expected an object with images, annotations and categories"
         )
-    return content
+    return parsed

@@ -39,7 +39,16 @@ def polygons(segmentation: Any) -> list[list[Any]]:
 
 def has_outline(segmentation: Any) -> bool:
     """Whether it tells which pixels are the object's, rightly or not; a box does not."""
-    return bool(segmentation) if isinstance(segmentation, dict) else bool(polygons(segmentation))
+    if isinstance(segmentation, dict):
+        return bool(segmentation.get("counts"))
+    return (
+        bool(polygons(segmentation) or _encoded(segmentation)) if isinstance(segmentation, list) else bool(segmentation)
+    )
+
+
+def _encoded(segmentation: list[Any]) -> list[Any]:
+    """The run-length encodings in a list."""
+    return [part for part in segmentation if isinstance(part, dict)]
 
 
 def paint(height: int, width: int, objects: Sequence[tuple[int, int, Any]]) -> np.ndarray:
@@ -76,7 +85,9 @@ def run_lengths(segmentation: Any, height: int, width: int) -> np.ndarray:
     Raises:
         ValueError: the segmentation is none, or does not fit the size.
     """
-    if isinstance(segmentation, list):
+    if isinstance(segmentation, list) and (parts := _encoded(segmentation)):
+        runs = _united([run_lengths(part, height, width) for part in parts], height * width)
+    elif isinstance(segmentation, list):
         runs = _drawn(polygons(segmentation), height, width)
     elif isinstance(segmentation, dict):
         size, counts = segmentation.get("size"), segmentation.get("counts")
@@ -88,6 +99,15 @@ def run_lengths(segmentation: Any, height: int, width: int) -> np.ndarray:
     if (runs < 0).any() or runs.sum() != height * width:
         raise ValueError(f"its run lengths do not add up to {height} × {width}")
     return np.append(runs, 0) if len(runs) % 2 else runs
+
+
+def _united(parts: list[np.ndarray], size: int) -> np.ndarray:
+    """The run lengths of what is in one of several objects, whose run lengths are given."""
+    inside = np.zeros(size + 2, bool)  # with a pixel of the background at either end
+    for runs in parts:
+        inside[1:-1] |= np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    return np.diff(edges, prepend=0, append=size)
 
 
 def _drawn(outlines: list[list[Any]], height: int, width: int) -> np.ndarray:
@@ -103,11 +123,11 @@ def _drawn(outlines: list[list[Any]], height: int, width: int) -> np.ndarray:
 def _checked(polygon: list[Any], height: int, width: int) -> list[float]:
     try:
         xy = np.asarray(polygon, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError("a polygon holds other things than numbers") from error
     if xy.ndim != 1 or len(xy) % 2:
         raise ValueError(f"a polygon has {len(polygon)} numbers, expected pairs of x and y")
-    far = xy[~(np.abs(xy) <= FAR * max(height, width))]  # and what is no number
+    far = xy[~(np.abs(xy) <= (FAR + 1) * max(height, width))]  # and what is no number
     if far.size:
         raise ValueError(f"a polygon has the coordinate {far[0]:g}, far outside of the image")
     steps = np.abs(np.diff(xy.reshape(-1, 2), axis=0, append=xy[None, :2])).max(axis=1)
@@ -119,7 +139,7 @@ def _checked(polygon: list[Any], height: int, width: int) -> list[float]:
 def _numbers(counts: Any) -> np.ndarray:
     try:
         runs = np.asarray(counts, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         runs = np.array(np.nan)
     if runs.ndim != 1 or not (runs == np.rint(runs)).all() or (np.abs(runs) > 2**31).any():
         raise ValueError("its `counts` are neither a text nor whole numbers")
