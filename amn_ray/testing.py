@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from amn_ray.data.listing import SOURCES
+from amn_ray.data.shapes import Shapes, ShapesConfig
+from amn_ray.data.source import Record
 from amn_ray.errors import RequestError
 
 
@@ -89,3 +93,27 @@ class Recorded:
         with open(self.log, "a") as stream:
             stream.writelines(f"{value}\n" for value in found.values())
         return found
+
+
+@dataclass(kw_only=True)
+class FatalConfig(ShapesConfig):
+    """See Fatal."""
+
+    fatal: str = ""
+    """The image that ends the process which reads it."""
+
+
+class Fatal(Shapes):
+    """Drawn images, and one that a decoder in C dies of."""
+
+    config: FatalConfig
+
+    def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
+        """See Source."""
+        if record.image_id == self.config.fatal:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().load(record)
+
+
+assert isinstance(SOURCES, dict)
+SOURCES[FatalConfig] = Fatal

@@ -6,22 +6,37 @@ from the largest to the smallest, so that smaller ones lie over larger ones. Or 
 
 from __future__ import annotations
 
+import io
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-from amn_ray.checks import check_choice
-from amn_ray.data.images import decode_mask
+from amn_ray.data.image_files import image_ids, locate
+from amn_ray.data.instances import Instances, Key, Size, folded, is_background, read_instances
+from amn_ray.data.mask_files import find_masks
+from amn_ray.data.masks import MaskRule, mask_rule, read_mask
+from amn_ray.data.segmentations import has_outline, paint
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
 from amn_ray.errors import RequestError
 
-NUMBERINGS = ("labels", "category_ids")
+READINGS = ("labels", "category_ids", "index", "binary", "colour")
+PLACES = (
+    "annotations/instances_*.json",
+    "annotations/*.json",
+    "*/_annotations.coco.json",
+    "*/annotations.json",
+    "*.json",
+)
+"""Where a split's instances are looked for: COCO and CVAT, mmdetection, Roboflow, one's own."""
+MAX_PIXELS = 2**29
+"""Of a mask that is painted: half a GB."""
 
 
 @dataclass(kw_only=True)
@@ -32,17 +47,18 @@ class CocoConfig(DatasetConfig):
     """The folder that holds `annotations/` and the folders of images."""
     allow_unlabelled: bool = True
     train: str = "train2014"
-    """Folder of the training images; their instances are annotations/instances_<train>.json."""
+    """Folder of the training images; their instances are annotations/instances_<train>.json (or see `annotations`)."""
     val: str | None = "val2014"
     """The same of the images that the segmentation network is measured on; null = there are none."""
+    annotations: str | None = None
+    """The file of instances below `root`, * = `train` or `val`; null looks where COCO, CVAT and Roboflow put it."""
     masks: str | None = None
     """Folder of ready-made masks <image name>.png (absolute, or below `root`); null paints the instances."""
-    mask_values: str = "labels"
-    """What the pixels of ready-made masks hold: labels (1…N in the order of the category ids) or category_ids."""
+    mask_values: str | None = "labels"
+    """What the pixels of ready-made masks hold: category_ids, or labels (1…N in the order of the category ids), as
+    values or in colours, whichever the masks show; `index`, `binary` and `colour` say which."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "mask_values", NUMBERINGS)
+    readings: ClassVar[tuple[str, ...]] = READINGS
 
 
 class Coco:
@@ -57,29 +73,40 @@ class Coco:
         self.config = config
         root = Path(config.root)
         self.root = existing(root, "the COCO folder", "correct dataset.root")
+        self._rule = MaskRule("index", ())
+        """How ready-made masks are read: known once they are listed."""
 
     @cached_property
-    def categories(self) -> dict[int, str]:
-        """The official classes by category id, in this order. Small, unlike the annotations they are read from."""
-        path = self._annotations(self.config.train)
-        found = {number: name for number, name in _rows(path, "categories", id=int, name=str)}
-        doubles = [name for name, count in Counter(found.values()).items() if count > 1]
-        if not found or doubles:
-            raise RequestError(f"{path}: `categories` must be one or more different names, {doubles or 'none'} found")
-        return dict(sorted(found.items()))
+    def categories(self) -> dict[Key, str]:
+        """The training set's categories by id, in this order. Small, unlike the annotations they are read from."""
+        return self._instances(self.config.train).categories
+
+    @cached_property
+    def _groups(self) -> set[str]:
+        return self._instances(self.config.train).group_only
 
     @property
+    def _names(self) -> list[str]:
+        """Of all classes that can be chosen, in the order of the category ids."""
+        names = dict.fromkeys(self.categories.values())
+        return [name for name in names if not is_background(name)]
+
+    @cached_property
     def classes(self) -> list[str]:
         """See Source."""
-        names = list(self.categories.values())
-        unknown = [name for name in self.config.classes or () if name not in names]
-        if unknown:
-            raise RequestError(f"dataset.classes: {unknown[0]!r} is not a category; choose from {', '.join(names)}")
-        chosen = self.config.classes or names
+        path = self._file(self.config.train)
+        wrong = [name for name in self.config.classes or () if name not in self._names]
+        if wrong and is_background(wrong[0]):
+            raise RequestError(f"dataset.classes: {wrong[0]!r} is label 0 in every data set; leave it out")
+        if wrong:
+            raise RequestError(f"dataset.classes: {wrong[0]!r} is not a category; choose from {', '.join(self._names)}")
+        chosen = self.config.classes or [name for name in self._names if name not in self._groups]
+        if not chosen:
+            raise RequestError(f"{path}: `categories` has no name but {', '.join(self.categories.values())}")
         if len(chosen) >= IGNORE:
             raise RequestError(
-                f"{self._annotations(self.config.train)}: lists {len(chosen)} categories, but masks hold up "
-                f"to {IGNORE - 1}; choose some by dataset.classes"
+                f"{path}: lists {len(chosen)} categories, but masks hold up to {IGNORE - 1}; choose some by "
+                "dataset.classes"
             )
         return chosen
 
@@ -88,141 +115,244 @@ class Coco:
         folder = self.config.train if split == "train" else self.config.val
         if folder is None:
             return Listing([])
-        path = self._annotations(folder)
-        if self.config.masks is not None and (strange := [n for n in self._label_of_value if not 0 < n < IGNORE]):
-            raise RequestError(
-                f"dataset.mask_values={self.config.mask_values}: {strange[0]} is the number of a category, but pixels "
-                f"hold 1 to {IGNORE - 1} (0 is background, {IGNORE} undefined); set dataset.masks=null to paint them"
-            )
-        label = {number: self._label.get(name, IGNORE) for number, name in self.categories.items()}
-        objects = defaultdict(list)
-        columns = {"image_id": int, "category_id": int, "iscrowd": int, "segmentation": object}
-        for image, category, crowd, segmentation in _rows(path, "annotations", **columns):
-            if category not in label:
-                raise RequestError(
-                    f"{path}: an annotation has category_id {category}, which `categories` does not list"
-                )
-            objects[image].append((label[category], crowd, segmentation))
-        records = []
-        for image, name, height, width in _rows(path, "images", id=int, file_name=str, height=int, width=int):
-            found = objects.pop(image, [])
-            painted = json.dumps({"size": [height, width], "objects": found}) if self.config.masks is None else ""
+        label = label_of(self.classes)  # before this split is parsed: two files take twice the memory
+        instances = self._instances(folder)
+        path = instances.path
+        warnings: list[str] = []
+        names = self._matched(instances, warnings)
+        value = {number: 0 if is_background(name) else label.get(name, IGNORE) for number, name in names.items()}
+        places = self._located(list(instances.images), folder, path, warnings)
+        ids = image_ids(places)
+        masks = self._masks(instances, ids, warnings) if self.config.masks is not None else None
+        records, boxed = [], []
+        for name, place in places.items():
+            objects = [(value[category], *rest) for category, *rest in instances.objects.get(name, [])]
+            outlined = all(has_outline(segmentation) for label, _, segmentation in objects if label)
+            if masks is None and not outlined:
+                boxed.append(name)
             records.append(
                 Record(
-                    image_id=Path(name).stem,
-                    labels=tuple(sorted({label for label, _, _ in found} - {IGNORE})),
-                    image=str(self.root / folder / name),
-                    mask="" if painted else str(self._masks / f"{Path(name).stem}.png"),
-                    annotations=painted,
+                    image_id=ids[name],
+                    labels=tuple(sorted({label for label, *_ in objects} - {0, IGNORE})),
+                    image=str(place),
+                    mask=masks[name] if masks is not None else "" if outlined else None,
+                    annotations=_painted(instances.images[name], objects) if masks is None and outlined else "",
                 )
             )
-        if objects:
-            raise RequestError(
-                f"{path}: an annotation has image_id {next(iter(objects))}, which `images` does not list"
+        if instances.outside:
+            warnings.append(
+                f"{path}: {len(instances.outside)} objects lie wholly outside of their images (the first: one of "
+                f"{instances.outside[0]}), as they do where images were scaled or cropped without their annotations"
+            )
+        if boxed:
+            warnings.append(
+                f"{path}: {len(boxed)} of {len(records)} images have objects without an outline (only a box, fewer "
+                f"than three points, or an empty segmentation; the first: {boxed[0]}): their labels count, but they "
+                "are not scored; dataset.masks names masks that are"
+            )
+        unknown = Counter(names[category] for place in places for category, *_ in instances.objects.get(place, []))
+        for name in {*self.categories.values(), *filter(is_background, names.values())}:
+            unknown.pop(name, None)
+        if unknown:
+            counts = ", ".join(f"{name}: {count}" for name, count in unknown.most_common(5))
+            warnings.append(
+                f"{path}: {unknown.total()} objects are of categories that {self._file(self.config.train)} does not "
+                f"have ({counts}): their pixels are undefined"
             )
         labelled = split == "train" and not self.config.allow_unlabelled
-        return Listing(checked(records, where=str(path), labelled=labelled))
+        return Listing(
+            checked(records, where=str(path), labelled=labelled),
+            unknown,
+            [*instances.warnings, *self._left_out(path, instances.categories.values()), *warnings],
+        )
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
         """See Source."""
         image = Path(record.image).read_bytes()
+        if record.mask is None:
+            return image, None
         if record.annotations:
             content = json.loads(record.annotations)
-            height, width = content["size"]
+            height, width = _checked_size(image, content["size"])
             return image, paint(height, width, content["objects"])
-        official_HW = decode_mask(Path(record.mask or "").read_bytes())
-        wrong = np.setdiff1d(official_HW, [0, IGNORE, *self._label_of_value])
-        if wrong.size:
-            raise ValueError(
-                f"mask has the value {wrong[0]}, which dataset.mask_values={self.config.mask_values} does not know"
-            )
+        label_of_value = self._label_of_value
+        values = [value for value, label in label_of_value.items() if label in record.labels]
+        official_HW = read_mask(Path(record.mask).read_bytes(), self._rule, values)
         renumbered = np.full(256, IGNORE, np.uint8)
         renumbered[0] = 0
-        for value, label in self._label_of_value.items():
+        for value, label in label_of_value.items():
             renumbered[value] = label
         return image, renumbered[official_HW]
 
-    @property
-    def _label(self) -> dict[str, int]:
-        return label_of(self.classes)
+    def _matched(self, instances: Instances, warnings: list[str]) -> dict[Key, str]:
+        """The file's own categories by id, with the names that the training set has for them.
+
+        Raises:
+            RequestError: they have none in common.
+        """
+        spelt: dict[str, list[str]] = {}
+        for name in dict.fromkeys(self.categories.values()):
+            spelt.setdefault(folded(name), []).append(name)
+        result = {}
+        for number, name in instances.categories.items():
+            others = spelt.get(folded(name), [])
+            result[number] = name if name in others or len(others) != 1 else others[0]
+            if result[number] != name:
+                warnings.append(f"{instances.path}: category {name!r} is taken for {result[number]!r}")
+        ours = set(self.categories.values())
+        if not ours & set(result.values()):
+            raise RequestError(
+                f"{instances.path}: none of its categories ({', '.join(sorted(result.values())[:5])}) is one of "
+                f"{self._file(self.config.train)} ({', '.join(sorted(ours)[:5])}); give both the same names"
+            )
+        return result
+
+    def _check_numbering(self, instances: Instances) -> None:
+        """Whether it is clear what the pixels of ready-made masks hold."""
+        numbers = self.categories if self.config.mask_values == "category_ids" else {}
+        strange = [
+            number
+            for number, name in numbers.items()
+            if not isinstance(number, int) or not (0 < number < IGNORE or (number == 0 and is_background(name)))
+        ]
+        if strange:
+            raise RequestError(
+                f"dataset.mask_values={self.config.mask_values}: {strange[0]} is the number of a category, but pixels "
+                f"hold 1 to {IGNORE - 1} (0 is background, {IGNORE} undefined); set dataset.masks=null to paint them"
+            )
+        if not numbers and (self._groups or len(set(self.categories.values())) < len(self.categories)):
+            raise RequestError(
+                f"{self._file(self.config.train)}: two categories have one name, or one only groups others, so that "
+                "labels could be counted in several ways; set dataset.mask_values=category_ids, or dataset.masks=null"
+            )
+        theirs, number = self._matched(instances, []), {name: number for number, name in self.categories.items()}
+        if numbers and any(number.get(name, other) != other for other, name in theirs.items()):
+            raise RequestError(
+                f"{instances.path}: numbers its categories otherwise than {self._file(self.config.train)}, so that "
+                "dataset.mask_values=category_ids could mean either; renumber the masks and set "
+                "dataset.mask_values=labels, or dataset.masks=null"
+            )
+
+    def _left_out(self, path: Path, names: Iterable[str]) -> list[str]:
+        """What is said of categories that are no classes."""
+        warnings = [f"{path}: category {name!r} is label 0, the background" for name in names if is_background(name)]
+        if self.config.classes is None and (groups := [name for name in names if name in self._groups]):
+            warnings.append(
+                f"{path}: category {groups[0]!r} has no object and is only the supercategory of others, so it is no "
+                "class; dataset.classes can name it"
+            )
+        return warnings
+
+    def _located(self, names: Sequence[str], folder: str, path: Path, warnings: list[str]) -> dict[str, Path]:
+        """Where the images are.
+
+        Raises:
+            RequestError: more of them are missing than `dataset.max_bad_fraction` allows.
+        """
+        bases = (self.root / folder, self.root, self.root / "images" / folder, self.root / "images")
+        found, moved = locate(names, [base for base in bases if base.is_dir()])
+        missing = [name for name in names if name not in found]
+        if moved:
+            warnings.append(
+                f"{path}: {len(moved)} images lie in another folder than `file_name` says, or are spelt otherwise; the "
+                f"first: {moved[0]} is {found[moved[0]]}"
+            )
+        if missing:
+            told = (
+                f"{path}: {len(missing)} of {len(names)} images are missing; the first: "
+                f"{self.root / folder / missing[0]} does not exist"
+            )
+            if len(missing) > self.config.max_bad_fraction * len(names):
+                raise RequestError(
+                    f"{told}; add them, correct dataset.root or the folder, or set dataset.max_bad_fraction to leave "
+                    "out a share"
+                )
+            warnings.append(f"{told}; they are left out")
+        return found
+
+    @cached_property
+    def _name_of_value(self) -> dict[int, str]:
+        """What a pixel of a ready-made mask holds -> the class."""
+        if self.config.mask_values == "category_ids":
+            return {int(number): name for number, name in self.categories.items() if number != 0}
+        return dict(enumerate(self._names, start=1))
 
     @cached_property
     def _label_of_value(self) -> dict[int, int]:
-        """What a pixel of a ready-made mask holds -> our label; 255 where the class was not asked for."""
-        numbered = enumerate(self.categories.values(), start=1) if self._holds_labels else self.categories.items()
-        return {number: self._label.get(name, IGNORE) for number, name in numbered}
+        """The same -> our label; 255 where the class was not asked for, 0 for the background."""
+        label = label_of(self.classes) | {name: 0 for name in self._name_of_value.values() if is_background(name)}
+        return {value: label.get(name, IGNORE) for value, name in self._name_of_value.items()}
 
-    @property
-    def _holds_labels(self) -> bool:
-        return self.config.mask_values == "labels"
+    def _masks(self, instances: Instances, ids: Mapping[str, str], warnings: list[str]) -> dict[str, str]:
+        """The ready-made masks by the names of images, which tell how all are read.
 
-    @property
-    def _masks(self) -> Path:
-        return existing(self.root / str(self.config.masks), "the ready-made masks", "correct dataset.masks")
-
-    def _annotations(self, folder: str) -> Path:
-        path = self.root / "annotations" / f"instances_{folder}.json"
-        return existing(path, "the instances", "correct dataset.root, or dataset.train and dataset.val")
-
-
-def paint(height: int, width: int, objects: Sequence[tuple[int, int, Any]]) -> np.ndarray:
-    """Instances -> label values uint8 (height, width).
-
-    Args:
-        height: in pixels.
-        width: in pixels.
-        objects: (label, is a crowd, segmentation: polygons or a run-length encoding as in COCO's files).
-
-    Raises:
-        ValueError: a segmentation is none, or does not fit the size.
-    """
-    from pycocotools import mask as coco_mask  # where masks are painted only
-
-    encoded = []
-    for label, crowd, segmentation in objects:
-        try:
-            if isinstance(segmentation, list):
-                code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-            elif isinstance(segmentation["counts"], list):
-                if sum(segmentation["counts"]) != height * width:  # pycocotools would read beyond its end
-                    raise ValueError(f"its run lengths do not add up to {height} × {width}")
-                code = coco_mask.frPyObjects(segmentation, height, width)
-            else:
-                code = segmentation
-            object_HW = coco_mask.decode(code).astype(bool)
-        except Exception as error:  # pycocotools raises bare ones
-            raise ValueError(f"an object has a segmentation that cannot be decoded ({error})") from error
-        if object_HW.shape != (height, width):
-            raise ValueError(f"an object's mask is {object_HW.shape}, expected {(height, width)}")
-        encoded.append((bool(crowd), int(object_HW.sum()), IGNORE if crowd else label, object_HW))
-    mask_HW = np.zeros((height, width), np.uint8)
-    for _, _, value, object_HW in sorted(encoded, key=lambda item: (not item[0], -item[1])):
-        mask_HW[object_HW] = value
-    return mask_HW
-
-
-def _rows(path: Path, table: str, **columns: Callable[[Any], Any]) -> Iterator[list[Any]]:
-    """The values of some keys of each entry of a list in a COCO file.
-
-    Raises:
-        RequestError: the file is no JSON, or a key is missing or of another type.
-    """
-    for number, entry in enumerate(_parsed(path).get(table) or []):
-        try:
-            entry = {"iscrowd": 0} | entry  # others' exports leave it out
-            yield [entry[name] if kind is object else kind(entry[name]) for name, kind in columns.items()]
-        except (KeyError, TypeError, ValueError) as error:
+        Raises:
+            RequestError: an image has none, or it is not clear what they hold.
+        """
+        self._check_numbering(instances)
+        folder = existing(self.root / str(self.config.masks), "the ready-made masks", "correct dataset.masks")
+        found, _ = find_masks(folder, list(ids), self.config.mask_pattern)
+        missing = [folder / f"{image_id}.png" for name, image_id in ids.items() if name not in found]
+        if missing:
             raise RequestError(
-                f"{path}: entry {number} of `{table}` needs {', '.join(columns)} ({error!r}); restore the file"
-            ) from error
+                f"{folder}: {len(missing)} of {len(ids)} images have no mask; the first: mask {missing[0]} does not "
+                "exist; add it, see dataset.mask_pattern, or set dataset.masks=null to paint them"
+            )
+        reading = {"labels": None, "category_ids": None if self.config.palette else "index"}
+        values = self.config.mask_values
+        config = replace(self.config, mask_values=reading.get(values or "labels", values))
+        try:
+            self._rule, told = mask_rule(found.values(), config, self._name_of_value)
+        except RequestError as error:
+            other = "; if they hold the numbers of categories, set dataset.mask_values=category_ids"
+            raise RequestError(f"{error}{other if values == 'labels' else ''}") from None
+        warnings += told
+        return {name: str(path) for name, path in found.items()}
+
+    def _instances(self, folder: str) -> Instances:
+        return read_instances(self._file(folder), self.config.encoding)
+
+    def _file(self, folder: str) -> Path:
+        """The instances of a split.
+
+        Raises:
+            RequestError: they are not there; what is there is named.
+        """
+        ends = dict.fromkeys((folder, PurePosixPath(folder).name))
+        places = [self.config.annotations] if self.config.annotations else PLACES
+        paths = [self.root / place.replace("*", end) for end in ends for place in places]
+        for path in paths:
+            if path.is_file():
+                return path
+        near = sorted({str(file) for path in paths for file in path.parent.glob("*.json")})
+        there = f"; there are {', '.join(near[:5])}" if near else ""
+        raise RequestError(
+            f"{paths[0]}: not found, expected the instances{there}; correct dataset.root, or dataset.train and "
+            "dataset.val (null: there is no val), or name the file by dataset.annotations"
+        )
 
 
-@lru_cache(maxsize=1)
-def _parsed(path: Path) -> dict[str, Any]:
+def _painted(size: Size, objects: Sequence[tuple[object, ...]]) -> str:
+    return json.dumps({"size": list(size or ()), "objects": [entry for entry in objects if has_outline(entry[-1])]})
+
+
+def _checked_size(image: bytes, stated: list[int]) -> tuple[int, int]:
+    """The (height, width) to paint: the stated one, if the file has it or is turned by its EXIF tag, else the file's.
+
+    Before anything is painted, since what is stated could fill the memory.
+    """
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RequestError(f"{path}: is not valid JSON ({error}); restore the file") from error
-    if not isinstance(content, dict):
-        raise RequestError(f"{path}: holds a {type(content).__name__}, expected an object with images and annotations")
-    return content
+        with Image.open(io.BytesIO(image)) as opened:
+            width, height = opened.size
+    except UnidentifiedImageError as error:
+        raise OSError("is not an image of any format that Pillow reads") from error
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"is {width}x{height}, larger than masks are painted")
+    if not stated:
+        return height, width
+    if stated not in ([height, width], [width, height]):
+        raise ValueError(
+            f"is {width}x{height}, but {stated[1]}x{stated[0]} in the annotations (width x height): they belong to "
+            "another version of it"
+        )
+    return stated[0], stated[1]

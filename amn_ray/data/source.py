@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from amn_ray.checks import check_choice, check_positive
+from amn_ray.data.palette import check_colours
 from amn_ray.data.pixels import Pixels
+from amn_ray.data.text import check_encoding
 from amn_ray.errors import RequestError
 
 IGNORE = 255
@@ -36,11 +38,36 @@ class DatasetConfig:
     """The value of white in images of more than 8 bits; null: 65535 for integers, 1.0 for floats."""
     max_side: int | None = None
     """Images are scaled down so that their longer side is at most this many pixels; null keeps their size."""
+    encoding: str | None = None
+    """Of text files (utf-8, utf-16, cp1252, …); null finds these three by itself."""
+    mask_pattern: str | None = None
+    """The file of an image's mask below the masks' folder, such as "{id}_mask.png" ({id}: the image's name without
+    its ending, {name}: with it); null finds the scheme by itself."""
+    mask_values: str | None = None
+    """What the pixels of masks hold: `index` (labels), `binary` (white is the image's one class) or `colour` (VOC's
+    colours, or `palette`); null: what the masks themselves show, if it is one thing only."""
+    palette: Any = None
+    """Colours of masks: {class name: colour, …} or a list of colours, background first. A colour is [red, green, blue],
+    "#rrggbb", or a number (the value of a pixel). With mask_values=colour, other colours are undefined (blended edges);
+    without, they are an error."""
     rows_per_shard: int = 64
     """Images in a Parquet shard of every table: the unit of parallel work, and what a crash can cost."""
+    readings: ClassVar[tuple[str, ...]] = ("index", "binary", "colour")
+    """What mask_values may be."""
 
     def __post_init__(self) -> None:
         check_choice(self, "exif", ("apply", "ignore"))
+        check_encoding(self.encoding)
+        if self.mask_values is not None:
+            check_choice(self, "mask_values", self.readings)
+        if self.palette is not None:
+            check_colours(self.palette)
+            if self.mask_values in ("index", "binary"):
+                raise ValueError(f"palette={self.palette}: is of no use with mask_values={self.mask_values}; drop one")
+        if self.mask_pattern is not None and "{id}" not in self.mask_pattern and "{name}" not in self.mask_pattern:
+            raise ValueError(
+                f'mask_pattern={self.mask_pattern}: must hold {{id}} or {{name}}, such as "{{id}}_mask.png"'
+            )
         for name in ("white", "max_side"):
             if getattr(self, name) is not None:
                 check_positive(self, name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,13 @@ from amn_ray.data.photographs import FACTS, mask_lay, warnings
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.source import Record, Source
 from amn_ray.errors import RequestError, RunError
+from amn_ray.stages.images.apart import Died, apart
 
 RECORDS = "records.parquet"
 """What is to be read: a row per image, a row group per shard. It is removed once the table is there."""
+TRIES = "tries"
+"""A file per shard: how often it was begun. They are removed with the records."""
+MAX_TRIES = 5
 RECORD_SCHEMA = pa.schema(
     {
         "image_id": pa.string(),
@@ -125,6 +131,24 @@ def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object
     }
 
 
+@contextmanager
+def loading(source: Source, pixels: Pixels, *, in_doubt: bool) -> Iterator[Callable[[Record], dict[str, object]]]:
+    """`load_row` of a source; `in_doubt` that an image ends the process that reads it, in another one."""
+    load = partial(load_row, source, pixels=pixels)
+    if not in_doubt:
+        yield load
+        return
+    with apart(load) as call:
+
+        def load_apart(record: Record) -> dict[str, object]:
+            try:
+                return call(record)
+            except Died as error:
+                raise BadImage(f"{record.image or record.image_id}: reading it ends the process ({error})") from error
+
+        yield load_apart
+
+
 class Load:
     """Records -> rows of the image table."""
 
@@ -143,14 +167,30 @@ class Load:
         return pa.Table.from_pylist(list(self._rows(batch["id"])), schema=SCHEMA)
 
     def _rows(self, shards: Iterable[int]) -> Iterator[dict[str, object]]:
-        for record in records_of(self.output, shards):
-            try:
-                yield load_row(self.source, record, self.pixels)
-            except BadImage as problem:
-                if not self.skip_bad:
-                    raise RequestError(
-                        f"{problem}; mend or remove it, or set dataset.max_bad_fraction to skip a share of such images"
-                    ) from problem
+        for shard in shards:
+            with loading(self.source, self.pixels, in_doubt=self._tries(shard) > 0) as load:
+                for record in records_of(self.output, [shard]):
+                    try:
+                        yield load(record)
+                    except BadImage as problem:
+                        if not self.skip_bad:
+                            raise RequestError(
+                                f"{problem}; mend or remove it, or set dataset.max_bad_fraction to skip a share of "
+                                "such images"
+                            ) from problem
+
+    def _tries(self, shard: int) -> int:
+        """How often the shard was begun before: Ray tries without end where a process died."""
+        name = f"{TRIES}/{shard}"
+        before = int(self.output.read(name)) if self.output.exists(name) else 0
+        if before == MAX_TRIES:
+            records = list(records_of(self.output, [shard]))
+            raise RunError(
+                f"the process that reads the images {records[0].image_id} to {records[-1].image_id} died {before} "
+                "times; look whether there is enough memory, or lower dataset.rows_per_shard"
+            )
+        self.output.write(name, str(before + 1).encode())
+        return before
 
 
 def problems_of(source: Source, output: Artifact, table: str, num_shards: int, pixels: Pixels) -> tuple[int, list[str]]:
@@ -165,14 +205,15 @@ def problems_of(source: Source, output: Artifact, table: str, num_shards: int, p
     ids = output.table(table).all_ids()
     good = set(ids)
     problems, missing = [], []
-    for record in records_of(output, range(num_shards)):
-        if record.image_id not in good:
-            try:
-                load_row(source, record, pixels)
-            except BadImage as problem:
-                problems.append(str(problem))
-            else:
-                missing.append(record.image_id)
+    with loading(source, pixels, in_doubt=True) as load:
+        for record in records_of(output, range(num_shards)):
+            if record.image_id not in good:
+                try:
+                    load(record)
+                except BadImage as problem:
+                    problems.append(str(problem))
+                else:
+                    missing.append(record.image_id)
     if missing or len(ids) > len(good):
         raise RunError(
             f"{output.at(table)}: holds {len(ids)} rows, {len(good)} different, and lacks {len(missing)}, so another "

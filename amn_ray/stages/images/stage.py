@@ -17,7 +17,7 @@ from amn_ray.data.listing import Summary
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.mapping import numbers, told_progress
 from amn_ray.memory import told_if_killed
-from amn_ray.stages.images.infer import RECORDS, Load, list_records, problems_of, review
+from amn_ray.stages.images.infer import RECORDS, TRIES, Load, list_records, problems_of, review
 
 NAME = "images"
 VERSION = 4
@@ -75,7 +75,8 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
     except (RequestError, RunError):
         output.remove()
         raise
-    output.remove(RECORDS)
+    for done in (RECORDS, TRIES):
+        output.remove(done)
     return {
         "rows": rows,
         "classes": list(config.classes),

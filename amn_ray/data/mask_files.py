@@ -1,0 +1,175 @@
+"""Which file is whose mask: the scheme by which masks are named after images, or `dataset.mask_pattern`.
+
+files, warnings = find_masks(folder, image_names, config.mask_pattern)      # image name -> path of its mask
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from amn_ray.data.text import same_name
+from amn_ray.errors import RequestError
+
+ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jp2", ".pgm", ".ppm")
+_WORDS = ("mask", "masks", "gt", "seg", "segm", "segmentation", "label", "labels", "annotation", "groundtruth",
+          "labelids", "labeltrainids", "truth", "m")  # fmt: skip
+"""What people add to an image's name for its mask."""
+
+
+def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) -> tuple[dict[str, Path], list[str]]:
+    """The mask of each image that has one, and sentences for the user.
+
+    Args:
+        folder: holds masks, perhaps in folders of its own.
+        images: names of image files, perhaps with folders (`train/1.jpg`); or ids without an ending.
+        pattern: `dataset.mask_pattern`; null finds the scheme: what stands before and after the image's name.
+
+    Raises:
+        RequestError: no file is the mask of any image, or an image has several.
+    """
+    files = sorted(_files(folder))
+    found = _by_pattern(folder, images, pattern) if pattern else _by_scheme(folder, files, images)
+    if files and images and not found:
+        raise RequestError(
+            f"{folder}: holds {len(files)} files, such as {files[0]}, but none is the mask of an image, such as "
+            f"{images[0]}; name masks after their images, or set dataset.mask_pattern (such as "
+            f'"{{id}}_mask.png"){f", which is {pattern}" if pattern else ""}'
+        )
+    warnings = []
+    used = {path for path in found.values()}
+    if left := [name for name in files if folder / name not in used]:
+        warnings.append(
+            f"{folder}: {len(left)} of {len(files)} files, such as {left[0]}, belong to no image that is listed "
+            f"({len(found)} of {len(images)} images have a mask); dataset.mask_pattern says which do"
+        )
+    return found, warnings
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of files below the folder that may be images."""
+    return [
+        (Path(place) / name).relative_to(folder).as_posix()
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(ENDINGS) and not name.startswith(".")
+    ]
+
+
+def _by_pattern(folder: Path, images: Sequence[str], pattern: str) -> dict[str, Path]:
+    def named(image: str) -> Path:
+        inside = PurePosixPath(image)
+        return folder / inside.parent / pattern.replace("{id}", _stem(inside.name)).replace("{name}", inside.name)
+
+    def flat(image: str) -> Path:
+        inside = PurePosixPath(image)
+        return folder / pattern.replace("{id}", _stem(inside.name)).replace("{name}", inside.name)
+
+    found = {image: path for image in images for path in (named(image), flat(image)) if path.is_file()}
+    _refuse_shared(found)
+    return found
+
+
+def _by_scheme(folder: Path, files: Sequence[str], images: Sequence[str]) -> dict[str, Path]:
+    by_stem = defaultdict(list)
+    for image in images:
+        by_stem[_key(_stem(PurePosixPath(image).name))].append(image)
+    fits = [(name, scheme, stem) for name in files for scheme, stem in _schemes(name, by_stem)]
+    count = Counter(scheme for _, scheme, _ in fits)
+    if not count:
+        return {}
+    best = max(count, key=lambda scheme: (count[scheme], scheme == ("", "")))
+    usable = {scheme for scheme in count if scheme == best or _says_mask(scheme)}
+    explained: dict[str, tuple[str, str]] = {}  # file -> its scheme: the plain name first, then the most frequent
+    for name, scheme, _ in fits:
+        rank = (scheme == ("", ""), scheme == best, count[scheme])
+        if scheme in usable and (name not in explained or rank > _rank(explained[name], best, count)):
+            explained[name] = scheme
+    owners = defaultdict(list)
+    for name, scheme, stem in fits:
+        if explained.get(name) == scheme:
+            for image in _of_folder(name, by_stem[stem]):
+                owners[image].append(name)
+    # Several masks of an image by another scheme than the best: x_1.png and x_2.png, an object each.
+    others = {scheme for scheme in count if scheme not in usable and count[scheme] * 2 >= count[best]}
+    for name, scheme, stem in fits:
+        if scheme in others and name not in explained:
+            for image in _of_folder(name, by_stem[stem]):
+                owners[image].append(name)
+    for image, names in owners.items():
+        if len(names) > 1:
+            raise RequestError(
+                f"{folder}: {names[0]} and {names[1]} may both be the mask of image {image}; remove one, or set "
+                'dataset.mask_pattern (such as "{id}_mask.png")'
+            )
+    found = {image: folder / names[0] for image, names in owners.items()}
+    _refuse_shared(found)
+    return found
+
+
+def _rank(scheme: tuple[str, str], best: tuple[str, str], count: Mapping[tuple[str, str], int]) -> tuple:
+    return scheme == ("", ""), scheme == best, count[scheme]
+
+
+def _schemes(name: str, stems: Mapping[str, object]) -> list[tuple[tuple[str, str], str]]:
+    """((what stands before, what stands after), stem) of every image whose name is in the file's."""
+    whole = _key(_stem(PurePosixPath(name).name))
+    result = []
+    for start in range(len(whole)):
+        if not _may_end(whole, start):
+            continue
+        for end in range(start + 1, len(whole) + 1):
+            if whole[start:end] in stems and _may_end(whole, end):
+                result.append(((whole[:start], whole[end:]), whole[start:end]))
+    return result
+
+
+def _may_end(text: str, at: int) -> bool:
+    """Whether a name may begin or end there: not within a number or a word (10 is not image 1's)."""
+    if at in (0, len(text)):
+        return True
+    before, after = text[at - 1], text[at]
+    return not ((before.isdigit() and after.isdigit()) or (before.isalpha() and after.isalpha()))
+
+
+def _says_mask(scheme: tuple[str, str]) -> bool:
+    """Whether a scheme adds nothing, a word for masks, or the ending of the image (1.jpg.png)."""
+    added = "".join(scheme).casefold()
+    words = "".join(sign if sign.isalpha() else " " for sign in added).split()
+    return added in ("", *ENDINGS) or (
+        bool(words) and all(word in _WORDS for word in words) and not any(map(str.isdigit, added))
+    )
+
+
+def _of_folder(name: str, images: Sequence[str]) -> list[str]:
+    """Of images of one name, those in the folder that the mask lies in; else all."""
+    if len(images) == 1:
+        return list(images)
+    return [image for image in images if PurePosixPath(image).parent == PurePosixPath(name).parent] or list(images)
+
+
+def _refuse_shared(found: Mapping[str, Path]) -> None:
+    owner: dict[Path, str] = {}
+    for image, path in found.items():
+        if path in owner:
+            raise RequestError(
+                f"{path}: may be the mask of {owner[path]} and of {image}; give masks the folders of their images, or "
+                'set dataset.mask_pattern (such as "{name}.png")'
+            )
+        owner[path] = image
+
+
+def _stem(name: str) -> str:
+    """Without the ending of an image; dots of an id stay."""
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and stem and f".{ending.lower()}" in _IMAGE_ENDINGS else name
+
+
+_IMAGE_ENDINGS = {*ENDINGS, ".jpe", ".jfif", ".jif", ".heic", ".heif", ".avif", ".dds", ".tga", ".jpx", ".j2k", ".pnm",
+                  ".pbm", ".pcx", ".ico", ".exr", ".hdr", ".mpo", ".qoi", ".npy"}  # fmt: skip
+
+
+def _key(stem: str) -> str:
+    return same_name(stem).casefold()

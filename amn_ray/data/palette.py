@@ -1,0 +1,39 @@
+"""Colours of masks as people write them in `dataset.palette`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Colour = tuple[int, int, int]
+"""Red, green, blue: 0 to 255."""
+
+
+def colour(entry: Any) -> int | Colour:
+    """[red, green, blue], "#rrggbb" or the value of a pixel.
+
+    Raises:
+        ValueError: it is none of these; the sentence begins with the key `palette`.
+    """
+    if isinstance(entry, int) and not isinstance(entry, bool) and entry >= 0:
+        return entry
+    if isinstance(entry, str) and re.fullmatch(r"#?[0-9a-fA-F]{6}", entry.strip()):
+        red, green, blue = bytes.fromhex(entry.strip().removeprefix("#"))
+        return red, green, blue
+    if isinstance(entry, list | tuple) and len(entry) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in entry):
+        return entry[0], entry[1], entry[2]
+    raise ValueError(f"palette={entry}: expected [red, green, blue] with 0 to 255, '#rrggbb', or the value of a pixel")
+
+
+def check_colours(palette: Any) -> None:
+    """Refuse what is no list of colours and no mapping of names to colours.
+
+    Raises:
+        ValueError: with the sentence, which begins with the key.
+    """
+    entries = list(palette.values()) if isinstance(palette, Mapping) else palette
+    if isinstance(entries, str) or not isinstance(entries, Iterable) or not list(entries):
+        raise ValueError(f"palette={palette}: must be a list of colours, background first, or {{class name: colour}}")
+    for entry in entries:
+        colour(entry)
