@@ -31,5 +31,5 @@ def test_the_check_of_a_gpu_runs_where_ray_and_all_but_pytorch_cannot_be_importe
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed
-    assert int(passed[1]) >= 16
+    assert int(passed[1]) >= 15
     assert "skipped" not in done.stdout
