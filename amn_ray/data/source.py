@@ -99,6 +99,10 @@ class Record:
     """Where its ground truth is (a path; empty where `load` draws it); None where the image is not evaluated."""
     annotations: str = ""
     """What the ground truth is drawn from, if it is not in a file (COCO: JSON)."""
+    image_digest: str = ""
+    """Of the content of `image` (see content.py); empty while it is not known."""
+    mask_digest: str = ""
+    """The same of `mask`."""
 
 
 @dataclass
@@ -110,6 +114,8 @@ class Listing:
     """Objects of classes that are not in the class list, by name: ignored, but not silently."""
     warnings: list[str] = field(default_factory=list)
     """Sentences for the user: what was read in a way that they may not expect."""
+    reading: dict[str, Any] = field(default_factory=dict)
+    """How files are to be read, where the source found it out and no setting says it (JSON): part of the identity."""
 
 
 class Source(Protocol):

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amn_ray.artifacts import Artifact
+from amn_ray.data.content import digest_of, hash_file, memory
 from amn_ray.data.images import NOT_AN_IMAGE, check_mask, decode_image, encode_mask
-from amn_ray.data.listing import Summary, open_source, summarise
+from amn_ray.data.listing import Summary, list_content, open_source, summarise
 from amn_ray.data.source import Record, Source
 from amn_ray.errors import RequestError, RunError
 
@@ -23,6 +24,8 @@ RECORD_SCHEMA = pa.schema(
         "image": pa.string(),
         "mask": pa.string(),
         "annotations": pa.large_string(),
+        "image_digest": pa.string(),
+        "mask_digest": pa.string(),
     }
 )
 SCHEMA = pa.schema(
@@ -48,7 +51,7 @@ def list_records(summary: Summary, output: Artifact) -> Source:
         RequestError: what is listed is not what `summary` says.
     """
     source = open_source(summary.config)
-    listing = source.listing(summary.split)
+    listing = list_content(source, summary.split)
     if summarise(summary.config, source, summary.split, listing).digest != summary.digest:
         raise RequestError(f"dataset={summary.config.name}: its files changed while they were listed; run again")
     size = summary.config.rows_per_shard
@@ -73,9 +76,11 @@ def load_row(source: Source, record: Record) -> dict[str, object]:
 
     Raises:
         BadImage: the image cannot be decoded, or its mask does not fit it or the class list.
+        RequestError: they are not what was listed, so the table would not be what its name says.
     """
     try:
         image, mask_HW = source.load(record)
+        _check_content(record, image)
         height, width = decode_image(image).shape[:2]
         if mask_HW is not None:
             check_mask(mask_HW, size=(height, width), num_classes=len(source.classes))
@@ -89,6 +94,18 @@ def load_row(source: Source, record: Record) -> dict[str, object]:
         "labels": record.labels,
         "mask": None if mask_HW is None else encode_mask(mask_HW),
     }
+
+
+def _check_content(record: Record, image: bytes) -> None:
+    """Refuse files that changed after they were listed."""
+    changed = record.image if record.image_digest and digest_of(image) != record.image_digest else None
+    if record.mask and record.mask_digest and (mask := hash_file(record.mask)) and mask.digest != record.mask_digest:
+        changed = record.mask
+    if changed:
+        raise RequestError(
+            f"{changed}: changed after the data set was listed; run again (should this come back, remove "
+            f"{memory()}, where the content of files is remembered)"
+        )
 
 
 class Load:

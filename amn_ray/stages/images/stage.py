@@ -6,7 +6,7 @@ Replaces nothing of the released code, which reads loose files in every step.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from amn_ray.mapping import numbers, told_progress
 from amn_ray.stages.images.infer import RECORDS, Load, list_records, problems_of
 
 NAME = "images"
-VERSION = 3
+VERSION = 4
 TABLE = "rows"
 READER_CPUS = 0.5
 """What a task reserves that reads and checks a shard."""
@@ -56,12 +56,7 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
                 concurrency=cluster.light_tasks(),
             )
         rows, problems = cluster.elsewhere(problems_of, source, output, TABLE, num_shards)
-        allowed = config.config.max_bad_fraction
-        if len(problems) > allowed * config.rows:
-            raise RequestError(
-                f"{len(problems)} of {config.rows} images are bad, dataset.max_bad_fraction={allowed} allows fewer; "
-                f"the first: {problems[0]}"
-            )
+        _check_bad(config, problems)
     except (RequestError, RunError):
         output.remove()
         raise
@@ -74,6 +69,24 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
         "unlabelled": config.unlabelled,
         "metrics": {"images": rows},
     }
+
+
+def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
+    """Refuse a table that was made where more bad images were allowed.
+
+    Raises:
+        RequestError: it lacks more images than `dataset.max_bad_fraction` allows now.
+    """
+    _check_bad(config, manifest["bad_images"])
+
+
+def _check_bad(config: Summary, problems: Sequence[str]) -> None:
+    allowed = config.config.max_bad_fraction
+    if len(problems) > allowed * config.rows:
+        raise RequestError(
+            f"{len(problems)} of {config.rows} images are bad, dataset.max_bad_fraction={allowed} allows fewer; "
+            f"the first: {problems[0]}"
+        )
 
 
 def _lacks(root: str) -> str | None:
