@@ -58,7 +58,7 @@ class Summary:
         Not where they are, nor what the data set is called, nor when a file was written.
         """
         settings = {key: value for key, value in asdict(self.config).items() if key not in NOT_CONTENT}
-        return settings | {"classes": list(self.classes), "records": self.digest}
+        return settings | {"split": self.split, "classes": list(self.classes), "records": self.digest}
 
 
 def open_source(config: DatasetConfig) -> Source:

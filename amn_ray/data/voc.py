@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from amn_ray.checks import check_choice
+from amn_ray.data.files import IMAGES, MASKS, Files
 from amn_ray.data.images import decode_mask
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
+from amn_ray.data.text import check_encoding
+from amn_ray.data.voc_layout import CLASS_FILES, Listed, class_names, object_names, read_list
 from amn_ray.errors import RequestError
 
 CLASSES = [
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ]  # fmt: skip
-MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
+MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass", "SegmentationClassPNG")
+"""SBD's and VOC's; labelme's. Where an image has a mask in two of them, the first counts."""
+NUMBERINGS = ("voc", "classes")
+SHOWN = 10
+"""Class names that a sentence lists."""
 
 
 @dataclass(kw_only=True)
 class VocConfig(DatasetConfig):
-    """Lists are names of files in ImageSets/Segmentation, without their ending."""
+    """Lists are names of files in ImageSets/Segmentation, without their ending.
+
+    `classes: null` takes what a file class_names.txt, labelmap.txt, labels.txt or classes.txt in `root` says, else
+    VOC's.
+    """
 
     root: str | None = None
     """The folder that holds JPEGImages (usually …/VOCdevkit/VOC2012)."""
     train_list: str = "train_aug"
     """The images to train on (paper: 10,582)."""
-    evaluate_list: str = "train"
-    """Those of them whose pseudo-masks are measured (paper: the 1,464 of train)."""
-    val_list: str = "val"
-    """The images that the segmentation network is measured on."""
+    evaluate_list: str | None = "train"
+    """Those of them whose pseudo-masks are measured (paper: the 1,464 of train); null = none."""
+    val_list: str | None = "val"
+    """The images that the segmentation network is measured on; null = there are none."""
+    numbering: str | None = None
+    """What the masks' values count: `voc` (its 20 classes) or `classes` (dataset.classes); null: what the file of class
+    names says, else `voc` if all classes are VOC's and `classes` if none is."""
+    encoding: str | None = None
+    """Of the lists and annotations; null finds it out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.numbering is not None:
+            check_choice(self, "numbering", NUMBERINGS)
+        check_encoding(self.encoding)
 
 
 class Voc:
@@ -43,77 +66,184 @@ class Voc:
                 "dataset.root is not set: expected the folder that holds JPEGImages; set dataset.root=/path/to/VOC2012"
             )
         self.config = config
-        root = Path(config.root)
-        self.root = existing(root, "the VOC folder", "correct dataset.root")
-        self.classes = config.classes or CLASSES
-        unknown = [name for name in self.classes if name not in CLASSES]
-        if unknown:
-            raise RequestError(f"dataset.classes: {unknown[0]!r} is not a VOC class; choose from {', '.join(CLASSES)}")
+        self.root = existing(Path(config.root), "the VOC folder", "correct dataset.root")
+        self._numbered = self._numbering()
+        """The names that the masks' values 1, 2, … stand for."""
+        self.classes = config.classes or self._numbered
+        strange = [name for name in self.classes if name not in self._numbered]
+        if strange:
+            raise RequestError(
+                f"dataset.classes: {strange[0]!r} is not among the classes that masks hold ({_some(self._numbered)})"
+            )
         self._label = label_of(self.classes)
-        # Masks always carry the official numbering; classes that were not asked for become undefined.
-        self._from_official = np.full(256, IGNORE, np.uint8)
-        self._from_official[0] = 0
-        for official, name in enumerate(CLASSES, start=1):
-            self._from_official[official] = self._label.get(name, IGNORE)
+        # Classes that were not asked for become undefined.
+        self._of_value = np.full(256, IGNORE, np.uint8)
+        self._of_value[0] = 0
+        for value, name in enumerate(self._numbered, start=1):
+            self._of_value[value] = self._label.get(name, IGNORE)
 
     def listing(self, split: str) -> Listing:
         """The records of `train` (masks for `evaluate_list` only) or `val`; see Source."""
-        names = self._names(self.config.train_list if split == "train" else self.config.val_list)
-        evaluated = set(self._names(self.config.evaluate_list)) if split == "train" else set(names)
-        if not evaluated <= set(names):
-            raise RequestError(
-                f"dataset.evaluate_list={self.config.evaluate_list}: {sorted(evaluated - set(names))[0]!r} is not in "
-                f"dataset.train_list={self.config.train_list}; pseudo-masks are measured on images that have one"
+        listing = Listing([], reading={"numbered": self._numbered})
+        name = self.config.train_list if split == "train" else self.config.val_list
+        if name is None:
+            return listing
+        images = Files(existing(self.root / "JPEGImages", "the images", "correct dataset.root"), IMAGES)
+        where = self._list_file(name, f"{split}_list")
+        listed = read_list(where, images, self.config.encoding, listing.warnings)
+        evaluated = listed if split == "val" else self._evaluated(listed, images, listing.warnings)
+        masks = self._masks(evaluated, listing.warnings)
+        labels = self._labels(listed, listing)
+        records = [
+            Record(
+                image_id=image.image_id,
+                labels=labels[image.image_id],
+                image=str(image.image),
+                mask=str(masks[image.image_id]) if image.image_id in masks else None,
             )
-        masks = self._mask_folder() if evaluated else None
-        unknown: Counter[str] = Counter()
-        records = []
-        for name in names:
-            labels = {self._label.get(found) for found in self._objects(name, unknown)} - {None}
-            records.append(
-                Record(
-                    image_id=name,
-                    labels=tuple(sorted(label for label in labels if label is not None)),
-                    image=str(self.root / "JPEGImages" / f"{name}.jpg"),
-                    mask=str(masks / f"{name}.png") if masks and name in evaluated else None,
-                )
-            )
-        where = f"{self._list_file(self.config.train_list if split == 'train' else self.config.val_list)}"
+            for image in listed
+        ]
         labelled = split == "train" and not self.config.allow_unlabelled
-        return Listing(checked(records, where=where, labelled=labelled), unknown)
+        listing.records = checked(records, where=f"{where} (dataset.{split}_list)", labelled=labelled)
+        return listing
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
         """See Source; mask values are renumbered to `classes`."""
         image = Path(record.image).read_bytes()
         if record.mask is None:
             return image, None
-        official_HW = decode_mask(Path(record.mask).read_bytes())
-        wrong = np.unique(official_HW[(official_HW > len(CLASSES)) & (official_HW != IGNORE)])
+        values_HW = decode_mask(Path(record.mask).read_bytes())
+        wrong = np.unique(values_HW[(values_HW > len(self._numbered)) & (values_HW != IGNORE)])
         if wrong.size:
             raise ValueError(
-                f"mask has the value {wrong[0]}, expected 0…{len(CLASSES)} or {IGNORE}: the class list does not match"
+                f"mask has the value {wrong[0]}, expected 0…{len(self._numbered)} or {IGNORE}: the class list does not "
+                f"match (it is {_some(self._numbered)}; see dataset.classes and dataset.numbering)"
             )
-        return image, self._from_official[official_HW]
+        return image, self._of_value[values_HW]
 
-    def _list_file(self, name: str) -> Path:
-        return self.root / "ImageSets" / "Segmentation" / f"{name}.txt"
+    def _numbering(self) -> list[str]:
+        """See VocConfig.numbering."""
+        asked = self.config.classes
+        if self.config.numbering == "voc" or (self.config.numbering == "classes" and asked):
+            return CLASSES if self.config.numbering == "voc" else asked or []
+        if written := class_names(self.root, self.config.encoding, []):
+            path, names = written
+            if not names or len(names) >= IGNORE:
+                raise RequestError(
+                    f"{path}: names {len(names)} classes, expected 1 to {IGNORE - 1}; correct or remove it"
+                )
+            return names
+        own = [name for name in asked or () if name not in CLASSES]
+        if own and asked and len(own) < len(asked):
+            raise RequestError(
+                f"dataset.classes: {own[0]!r} is not a class of VOC but others are, so what the masks' values count is "
+                "not known; set dataset.numbering=classes if they count dataset.classes in its order (1, 2, …), or "
+                f"write their names in the order of the values into {self.root / CLASS_FILES[0]}"
+            )
+        return asked if own and asked else CLASSES
 
-    def _names(self, name: str) -> list[str]:
-        path = existing(self._list_file(name), "an image list", "correct dataset.root or the list's name")
-        # SBD's lists name "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png"; VOC's just "ID".
-        return [Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip()]
+    def _evaluated(self, listed: Sequence[Listed], images: Files, warnings: list[str]) -> list[Listed]:
+        """The images of `evaluate_list`, which are measured. The default list need not be there."""
+        name = self.config.evaluate_list
+        if name is None:
+            return []
+        if name == VocConfig.evaluate_list and not self._path(name).exists():
+            warnings.append(
+                f"{self._path(name)}: not found, so no pseudo-masks are measured; dataset.evaluate_list names the "
+                "images that are"
+            )
+            return []
+        evaluated = read_list(self._list_file(name, "evaluate_list"), images, self.config.encoding, warnings)
+        if not evaluated:
+            warnings.append(
+                f"{self._path(name)}: lists no image (dataset.evaluate_list), so no pseudo-masks are measured"
+            )
+        trained = {image.image_id for image in listed}
+        for image in evaluated:
+            if image.image_id not in trained:
+                raise RequestError(
+                    f"dataset.evaluate_list={name}: {image.image_id!r} is not in dataset.train_list="
+                    f"{self.config.train_list}; pseudo-masks are measured on images that have one"
+                )
+        return evaluated
 
-    def _mask_folder(self) -> Path:
-        for name in MASK_FOLDERS:
-            if (self.root / name).is_dir():
-                return self.root / name
-        raise RequestError(f"{self.root}: has neither {' nor '.join(MASK_FOLDERS)}; masks are needed to evaluate")
+    def _masks(self, evaluated: Sequence[Listed], warnings: list[str]) -> dict[str, Path]:
+        """The masks of images, by their ids; none at all where there is no folder of masks."""
+        folders = [Files(self.root / name, MASKS) for name in MASK_FOLDERS if (self.root / name).is_dir()]
+        if not folders and evaluated:
+            wrong = " (SegmentationObject numbers objects, not classes)" * (self.root / "SegmentationObject").is_dir()
+            warnings.append(
+                f"{self.root}: has no folder {' or '.join(MASK_FOLDERS[:2])}, so nothing is evaluated{wrong}"
+            )
+            return {}
+        masks: dict[str, Path] = {}
+        second = []
+        for image in evaluated:
+            found = next((mask for folder in folders if (mask := folder.find(image.image_id))), None)
+            if found is None:
+                raise RequestError(
+                    f"{folders[0].folder}: has no mask of {image.image_id!r} ({', '.join(MASKS)}), which is to be "
+                    "evaluated; add it, or remove the image from the list"
+                )
+            if folders[0].folder not in found.parents:
+                second.append(found)
+            masks[image.image_id] = found
+        if second and len(second) < len(masks):
+            warnings.append(
+                f"{folders[0].folder}: has no masks of {len(second)} images, which were taken from "
+                f"{second[0].parent.name} instead"
+            )
+        return masks
 
-    def _objects(self, name: str, unknown: Counter[str]) -> set[str]:
-        path = existing(self.root / "Annotations" / f"{name}.xml", "the image's labels", "add it or drop the image")
-        try:
-            found = [element.text or "" for element in ET.parse(path).iterfind("object/name")]
-        except ET.ParseError as error:
-            raise RequestError(f"{path}: is not valid XML ({error}); restore the file") from error
-        unknown.update(label for label in found if label not in CLASSES)
-        return set(found)
+    def _labels(self, listed: Sequence[Listed], listing: Listing) -> dict[str, tuple[int, ...]]:
+        """The labels of images, by their ids; names of objects that are no class are counted."""
+        folder = self.root / "Annotations"
+        remedy = "add it, or write the labels into a labels.csv (see dataset=folder)"
+        annotations = Files(existing(folder, "the images' labels in XML", remedy), (".xml",))
+        spelled = _spellings([*self._numbered, *self.classes])
+        labels, objects, odd = {}, 0, list[str]()
+        for image in listed:
+            path = annotations.find(image.image_id)
+            if path is None:
+                raise RequestError(
+                    f"{folder / image.image_id}.xml: not found, expected the image's labels; add it or drop the image"
+                )
+            found = object_names(path, self.config.encoding, odd)
+            objects += len(found)
+            names = [spelled.get(name) or spelled.get(name.casefold()) for name in found]
+            listing.unknown_classes.update(name for name, known in zip(found, names, strict=True) if known is None)
+            labels[image.image_id] = tuple(sorted({self._label[name] for name in names if name in self._label}))
+        if odd:
+            listing.warnings.append(f"{odd[0]} ({len(odd)} of {len(listed)} annotations are like this)")
+        self._check_known(listing.unknown_classes, objects, folder)
+        return labels
+
+    def _check_known(self, unknown: Counter[str], objects: int, folder: Path) -> None:
+        """Refuse annotations that speak of other classes; a few of these among many are counted."""
+        if unknown.total() * 2 > objects:
+            counts = [f"{name} ({count})" for name, count in unknown.most_common()]
+            raise RequestError(
+                f"{folder}: {unknown.total()} of {objects} objects are of classes that are not in the class list: "
+                f"{_some(counts)}, expected {_some(self.classes)}; set dataset.classes to the names, in the order of "
+                "the masks' values 1, 2, …"
+            )
+
+    def _path(self, name: str) -> Path:
+        return self.root / "ImageSets" / "Segmentation" / f"{name.removesuffix('.txt')}.txt"
+
+    def _list_file(self, name: str, key: str) -> Path:
+        path = self._path(name)
+        others = sorted(found.stem for found in path.parent.glob("*.txt"))
+        there = f" (there are {_some(others)})" if others else ""
+        return existing(path, f"a list of images{there}", f"correct dataset.root or dataset.{key}")
+
+
+def _spellings(names: Sequence[str]) -> dict[str, str]:
+    """Every name by itself, and by its lower case if that is not another's too."""
+    folded = Counter(name.casefold() for name in dict.fromkeys(names))
+    lower = {name.casefold(): name for name in names if folded[name.casefold()] == 1}
+    return lower | {name: name for name in names}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
