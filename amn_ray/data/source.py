@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -151,15 +153,18 @@ def checked(records: Iterable[Record], *, where: str, labelled: bool) -> list[Re
     """The records, if they form a usable split; with `labelled`, every image must have a label.
 
     Raises:
-        RequestError: no image at all, an id twice, an image without label that may not have none, a missing file.
+        RequestError: no image at all, an id twice or one that no file can be named after, an image without label that
+            may not have none, a missing file.
     """
-    result = list(records)
+    result = [replace(record, image_id=_checked_id(record.image_id, where)) for record in records]
     if not result:
         raise RequestError(f"{where}: lists no image, expected at least one; check the list or choose another split")
     doubles = [name for name, count in Counter(record.image_id for record in result).items() if count > 1]
     if doubles:
         raise RequestError(f"{where}: image id {doubles[0]!r} occurs more than once; image ids must be unique")
     for record in result:
+        for path in (record.image, record.mask or ""):
+            _check_text(path, f"{where}: the path")
         if record.image and not Path(record.image).is_file():
             raise RequestError(f"{where}: image {record.image} does not exist; remove its line or add the file")
         if record.mask and not Path(record.mask).is_file():
@@ -170,6 +175,27 @@ def checked(records: Iterable[Record], *, where: str, labelled: bool) -> list[Re
                 "dataset.allow_unlabelled=true to train on it as background"
             )
     return result
+
+
+def _checked_id(image_id: str, where: str) -> str:
+    """The id in its composed Unicode form; it is the name of a file, perhaps in folders, wherever masks are written."""
+    _check_text(image_id, f"{where}: image")
+    control = any(unicodedata.category(character) == "Cc" for character in image_id)
+    if control or set(image_id.split("/")) & {"", ".", ".."}:
+        raise RequestError(
+            f"{where}: image id {image_id!r} cannot be the path of a mask below a folder; rename the image, without "
+            "empty or dotted folders and control characters"
+        )
+    return unicodedata.normalize("NFC", image_id)
+
+
+def _check_text(name: str, what: str) -> None:
+    """Refuse a file name that is no text in UTF-8 (Python holds its other bytes as surrogates)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        raise RequestError(f"{what} {shown} is not in UTF-8, which tables need; rename the file or folder") from error
 
 
 def existing(path: Path, what: str, remedy: str) -> Path:
