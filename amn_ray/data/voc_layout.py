@@ -35,7 +35,7 @@ class Listed:
 
 
 def read_list(path: Path, images: Files, encoding: str | None, warnings: list[str]) -> list[Listed]:
-    """The images that a list names, each once.
+    """The images that a list names.
 
     Args:
         path: a text file with one image a line: its id, its file name, or the paths of image and mask (SBD).
@@ -44,20 +44,23 @@ def read_list(path: Path, images: Files, encoding: str | None, warnings: list[st
         warnings: get a sentence for what was passed over.
 
     Raises:
-        RequestError: a line names no image.
+        RequestError: a line names no image, or one that another line has named.
     """
     lines = list(_lines(path, encoding, warnings))
     lines = [(number, line) for number, line in lines if not line.startswith("#") or images.find(line)]
     if lines and all(_FLAGGED.fullmatch(line) and not images.find(line) for _, line in lines):
         lines = _present(path, lines, warnings)
     found: dict[str, Listed] = {}
-    missing, double = [], []
+    missing = []
     for number, line in lines:
         listed = _image(number, line, images)
         if listed is None:
             missing.append((number, line))
         elif listed.image_id in found:
-            double.append((number, listed.image_id))
+            raise RequestError(
+                f"{path}: lines {found[listed.image_id].line} and {number} both name the image {listed.image_id!r}; "
+                "remove one of them"
+            )
         else:
             found[listed.image_id] = listed
     if missing:
@@ -66,11 +69,6 @@ def read_list(path: Path, images: Files, encoding: str | None, warnings: list[st
         raise RequestError(
             f"{path}: line {number} names {line!r}, which no image in {images.folder} is called{more}; expected one "
             "id or file name a line; add the files or remove the lines"
-        )
-    if double:
-        number, image_id = double[0]
-        warnings.append(
-            f"{path}: names {len(double)} images twice (first {image_id!r} in line {number}); they count once"
         )
     return list(found.values())
 

@@ -180,11 +180,10 @@ def test_lists_with_other_numbers_are_refused(voc: Path) -> None:
         train(voc)
 
 
-def test_an_image_that_is_listed_twice_counts_once(voc: Path) -> None:
-    write_list(voc, "a\nb\nc\na.jpg\n")
-    listing = train(voc)
-    assert ids(listing) == ["a", "b", "c"]
-    assert any("names 1 images twice (first 'a' in line 4)" in warning for warning in listing.warnings)
+def test_an_image_that_is_listed_twice_is_refused_with_both_lines(voc: Path) -> None:
+    write_list(voc, "a\nb\n\nc\na.jpg\n")
+    with pytest.raises(RequestError, match=r"train_aug\.txt: lines 1 and 5 both name the image 'a'"):
+        train(voc)
 
 
 def test_a_missing_image_is_told_with_its_line(voc: Path) -> None:
