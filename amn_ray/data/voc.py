@@ -13,7 +13,6 @@ from amn_ray.checks import check_choice
 from amn_ray.data.files import IMAGES, MASKS, Files
 from amn_ray.data.images import decode_mask
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
-from amn_ray.data.text import check_encoding
 from amn_ray.data.voc_layout import CLASS_FILES, Listed, class_names, object_names, read_list
 from amn_ray.errors import RequestError
 
@@ -47,14 +46,11 @@ class VocConfig(DatasetConfig):
     numbering: str | None = None
     """What the masks' values count: `voc` (its 20 classes) or `classes` (dataset.classes); null: what the file of class
     names says, else `voc` if all classes are VOC's and `classes` if none is."""
-    encoding: str | None = None
-    """Of the lists and annotations; null finds it out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.numbering is not None:
             check_choice(self, "numbering", NUMBERINGS)
-        check_encoding(self.encoding)
 
 
 class Voc:
