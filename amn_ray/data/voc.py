@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from amn_ray.checks import check_choice
 from amn_ray.data.files import IMAGES, MASKS, Files
-from amn_ray.data.images import decode_mask
+from amn_ray.data.images import NOT_AN_IMAGE
+from amn_ray.data.mask_files import find_masks
+from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
-from amn_ray.data.voc_layout import CLASS_FILES, Listed, class_names, object_names, read_list
+from amn_ray.data.voc_layout import CLASS_FILES, Listed, object_names, read_class_file, read_list
 from amn_ray.errors import RequestError
 
 CLASSES = [
@@ -23,6 +26,10 @@ CLASSES = [
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass", "SegmentationClassPNG")
 """SBD's and VOC's; labelme's. Where an image has a mask in two of them, the first counts."""
 NUMBERINGS = ("voc", "classes")
+SAMPLE = 64
+"""Masks that tell whether they are painted in the colours of a labelmap.txt."""
+_VOID = (224, 224, 192)
+"""VOC's colour of undefined pixels."""
 SHOWN = 10
 """Class names that a sentence lists."""
 
@@ -63,6 +70,7 @@ class Voc:
             )
         self.config = config
         self.root = existing(Path(config.root), "the VOC folder", "correct dataset.root")
+        self._file = read_class_file(self.root, config.encoding)
         self._numbered = self._numbering()
         """The names that the masks' values 1, 2, … stand for."""
         self.classes = config.classes or self._numbered
@@ -72,6 +80,7 @@ class Voc:
                 f"dataset.classes: {strange[0]!r} is not among the classes that masks hold ({_some(self._numbered)})"
             )
         self._label = label_of(self.classes)
+        self._rule = MaskRule("index", tuple(range(1, len(self._numbered) + 1)))
         # Classes that were not asked for become undefined.
         self._of_value = np.full(256, IGNORE, np.uint8)
         self._of_value[0] = 0
@@ -88,7 +97,9 @@ class Voc:
         where = self._list_file(name, f"{split}_list")
         listed = read_list(where, images, self.config.encoding, listing.warnings)
         evaluated = listed if split == "val" else self._evaluated(listed, images, listing.warnings)
-        masks = self._masks(evaluated, listing.warnings)
+        masks = self._masks([image.image_id for image in evaluated], listing.warnings)
+        self._rule = self._mask_rule(list(masks.values()), listing.warnings)
+        listing.reading["masks"] = str(self._rule)
         labels = self._labels(listed, listing)
         records = [
             Record(
@@ -108,27 +119,16 @@ class Voc:
         image = Path(record.image).read_bytes()
         if record.mask is None:
             return image, None
-        values_HW = decode_mask(Path(record.mask).read_bytes())
-        wrong = np.unique(values_HW[(values_HW > len(self._numbered)) & (values_HW != IGNORE)])
-        if wrong.size:
-            raise ValueError(
-                f"mask has the value {wrong[0]}, expected 0…{len(self._numbered)} or {IGNORE}: the class list does not "
-                f"match (it is {_some(self._numbered)}; see dataset.classes and dataset.numbering)"
-            )
-        return image, self._of_value[values_HW]
+        values = [self._numbered.index(self.classes[label - 1]) + 1 for label in record.labels]
+        return image, self._of_value[read_mask(Path(record.mask).read_bytes(), self._rule, values)]
 
     def _numbering(self) -> list[str]:
         """See VocConfig.numbering."""
         asked = self.config.classes
         if self.config.numbering == "voc" or (self.config.numbering == "classes" and asked):
             return CLASSES if self.config.numbering == "voc" else asked or []
-        if written := class_names(self.root, self.config.encoding, []):
-            path, names = written
-            if not names or len(names) >= IGNORE:
-                raise RequestError(
-                    f"{path}: names {len(names)} classes, expected 1 to {IGNORE - 1}; correct or remove it"
-                )
-            return names
+        if self._file:
+            return self._file.names
         own = [name for name in asked or () if name not in CLASSES]
         if own and asked and len(own) < len(asked):
             raise RequestError(
@@ -163,33 +163,44 @@ class Voc:
                 )
         return evaluated
 
-    def _masks(self, evaluated: Sequence[Listed], warnings: list[str]) -> dict[str, Path]:
-        """The masks of images, by their ids; none at all where there is no folder of masks."""
-        folders = [Files(self.root / name, MASKS) for name in MASK_FOLDERS if (self.root / name).is_dir()]
-        if not folders and evaluated:
+    def _masks(self, image_ids: Sequence[str], warnings: list[str]) -> dict[str, Path]:
+        """The masks of images; none at all where there is no folder of masks."""
+        folders = [self.root / name for name in MASK_FOLDERS if (self.root / name).is_dir()]
+        if not folders and image_ids:
             wrong = " (SegmentationObject numbers objects, not classes)" * (self.root / "SegmentationObject").is_dir()
             warnings.append(
                 f"{self.root}: has no folder {' or '.join(MASK_FOLDERS[:2])}, so nothing is evaluated{wrong}"
             )
             return {}
         masks: dict[str, Path] = {}
-        second = []
-        for image in evaluated:
-            found = next((mask for folder in folders if (mask := folder.find(image.image_id))), None)
-            if found is None:
+        for folder in folders if self.config.mask_pattern is None else ():
+            files = Files(folder, MASKS)
+            found = {name: files.find(name) for name in image_ids if name not in masks}
+            masks |= {name: path for name, path in found.items() if path}
+        if image_ids and not masks:  # another scheme than the images' names
+            masks, _ = find_masks(folders[0], image_ids, self.config.mask_pattern)
+        for name in image_ids:
+            if name not in masks:
                 raise RequestError(
-                    f"{folders[0].folder}: has no mask of {image.image_id!r} ({', '.join(MASKS)}), which is to be "
-                    "evaluated; add it, or remove the image from the list"
+                    f"{folders[0]}: has no mask of {name!r}, which is to be evaluated; add it, remove the image from "
+                    "the list, or see dataset.mask_pattern"
                 )
-            if folders[0].folder not in found.parents:
-                second.append(found)
-            masks[image.image_id] = found
+        second = [path for path in masks.values() if folders[0] not in path.parents]
         if second and len(second) < len(masks):
             warnings.append(
-                f"{folders[0].folder}: has no masks of {len(second)} images, which were taken from "
-                f"{second[0].parent.name} instead"
+                f"{folders[0]}: has no masks of {len(second)} images, which are taken from {second[0].parent.name}"
             )
         return masks
+
+    def _mask_rule(self, masks: Sequence[Path], warnings: list[str]) -> MaskRule:
+        """How masks are read: as the settings say, in the colours of a labelmap.txt, or as they show."""
+        config = self.config
+        palette = self._file.palette if self._file and config.numbering is None else {}
+        if palette and config.palette is None and config.mask_values is None and _hold_only(masks, palette.values()):
+            config = replace(config, palette=palette)
+        rule, told = mask_rule(masks, config, dict(enumerate(self._numbered, start=1)))
+        warnings += told
+        return rule
 
     def _labels(self, listed: Sequence[Listed], listing: Listing) -> dict[str, tuple[int, ...]]:
         """The labels of images, by their ids; names of objects that are no class are counted."""
@@ -232,6 +243,21 @@ class Voc:
         others = sorted(found.stem for found in path.parent.glob("*.txt"))
         there = f" (there are {_some(others)})" if others else ""
         return existing(path, f"a list of images{there}", f"correct dataset.root or dataset.{key}")
+
+
+def _hold_only(masks: Sequence[Path], colours: Iterable[Sequence[int]]) -> bool:
+    """Whether masks are painted in these colours: some of them, and not in black alone."""
+    shown: set[object] = set()
+    for path in masks[:: max(1, len(masks) // SAMPLE)]:
+        try:
+            with Image.open(path) as image:
+                found = image.convert("RGB").getcolors()
+        except NOT_AN_IMAGE:  # told with its name when it is loaded
+            continue
+        if found is None:  # more than 256
+            return False
+        shown |= {colour for _, colour in found}
+    return shown <= {*map(tuple, colours), _VOID} and not shown <= {(0, 0, 0)}
 
 
 def _spellings(names: Sequence[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amn_ray.data.files import IMAGES, Files, without_ending
+from amn_ray.data.source import IGNORE
 from amn_ray.data.text import decode_text, read_text, same_name
 from amn_ray.errors import RequestError
 
@@ -19,7 +20,7 @@ _BACKGROUND = {"background", "_background_", "__background__"}
 _UNDEFINED = {"__ignore__", "ignore", "void"}
 _FLAGGED = re.compile(r"(.*\S)\s+([+-]?[01])")
 """A line of ImageSets/Main: 1 if the class is in the image, -1 if it is not, 0 if it is hard to see."""
-_MAP_LINE = re.compile(r"(.+?):\d+,\d+,\d+:.*")
+_MAP_LINE = re.compile(r"(.+?):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*:.*")
 """A line of CVAT's labelmap.txt: name:r,g,b:parts:actions."""
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([\w.:-]+)""")
 
@@ -32,6 +33,17 @@ class Listed:
     image: Path
     line: int
     """Where it stands, from 1."""
+
+
+@dataclass(frozen=True)
+class ClassFile:
+    """A file of CLASS_FILES."""
+
+    path: Path
+    names: list[str]
+    """Of the masks' values 1…N."""
+    palette: dict[str, list[int]]
+    """The colours that it gives to them and to the background (labelmap.txt); empty if it gives none."""
 
 
 def read_list(path: Path, images: Files, encoding: str | None, warnings: list[str]) -> list[Listed]:
@@ -89,20 +101,19 @@ def object_names(path: Path, encoding: str | None, warnings: list[str]) -> list[
     return names
 
 
-def class_names(root: Path, encoding: str | None, warnings: list[str]) -> tuple[Path, list[str]] | None:
-    """The file that names the classes in the order of the masks' values 1…N, and what it says; None without one.
+def read_class_file(root: Path, encoding: str | None) -> ClassFile | None:
+    """The file that names the classes in the order of the masks' values; None without one.
 
     Raises:
-        RequestError: two of them contradict each other, or the background is not the first.
+        RequestError: two of them contradict each other, one names no class or one twice, or the background is not the
+            first.
     """
-    found = [
-        (root / name, _classes(root / name, encoding, warnings)) for name in CLASS_FILES if (root / name).is_file()
-    ]
-    for path, names in found:
-        if names != found[0][1]:
+    found = [_classes(root / name, encoding) for name in CLASS_FILES if (root / name).is_file()]
+    for other in found:
+        if other.names != found[0].names:
             raise RequestError(
-                f"{path}: says that the classes are {', '.join(names)}, but {found[0][0].name} says "
-                f"{', '.join(found[0][1])}; remove the one that is not the order of the masks' values"
+                f"{other.path}: says that the classes are {', '.join(other.names)}, but {found[0].path.name} says "
+                f"{', '.join(found[0].names)}; remove the one that is not the order of the masks' values"
             )
     return found[0] if found else None
 
@@ -187,10 +198,10 @@ def _tag(element: ET.Element) -> str:
     return str(element.tag).rpartition("}")[2].lower()
 
 
-def _classes(path: Path, encoding: str | None, warnings: list[str]) -> list[str]:
-    """The class names in a file of CLASS_FILES."""
+def _classes(path: Path, encoding: str | None) -> ClassFile:
     names: list[str] = []
-    for number, line in _lines(path, encoding, warnings):
+    palette: dict[str, list[int]] = {}
+    for number, line in _lines(path, encoding, []):
         if line.startswith("#"):
             continue
         match = _MAP_LINE.fullmatch(line)
@@ -201,9 +212,15 @@ def _classes(path: Path, encoding: str | None, warnings: list[str]) -> list[str]
                     f"{path}: line {number} is the background, which the value 0 stands for, but {names[0]!r} comes "
                     "before it; make it the first line"
                 )
-        elif name.lower() not in _UNDEFINED:
+            name = "background"
+        elif name.lower() in _UNDEFINED:
+            name = "undefined"
+        elif name in names:
+            raise RequestError(f"{path}: line {number} names the class {name!r} a second time; remove it")
+        else:
             names.append(name)
-    doubles = [name for name in names if names.count(name) > 1]
-    if doubles:
-        raise RequestError(f"{path}: names the class {doubles[0]!r} twice; remove one of the lines")
-    return names
+        if match:
+            palette[name] = [int(value) for value in match.groups()[1:]]
+    if not 1 <= len(names) < IGNORE:
+        raise RequestError(f"{path}: names {len(names)} classes, expected 1 to {IGNORE - 1}; correct or remove it")
+    return ClassFile(path, names, palette)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amn_ray.data.images import encode_palette_mask
 from amn_ray.data.listing import list_here
 from amn_ray.data.source import Listing
 from amn_ray.data.voc import CLASSES, Voc, VocConfig
@@ -446,6 +447,109 @@ def test_without_any_masks_nothing_is_evaluated_and_that_is_told(voc: Path) -> N
     listing = train(voc)
     assert [record.mask for record in listing.records] == [None] * 3
     assert any("nothing is evaluated (SegmentationObject numbers objects" in warning for warning in listing.warnings)
+
+
+VOC_COLOURS = {0: (0, 0, 0), 8: (64, 0, 0), 12: (64, 0, 128), 255: (224, 224, 192)}
+"""Of background, cat, dog and undefined, as VOC's development kit computes them."""
+
+
+def paint(path: Path, *columns: tuple[int, int, int]) -> None:
+    """A coloured mask of the fixture's size."""
+    mask = np.zeros((24, 32, 3), np.uint8)
+    for number, colour in enumerate(columns):
+        mask[:, number] = colour
+    path.write_bytes(encode(mask))
+
+
+def loaded(voc_source: Voc, index: int = 0) -> list[int]:
+    """The first row of a training image's mask."""
+    _, mask = voc_source.load(voc_source.listing("train").records[index])
+    assert mask is not None
+    return mask[0].tolist()
+
+
+def test_masks_in_the_colours_of_voc_are_read(voc: Path) -> None:
+    for name in "ab":
+        paint(voc / f"SegmentationClassAug/{name}.png", VOC_COLOURS[8], VOC_COLOURS[12], VOC_COLOURS[255])
+    assert loaded(source(voc))[:4] == [8, 12, 255, 0]
+    assert loaded(source(voc, classes=["dog", "cat"], allow_unlabelled=True))[:4] == [2, 1, 255, 0]
+    assert loaded(source(voc, classes=["dog"], allow_unlabelled=True))[:4] == [255, 1, 255, 0]
+
+
+def test_the_masks_of_voc_and_of_sbd_are_read(voc: Path) -> None:
+    """Palette PNGs and grey ones, mixed."""
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:, :3] = 8, 12, 255
+    (voc / "SegmentationClassAug/a.png").write_bytes(encode_palette_mask(mask))
+    write_mask(voc / "SegmentationClassAug/b.png", 8, 12, 255)
+    assert [loaded(source(voc), index)[:4] for index in (0, 1)] == [[8, 12, 255, 0]] * 2
+    assert not train(voc).warnings
+
+
+def test_masks_in_the_colours_of_a_labelmap_are_read(voc: Path) -> None:
+    """CVAT's own colours; also those of VOC in another order."""
+    own(voc, ["screw"], ["screw", "bolt"], ["bolt"])
+    for bolt, screw in [((250, 50, 83), (61, 61, 245)), ((0, 128, 0), (128, 0, 0))]:
+        lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in [("bolt", bolt), ("screw", screw)]]
+        (voc / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", "background:0,0,0::", *lines]))
+        for name in "ab":
+            paint(voc / f"SegmentationClassAug/{name}.png", bolt, screw)
+        assert loaded(source(voc))[:3] == [1, 2, 0]
+        assert loaded(source(voc, classes=["screw", "bolt"]))[:3] == [2, 1, 0]
+
+
+def test_masks_of_labels_beside_a_labelmap_are_read(voc: Path) -> None:
+    own(voc, ["screw"], ["screw", "bolt"], ["bolt"])
+    (voc / "labelmap.txt").write_text("background:0,0,0::\nbolt:250,50,83::\nscrew:61,61,245::\n")
+    assert loaded(source(voc))[:4] == [1, 2, 255, 0]
+
+
+def test_masks_in_unknown_colours_are_asked_about(voc: Path) -> None:
+    own(voc, ["screw"], ["screw", "bolt"], ["bolt"])
+    for name in "ab":
+        paint(voc / f"SegmentationClassAug/{name}.png", (250, 50, 83), (61, 61, 245))
+    with pytest.raises(RequestError, match=r"SegmentationClassAug/[ab]\.png.*dataset\.palette"):
+        train(voc, classes=["screw", "bolt"])
+    palette = {"screw": [250, 50, 83], "bolt": "#3d3df5"}
+    assert loaded(source(voc, classes=["screw", "bolt"], palette=palette))[:3] == [1, 2, 0]
+
+
+def test_black_and_white_masks_of_one_class_are_read(voc: Path) -> None:
+    own(voc, ["screw"], ["screw"], ["screw"])
+    for name in "ab":
+        write_mask(voc / f"SegmentationClassAug/{name}.png", 255)
+    assert loaded(source(voc, classes=["screw"]))[:2] == [1, 0]
+
+
+def test_black_and_white_masks_of_a_class_of_voc(voc: Path) -> None:
+    own(voc, ["cat"], ["cat"], ["cat"])
+    for name in "ab":
+        write_mask(voc / f"SegmentationClassAug/{name}.png", 255)
+    with pytest.raises(RequestError, match=r"dataset\.mask_values=binary"):
+        train(voc, classes=["cat"])
+    assert loaded(source(voc, classes=["cat"], mask_values="binary"))[:2] == [1, 0]
+    assert loaded(source(voc, classes=["cat"], numbering="classes"))[:2] == [1, 0]
+
+
+def test_a_value_that_is_no_class_is_refused_while_listing(voc: Path) -> None:
+    write_mask(voc / "SegmentationClassAug/b.png", 77)
+    with pytest.raises(RequestError, match=r"SegmentationClassAug/b\.png.*77"):
+        train(voc)
+
+
+def test_masks_named_after_another_scheme_are_found(voc: Path) -> None:
+    for name in "abc":
+        (voc / f"SegmentationClassAug/{name}.png").rename(voc / f"SegmentationClassAug/{name}_mask.png")
+    for settings in ({}, {"mask_pattern": "{id}_mask.png"}):
+        masks = [record.mask and Path(record.mask).name for record in train(voc, **settings).records]
+        assert masks == ["a_mask.png", "b_mask.png", None]
+
+
+def test_masks_of_no_image_are_refused(voc: Path) -> None:
+    for name in "abc":
+        (voc / f"SegmentationClassAug/{name}.png").rename(voc / f"SegmentationClassAug/other{name}.png")
+    with pytest.raises(RequestError, match=r"SegmentationClassAug.*dataset\.mask_pattern"):
+        train(voc)
 
 
 def test_vocs_own_classes_are_the_default(voc: Path) -> None:
