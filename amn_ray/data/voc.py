@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from amn_ray.data.images import NOT_AN_IMAGE
 from amn_ray.data.mask_files import find_masks
 from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
-from amn_ray.data.voc_layout import CLASS_FILES, Listed, object_names, read_class_file, read_list
+from amn_ray.data.voc_layout import BACKGROUND, CLASS_FILES, Listed, object_names, read_class_file, read_list
 from amn_ray.errors import RequestError
 
 CLASSES = [
@@ -70,14 +71,23 @@ class Voc:
             )
         self.config = config
         self.root = existing(Path(config.root), "the VOC folder", "correct dataset.root")
+        background = [name for name in config.classes or () if name.strip().lower() in BACKGROUND]
+        if background:
+            raise RequestError(
+                f"dataset.classes: {background[0]!r} is the value 0 of masks, and no class; remove it from the list"
+            )
         self._file = read_class_file(self.root, config.encoding)
         self._numbered = self._numbering()
         """The names that the masks' values 1, 2, … stand for."""
         self.classes = config.classes or self._numbered
         strange = [name for name in self.classes if name not in self._numbered]
         if strange:
+            says = (
+                self._file.path if self._file and config.numbering is None else f"dataset.numbering={config.numbering}"
+            )
             raise RequestError(
-                f"dataset.classes: {strange[0]!r} is not among the classes that masks hold ({_some(self._numbered)})"
+                f"dataset.classes: {strange[0]!r} is not among the classes that masks hold ({_some(self._numbered)}) by "
+                f"{says}; correct either, or set dataset.numbering=classes if masks hold 1…{len(self.classes)}"
             )
         self._label = label_of(self.classes)
         self._rule = MaskRule("index", tuple(range(1, len(self._numbered) + 1)))
@@ -93,7 +103,7 @@ class Voc:
         name = self.config.train_list if split == "train" else self.config.val_list
         if name is None:
             return listing
-        images = Files(existing(self.root / "JPEGImages", "the images", "correct dataset.root"), IMAGES)
+        images = Files(existing(self.root / "JPEGImages", "the images", self._remedy()), IMAGES)
         where = self._list_file(name, f"{split}_list")
         listed = read_list(where, images, self.config.encoding, listing.warnings)
         evaluated = listed if split == "val" else self._evaluated(listed, images, listing.warnings)
@@ -121,6 +131,11 @@ class Voc:
             return image, None
         values = [self._numbered.index(self.classes[label - 1]) + 1 for label in record.labels]
         return image, self._of_value[read_mask(Path(record.mask).read_bytes(), self._rule, values)]
+
+    def _remedy(self) -> str:
+        """What to do where JPEGImages is not there: a folder too high is usual (VOCdevkit)."""
+        below = sorted(path.parent for path in self.root.glob("*/JPEGImages"))
+        return f"set dataset.root={below[0]}" if below else "correct dataset.root"
 
     def _numbering(self) -> list[str]:
         """See VocConfig.numbering."""
@@ -207,7 +222,7 @@ class Voc:
         folder = self.root / "Annotations"
         remedy = "add it, or write the labels into a labels.csv (see dataset=folder)"
         annotations = Files(existing(folder, "the images' labels in XML", remedy), (".xml",))
-        spelled = _spellings([*self._numbered, *self.classes])
+        meant = _speller([*self._numbered, *self.classes])
         labels, objects, odd = {}, 0, list[str]()
         for image in listed:
             path = annotations.find(image.image_id)
@@ -217,7 +232,7 @@ class Voc:
                 )
             found = object_names(path, self.config.encoding, odd)
             objects += len(found)
-            names = [spelled.get(name) or spelled.get(name.casefold()) for name in found]
+            names = list(map(meant, found))
             listing.unknown_classes.update(name for name, known in zip(found, names, strict=True) if known is None)
             labels[image.image_id] = tuple(sorted({self._label[name] for name in names if name in self._label}))
         if odd:
@@ -260,11 +275,16 @@ def _hold_only(masks: Sequence[Path], colours: Iterable[Sequence[int]]) -> bool:
     return shown <= {*map(tuple, colours), _VOID} and not shown <= {(0, 0, 0)}
 
 
-def _spellings(names: Sequence[str]) -> dict[str, str]:
-    """Every name by itself, and by its lower case if that is not another's too."""
-    folded = Counter(name.casefold() for name in dict.fromkeys(names))
-    lower = {name.casefold(): name for name in names if folded[name.casefold()] == 1}
-    return lower | {name: name for name in names}
+def _speller(names: Sequence[str]) -> Callable[[str], str | None]:
+    """Finds the name that is meant: this one, or the only one that differs by capitals and spaces."""
+    count = Counter(map(_folded, dict.fromkeys(names)))
+    folded = {_folded(name): name for name in names if count[_folded(name)] == 1}
+    return lambda name: name if name in names else folded.get(_folded(name))
+
+
+def _folded(name: str) -> str:
+    """`Dining Table`, `dining_table` and `diningtable` are the same class."""
+    return re.sub(r"[\s_-]", "", name).casefold()
 
 
 def _some(names: Sequence[str]) -> str:

@@ -16,7 +16,8 @@ from amn_ray.errors import RequestError
 
 CLASS_FILES = ("class_names.txt", "labelmap.txt", "labels.txt", "classes.txt")
 """Where labelme, CVAT and others write the class names, in the order of the masks' values."""
-_BACKGROUND = {"background", "_background_", "__background__"}
+BACKGROUND = {"background", "_background_", "__background__"}
+"""Names of what is no class, in lower case."""
 _UNDEFINED = {"__ignore__", "ignore", "void"}
 _FLAGGED = re.compile(r"(.*\S)\s+([+-]?[01])")
 """A line of ImageSets/Main: 1 if the class is in the image, -1 if it is not, 0 if it is hard to see."""
@@ -206,7 +207,7 @@ def _classes(path: Path, encoding: str | None) -> ClassFile:
             continue
         match = _MAP_LINE.fullmatch(line)
         name = same_name(match[1].strip() if match else line)
-        if name.lower() in _BACKGROUND:
+        if name.lower() in BACKGROUND:
             if names:
                 raise RequestError(
                     f"{path}: line {number} is the background, which the value 0 stands for, but {names[0]!r} comes "

@@ -421,6 +421,29 @@ def test_another_numbering_is_another_data_set(voc: Path) -> None:
     assert official["train"].identity() != by_file["train"].identity()
 
 
+def test_background_is_no_class(voc: Path) -> None:
+    with pytest.raises(RequestError, match=r"dataset\.classes: 'background' is the value 0"):
+        source(voc, classes=["background", "screw"])
+
+
+@pytest.mark.parametrize("name", ["dining table", "Dining_Table", "DININGTABLE", "dining-table"])
+def test_names_of_classes_may_be_spelled_in_other_ways(voc: Path, name: str) -> None:
+    write_objects(voc, "a", name)
+    assert train(voc).records[0].labels == (11,)
+
+
+def test_names_that_differ_by_capitals_only_are_different_classes(voc: Path) -> None:
+    own(voc, ["Polish"], ["polish"], ["POLISH", "polish"])
+    listing = train(voc, classes=["polish", "Polish"])
+    assert [record.labels for record in listing.records] == [(2,), (1,), (1,)]
+    assert listing.unknown_classes == {"POLISH": 1}
+
+
+def test_a_root_that_is_a_folder_too_high_is_told(voc: Path) -> None:
+    with pytest.raises(RequestError, match=f"JPEGImages: not found.*set dataset.root={voc}$"):
+        train(voc.parent)
+
+
 # --- Masks -----------------------------------------------------------------------------------------------------------
 
 
