@@ -86,7 +86,7 @@ class Voc:
                 self._file.path if self._file and config.numbering is None else f"dataset.numbering={config.numbering}"
             )
             raise RequestError(
-                f"dataset.classes: {strange[0]!r} is not among the classes that masks hold ({_some(self._numbered)}) by "
+                f"dataset.classes: {strange[0]!r} is not among the classes of masks ({_some(self._numbered)}) by "
                 f"{says}; correct either, or set dataset.numbering=classes if masks hold 1…{len(self.classes)}"
             )
         self._label = label_of(self.classes)

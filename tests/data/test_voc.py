@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,19 @@ def test_a_val_list_may_be_missing_or_empty_until_it_is_needed(voc: Path, conten
     none = list_here(VocConfig(root=str(voc), val_list=None), needs_val=True)
     assert isinstance(none, dict)
     assert list(none) == ["train"]
+
+
+def test_a_pipeline_asks_for_the_val_list_where_it_reaches_deeplab(
+    job: Callable[..., tuple[int, str]], voc: Path, tmp_path: Path
+) -> None:
+    (voc / LISTS / "val.txt").unlink()
+    request = ["pipeline", "dataset=voc12", f"dataset.root={voc}", f"store={tmp_path}/s", "cam.batch_size=99"]
+    code, error = job(*request, "until=irn")  # refused after listing, before Ray is needed
+    assert code == 2
+    assert "cam.batch_size=99" in error
+    code, error = job(*request, "until=deeplab")
+    assert code == 2
+    assert "val.txt: not found" in error
 
 
 @pytest.mark.parametrize("content", [None, ""])
