@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -77,29 +78,30 @@ class Voc:
                 f"dataset.classes: {background[0]!r} is the value 0 of masks, and no class; remove it from the list"
             )
         self._file = read_class_file(self.root, config.encoding)
-        self._numbered = self._numbering()
-        """The names that the masks' values 1, 2, … stand for."""
-        self.classes = config.classes or self._numbered
-        strange = [name for name in self.classes if name not in self._numbered]
+        self._names = self._numbering()
+        """The name that each value of masks stands for."""
+        known = list(self._names.values())
+        self.classes = config.classes or known
+        strange = [name for name in self.classes if name not in known]
         if strange:
             says = (
                 self._file.path if self._file and config.numbering is None else f"dataset.numbering={config.numbering}"
             )
             raise RequestError(
-                f"dataset.classes: {strange[0]!r} is not among the classes of masks ({_some(self._numbered)}) by "
+                f"dataset.classes: {strange[0]!r} is not among the classes of masks ({_some(known)}) by "
                 f"{says}; correct either, or set dataset.numbering=classes if masks hold 1…{len(self.classes)}"
             )
         self._label = label_of(self.classes)
-        self._rule = MaskRule("index", tuple(range(1, len(self._numbered) + 1)))
+        self._rule = MaskRule("index", tuple(self._names))
         # Classes that were not asked for become undefined.
         self._of_value = np.full(256, IGNORE, np.uint8)
         self._of_value[0] = 0
-        for value, name in enumerate(self._numbered, start=1):
+        for value, name in self._names.items():
             self._of_value[value] = self._label.get(name, IGNORE)
 
     def listing(self, split: str) -> Listing:
         """The records of `train` (masks for `evaluate_list` only) or `val`; see Source."""
-        listing = Listing([], reading={"numbered": self._numbered})
+        listing = Listing([], reading={"values": self._names})
         name = self.config.train_list if split == "train" else self.config.val_list
         if name is None:
             return listing
@@ -129,7 +131,8 @@ class Voc:
         image = Path(record.image).read_bytes()
         if record.mask is None:
             return image, None
-        values = [self._numbered.index(self.classes[label - 1]) + 1 for label in record.labels]
+        names = [self.classes[label - 1] for label in record.labels]
+        values = [value for value, name in self._names.items() if name in names]
         return image, self._of_value[read_mask(Path(record.mask).read_bytes(), self._rule, values)]
 
     def _remedy(self) -> str:
@@ -137,21 +140,23 @@ class Voc:
         below = sorted(path.parent for path in self.root.glob("*/JPEGImages"))
         return f"set dataset.root={below[0]}" if below else "correct dataset.root"
 
-    def _numbering(self) -> list[str]:
+    def _numbering(self) -> dict[int, str]:
         """See VocConfig.numbering."""
-        asked = self.config.classes
-        if self.config.numbering == "voc" or (self.config.numbering == "classes" and asked):
-            return CLASSES if self.config.numbering == "voc" else asked or []
+        asked = self.config.classes or []
+        own = [name for name in asked if name not in CLASSES]
+        if self.config.numbering is not None:
+            return _counted(asked if asked and self.config.numbering == "classes" else CLASSES)
         if self._file:
-            return self._file.names
-        own = [name for name in asked or () if name not in CLASSES]
-        if own and asked and len(own) < len(asked):
+            return _counted(self._file.names)
+        if own and len(own) < len(asked):
             raise RequestError(
                 f"dataset.classes: {own[0]!r} is not a class of VOC but others are, so what the masks' values count is "
                 "not known; set dataset.numbering=classes if they count dataset.classes in its order (1, 2, …), or "
                 f"write their names in the order of the values into {self.root / CLASS_FILES[0]}"
             )
-        return asked if own and asked else CLASSES
+        if own and all(re.fullmatch("[0-9]+", name) for name in own):
+            return _numbers(own)
+        return _counted(own or CLASSES)
 
     def _evaluated(self, listed: Sequence[Listed], images: Files, warnings: list[str]) -> list[Listed]:
         """The images of `evaluate_list`, which are measured. The default list need not be there."""
@@ -213,7 +218,7 @@ class Voc:
         palette = self._file.palette if self._file and config.numbering is None else {}
         if palette and config.palette is None and config.mask_values is None and _hold_only(masks, palette.values()):
             config = replace(config, palette=palette)
-        rule, told = mask_rule(masks, config, dict(enumerate(self._numbered, start=1)))
+        rule, told = mask_rule(masks, config, self._names)
         warnings += told
         return rule
 
@@ -222,7 +227,7 @@ class Voc:
         folder = self.root / "Annotations"
         remedy = "add it, or write the labels into a labels.csv (see dataset=folder)"
         annotations = Files(existing(folder, "the images' labels in XML", remedy), (".xml",))
-        meant = _speller([*self._numbered, *self.classes])
+        meant = _speller(list(self._names.values()))
         labels, objects, odd = {}, 0, list[str]()
         for image in listed:
             path = annotations.find(image.image_id)
@@ -251,13 +256,44 @@ class Voc:
             )
 
     def _path(self, name: str) -> Path:
-        return self.root / "ImageSets" / "Segmentation" / f"{name.removesuffix('.txt')}.txt"
+        return Path(os.path.normpath(self._lists / f"{name.removesuffix('.txt')}.txt"))
+
+    @property
+    def _lists(self) -> Path:
+        return self.root / "ImageSets" / "Segmentation"
 
     def _list_file(self, name: str, key: str) -> Path:
-        path = self._path(name)
-        others = sorted(found.stem for found in path.parent.glob("*.txt"))
-        there = f" (there are {_some(others)})" if others else ""
-        return existing(path, f"a list of images{there}", f"correct dataset.root or dataset.{key}")
+        """The list of this name.
+
+        Raises:
+            RequestError: there is none; it says which there are, also in the folders beside.
+        """
+        folders = dict.fromkeys([self._lists, *sorted(self._lists.parent.glob("*/"))])
+        there = [
+            f"dataset.{key}={os.path.relpath(found.with_suffix(''), self._lists)}"
+            for folder in folders
+            for found in sorted(folder.glob("*.txt"))
+        ]
+        remedy = f"set {' or '.join(there[:SHOWN])}" if there else "write the ids into it, one a line"
+        return existing(self._path(name), "a list of images", f"correct dataset.root, or {remedy}")
+
+
+def _counted(names: Sequence[str]) -> dict[int, str]:
+    return dict(enumerate(names, start=1))
+
+
+def _numbers(names: Sequence[str]) -> dict[int, str]:
+    """Classes that are called by the numbers that masks hold."""
+    values = [int(name) for name in names]
+    wrong = [
+        name for name, value in zip(names, values, strict=True) if not 0 < value < IGNORE or values.count(value) > 1
+    ]
+    if wrong:
+        raise RequestError(
+            f"dataset.classes: {wrong[0]!r} cannot be a value of masks (0 is background, {IGNORE} undefined); "
+            f"set dataset.numbering=classes if masks hold 1…{len(names)} in the order of dataset.classes"
+        )
+    return dict(zip(values, names, strict=True))
 
 
 def _hold_only(masks: Sequence[Path], colours: Iterable[Sequence[int]]) -> bool:

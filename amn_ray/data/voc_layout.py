@@ -71,17 +71,18 @@ def read_list(path: Path, images: Files, encoding: str | None, warnings: list[st
             missing.append((number, line))
         elif listed.image_id in found:
             raise RequestError(
-                f"{path}: lines {found[listed.image_id].line} and {number} both name the image {listed.image_id!r}; "
-                "remove one of them"
+                f"{path}: the image {listed.image_id!r} occurs more than once, in the lines "
+                f"{found[listed.image_id].line} and {number}; remove one of them"
             )
         else:
             found[listed.image_id] = listed
     if missing:
         number, line = missing[0]
-        more = f", like {len(missing) - 1} other lines" if len(missing) > 1 else ""
+        more = f" (like those of {len(missing) - 1} other lines)" if len(missing) > 1 else ""
+        name = without_ending(list(_spellings(line))[-1], IMAGES)
         raise RequestError(
-            f"{path}: line {number} names {line!r}, which no image in {images.folder} is called{more}; expected one "
-            "id or file name a line; add the files or remove the lines"
+            f"{path}: line {number} names {line!r}, but {images.folder / name}.jpg, or with another ending of images, "
+            f"does not exist{more}; add the file or remove the line (expected one id or file name a line)"
         )
     return list(found.values())
 

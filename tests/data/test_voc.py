@@ -184,21 +184,27 @@ def test_lists_with_other_numbers_are_refused(voc: Path) -> None:
 
 def test_an_image_that_is_listed_twice_is_refused_with_both_lines(voc: Path) -> None:
     write_list(voc, "a\nb\n\nc\na.jpg\n")
-    with pytest.raises(RequestError, match=r"train_aug\.txt: lines 1 and 5 both name the image 'a'"):
+    with pytest.raises(
+        RequestError, match=r"train_aug\.txt: the image 'a' occurs more than once, in the lines 1 and 5"
+    ):
         train(voc)
 
 
 def test_a_missing_image_is_told_with_its_line(voc: Path) -> None:
     write_list(voc, "a\nb\nmy photo\nd 1\n")
-    with pytest.raises(RequestError, match=r"train_aug\.txt: line 3 names 'my photo', .* like 1 other lines"):
+    with pytest.raises(RequestError, match=r"train_aug\.txt: line 3 names 'my photo', .*/my photo\.jpg.*1 other lines"):
         train(voc)
 
 
 def test_a_missing_list_is_refused_with_what_there_is(voc: Path) -> None:
     (voc / LISTS / "train_aug.txt").unlink()
-    with pytest.raises(RequestError, match=r"train_aug\.txt: not found.*there are train, val.*dataset\.train_list"):
+    with pytest.raises(RequestError, match=r"train_aug\.txt: not found.*set dataset\.train_list=train or .*=val$"):
         train(voc)
     assert ids(train(voc, train_list="train.txt")) == ["a", "b"]
+    (voc / LISTS).rename(voc / "ImageSets/Main")
+    with pytest.raises(RequestError, match=r"set dataset\.train_list=\.\./Main/train or"):
+        train(voc)
+    assert ids(train(voc, train_list="../Main/train", evaluate_list=None)) == ["a", "b"]
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\n"])
@@ -361,6 +367,20 @@ def test_objects_that_are_mostly_no_classes_of_voc_are_refused_with_their_names(
         RequestError, match=r"Annotations: 4 of 5 objects .* screw \(3\), bolt \(1\).*set dataset\.classes"
     ):
         train(voc)
+
+
+def test_classes_that_are_numbers_are_the_values_of_masks(voc: Path) -> None:
+    own(voc, ["2"], ["1", "2"], ["1"])
+    voc_source = source(voc, classes=["2", "1"])
+    record = voc_source.listing("train").records[0]
+    _, mask = voc_source.load(record)
+    assert mask is not None
+    assert record.labels == (1,)
+    assert mask[0, :3].tolist() == [2, 1, 255]
+    own(voc, ["0"], ["0", "1"], ["1"])
+    with pytest.raises(RequestError, match=r"dataset\.classes: '0' cannot be a value.*dataset\.numbering=classes"):
+        source(voc, classes=["0", "1"])
+    assert train(voc, classes=["0", "1"], numbering="classes").records[1].labels == (1, 2)
 
 
 def test_voc_and_other_classes_need_to_be_told_apart(voc: Path) -> None:
