@@ -108,11 +108,11 @@ class Voc:
         images = Files(existing(self.root / "JPEGImages", "the images", self._remedy()), IMAGES)
         where = self._list_file(name, f"{split}_list")
         listed = read_list(where, images, self.config.encoding, listing.warnings)
+        labels = self._labels(listed, listing)
         evaluated = listed if split == "val" else self._evaluated(listed, images, listing.warnings)
         masks = self._masks([image.image_id for image in evaluated], listing.warnings)
         self._rule = self._mask_rule(list(masks.values()), listing.warnings)
         listing.reading["masks"] = str(self._rule)
-        labels = self._labels(listed, listing)
         records = [
             Record(
                 image_id=image.image_id,
