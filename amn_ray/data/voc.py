@@ -274,6 +274,8 @@ class Voc:
             for folder in folders
             for found in sorted(folder.glob("*.txt"))
         ]
+        if key != "train_list":
+            there.insert(0, f"dataset.{key}=null (no images)")
         remedy = f"set {' or '.join(there[:SHOWN])}" if there else "write the ids into it, one a line"
         return existing(self._path(name), "a list of images", f"correct dataset.root, or {remedy}")
 
