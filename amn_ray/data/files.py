@@ -20,7 +20,7 @@ class Files:
     """The files below a folder that have one of some endings, by their paths below it without the ending.
 
     Capitals and the Unicode form (macOS decomposes ü, others do not) make a difference only where files of both
-    spellings are there.
+    spellings are there. Names that are no UTF-8, as old archives have them, count as Windows-1252.
     """
 
     def __init__(self, folder: Path, endings: Sequence[str]) -> None:
@@ -29,12 +29,13 @@ class Files:
         self._whole: dict[str, list[str]] = defaultdict(list)
         self._plain: dict[str, list[str]] = defaultdict(list)
         self._folded: dict[str, list[str]] = defaultdict(list)
-        for name in _names(folder):
+        for file in _names(folder):
+            name = _readable(file)
             plain = without_ending(name, endings)
             if plain != name:
-                self._whole[same_name(name)].append(name)
-                self._plain[same_name(plain)].append(name)
-                self._folded[same_name(plain).casefold()].append(name)
+                self._whole[name].append(file)
+                self._plain[plain].append(file)
+                self._folded[plain.casefold()].append(file)
 
     def find(self, name: str) -> Path | None:
         """The file of this name, with its ending or without; None if there is none.
@@ -52,18 +53,32 @@ class Files:
             self._folded.get(plain.casefold()),
         ):
             if found and len(found) > 1:
+                one, other = map(_readable, found[:2])
                 raise RequestError(
-                    f"{self.folder}: holds {found[0]!r} and {found[1]!r}, either of which could be {name!r}; remove or "
-                    "rename one of them"
+                    f"{self.folder}: holds {one!r} and {other!r}, either of which could be {name!r}; remove or rename "
+                    "one of them"
                 )
             if found:
                 return self.folder / found[0]
         return None
 
+    def name_of(self, path: Path) -> str:
+        """The name of a file of this folder: its path below it, without the ending."""
+        return without_ending(_readable(path.relative_to(self.folder).as_posix()), self.endings)
+
 
 def without_ending(name: str, endings: Sequence[str]) -> str:
     """A name without its ending, if that is one of these, in whatever capitals."""
     return next((name[: -len(ending)] for ending in endings if name.lower().endswith(ending)), name)
+
+
+def _readable(name: str) -> str:
+    """The name of a file as text in its composed form."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python holds bytes that are no UTF-8 as surrogates
+        name = os.fsencode(name).decode("cp1252", errors="replace")
+    return same_name(name)
 
 
 def _names(folder: Path) -> Iterator[str]:

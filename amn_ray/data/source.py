@@ -163,8 +163,6 @@ def checked(records: Iterable[Record], *, where: str, labelled: bool) -> list[Re
     if doubles:
         raise RequestError(f"{where}: image id {doubles[0]!r} occurs more than once; image ids must be unique")
     for record in result:
-        for path in (record.image, record.mask or ""):
-            _check_text(path, f"{where}: the path")
         if record.image and not Path(record.image).is_file():
             raise RequestError(f"{where}: image {record.image} does not exist; remove its line or add the file")
         if record.mask and not Path(record.mask).is_file():
@@ -179,7 +177,11 @@ def checked(records: Iterable[Record], *, where: str, labelled: bool) -> list[Re
 
 def _checked_id(image_id: str, where: str) -> str:
     """The id in its composed Unicode form; it is the name of a file, perhaps in folders, wherever masks are written."""
-    _check_text(image_id, f"{where}: image")
+    try:
+        image_id.encode()
+    except UnicodeEncodeError as error:  # Python holds other bytes as surrogates
+        shown = os.fsencode(image_id).decode(errors="backslashreplace")
+        raise RequestError(f"{where}: image {shown} is not in UTF-8, as ids must be; rename the file") from error
     control = any(unicodedata.category(character) == "Cc" for character in image_id)
     if control or set(image_id.split("/")) & {"", ".", ".."}:
         raise RequestError(
@@ -187,15 +189,6 @@ def _checked_id(image_id: str, where: str) -> str:
             "empty or dotted folders and control characters"
         )
     return unicodedata.normalize("NFC", image_id)
-
-
-def _check_text(name: str, what: str) -> None:
-    """Refuse a file name that is no text in UTF-8 (Python holds its other bytes as surrogates)."""
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        shown = os.fsencode(name).decode(errors="backslashreplace")
-        raise RequestError(f"{what} {shown} is not in UTF-8, which tables need; rename the file or folder") from error
 
 
 def existing(path: Path, what: str, remedy: str) -> Path:

@@ -149,8 +149,7 @@ def _image(number: int, line: str, images: Files) -> Listed | None:
             continue  # more of a name, and no path
         for name in _spellings(line[:cut]):
             if image := images.find(name):
-                image_id = without_ending(image.relative_to(images.folder).as_posix(), IMAGES)
-                return Listed(same_name(image_id), image, number)
+                return Listed(images.name_of(image), image, number)
     return None
 
 

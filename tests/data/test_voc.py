@@ -143,13 +143,19 @@ def test_two_images_of_one_name_are_asked_about(voc: Path) -> None:
     assert [Path(record.image).name for record in train(voc).records] == ["a.png", "b.jpg"]
 
 
-def test_a_name_that_is_no_utf8_is_refused_in_readable_form(voc: Path) -> None:
-    bad = os.fsdecode(b"f\xfcr")
-    (voc / "JPEGImages/a.jpg").rename(voc / f"JPEGImages/{bad}.jpg")
-    write_list(voc, b"f\xfcr\nb\n")  # Latin-1, too: "für"
-    with pytest.raises(RequestError, match="'für'") as refused:
-        train(voc)
-    str(refused.value).encode()
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_files_whose_names_are_no_utf8_are_found(voc: Path, encoding: str) -> None:
+    rename(voc, "a", "x")
+    for folder, ending in (("JPEGImages", ".jpg"), ("Annotations", ".xml"), ("SegmentationClassAug", ".png")):
+        (voc / folder / f"x{ending}").rename(voc / folder / (os.fsdecode(b"f\xfcr") + ending))
+    for name in ("train_aug", "train"):
+        write_list(voc, "für\nb\n".encode(encoding), name)
+    listing = train(voc)
+    assert ids(listing) == ["für", "b"]
+    assert listing.records[0].labels == (8,)
+    _, mask = source(voc).load(listing.records[0])
+    assert mask is not None
+    assert set(np.unique(mask)) == {0, 8, 255}
 
 
 # --- Lists -----------------------------------------------------------------------------------------------------------
