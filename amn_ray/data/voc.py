@@ -154,8 +154,6 @@ class Voc:
                 "not known; set dataset.numbering=classes if they count dataset.classes in its order (1, 2, …), or "
                 f"write their names in the order of the values into {self.root / CLASS_FILES[0]}"
             )
-        if own and all(re.fullmatch("[0-9]+", name) for name in own):
-            return _numbers(own)
         return _counted(own or CLASSES)
 
     def _evaluated(self, listed: Sequence[Listed], images: Files, warnings: list[str]) -> list[Listed]:
@@ -282,20 +280,6 @@ class Voc:
 
 def _counted(names: Sequence[str]) -> dict[int, str]:
     return dict(enumerate(names, start=1))
-
-
-def _numbers(names: Sequence[str]) -> dict[int, str]:
-    """Classes that are called by the numbers that masks hold."""
-    values = [int(name) for name in names]
-    wrong = [
-        name for name, value in zip(names, values, strict=True) if not 0 < value < IGNORE or values.count(value) > 1
-    ]
-    if wrong:
-        raise RequestError(
-            f"dataset.classes: {wrong[0]!r} cannot be a value of masks (0 is background, {IGNORE} undefined); "
-            f"set dataset.numbering=classes if masks hold 1…{len(names)} in the order of dataset.classes"
-        )
-    return dict(zip(values, names, strict=True))
 
 
 def _hold_only(masks: Sequence[Path], colours: Iterable[Sequence[int]]) -> bool:
