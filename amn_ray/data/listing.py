@@ -28,7 +28,7 @@ from amn_ray.errors import RequestError, RunError
 NOT_CONTENT = {
     "name", "classes", "allow_unlabelled", "max_bad_fraction", "rows_per_shard",
     "root", "train", "val", "annotations", "masks", "train_list", "evaluate_list", "val_list",
-    "encoding", "separator", "mask_pattern",
+    "numbering", "encoding", "separator", "mask_pattern",
 }  # fmt: skip
 """Settings that do not say how files are read, only where they are, what is checked, and how a table is cut. (What they
 select is in the records, and the classes are in a summary as the source found them.)"""

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass", "SegmentationClassP
 """SBD's and VOC's; labelme's. Where an image has a mask in two of them, the first counts."""
 NUMBERINGS = ("voc", "classes")
 SAMPLE = 64
-"""Masks that tell whether they are painted in the colours of a labelmap.txt."""
+"""About so many masks tell how all are numbered and coloured."""
 _VOID = (224, 224, 192)
 """VOC's colour of undefined pixels."""
 SHOWN = 10
@@ -218,7 +219,23 @@ class Voc:
             config = replace(config, palette=palette)
         rule, told = mask_rule(masks, config, self._names)
         warnings += told
+        if config.classes and config.numbering is None and not self._file and set(config.classes) < set(CLASSES):
+            self._check_official(masks, rule)
         return rule
+
+    def _check_official(self, masks: Sequence[Path], rule: MaskRule) -> None:
+        """Ask where masks seem to count the classes that were chosen, and not VOC's."""
+        found: set[int] = set()
+        for path in _some_of(masks):
+            with suppress(*NOT_AN_IMAGE):  # told with its name when it is loaded
+                found |= set(np.unique(read_mask(path.read_bytes(), rule)).tolist()) - {0, IGNORE}
+        official = {value for value, name in self._names.items() if name in self.classes}
+        if found <= set(range(1, len(self.classes) + 1)) and not found <= official:
+            raise RequestError(
+                f"{masks[0].parent}: masks hold {', '.join(map(str, sorted(found)))}, but VOC's numbers of "
+                f"dataset.classes are {', '.join(map(str, sorted(official)))}; set dataset.numbering=classes if they "
+                "count dataset.classes in its order (1, 2, …), or dataset.numbering=voc if not"
+            )
 
     def _labels(self, listed: Sequence[Listed], listing: Listing) -> dict[str, tuple[int, ...]]:
         """The labels of images, by their ids; names of objects that are no class are counted."""
@@ -285,7 +302,7 @@ def _counted(names: Sequence[str]) -> dict[int, str]:
 def _hold_only(masks: Sequence[Path], colours: Iterable[Sequence[int]]) -> bool:
     """Whether masks are painted in these colours: some of them, and not in black alone."""
     shown: set[object] = set()
-    for path in masks[:: max(1, len(masks) // SAMPLE)]:
+    for path in _some_of(masks):
         try:
             with Image.open(path) as image:
                 found = image.convert("RGB").getcolors()
@@ -295,6 +312,10 @@ def _hold_only(masks: Sequence[Path], colours: Iterable[Sequence[int]]) -> bool:
             return False
         shown |= {colour for _, colour in found}
     return shown <= {*map(tuple, colours), _VOID} and not shown <= {(0, 0, 0)}
+
+
+def _some_of(masks: Sequence[Path]) -> Sequence[Path]:
+    return masks[:: max(1, len(masks) // SAMPLE)]
 
 
 def _speller(names: Sequence[str]) -> Callable[[str], str | None]:

@@ -395,6 +395,18 @@ def test_voc_and_other_classes_need_to_be_told_apart(voc: Path) -> None:
         source(voc, classes=["person", "helmet"], numbering="voc")
 
 
+def test_masks_that_seem_to_count_chosen_classes_of_voc_are_asked_about(voc: Path) -> None:
+    own(voc, ["person"], ["person"], ["person"])
+    for name in "abc":
+        write_mask(voc / f"SegmentationClassAug/{name}.png", 1)
+    with pytest.raises(
+        RequestError, match=r"masks hold 1, but VOC's numbers .* are 15; set dataset\.numbering=classes"
+    ):
+        train(voc, classes=["person"])
+    assert loaded(source(voc, classes=["person"], numbering="classes"))[:2] == [1, 0]
+    assert loaded(source(voc, classes=["person"], numbering="voc"))[:2] == [255, 0]
+
+
 def test_classes_of_voc_may_be_numbered_in_another_order(voc: Path) -> None:
     for image_id in "abc":
         write_mask(voc / f"SegmentationClassAug/{image_id}.png", 1, 2)
@@ -444,36 +456,17 @@ def test_the_background_is_the_first_of_class_names(voc: Path) -> None:
 
 def test_another_numbering_is_another_data_set(voc: Path) -> None:
     own(voc, ["cat"], ["cat", "dog"], ["dog"])
-    official = list_here(VocConfig(root=str(voc), classes=["cat", "dog"]), needs_val=False)
+
+    def identity(numbering: str | None) -> object:
+        config = VocConfig(root=str(voc), classes=["cat", "dog"], numbering=numbering)
+        found = list_here(config, needs_val=False)
+        assert isinstance(found, dict)
+        return found["train"].identity()
+
+    official, counted = identity("voc"), identity("classes")
+    assert official != counted
     (voc / "labels.txt").write_text("cat\ndog\n")
-    by_file = list_here(VocConfig(root=str(voc), classes=["cat", "dog"]), needs_val=False)
-    assert isinstance(official, dict)
-    assert isinstance(by_file, dict)
-    assert official["train"].classes == by_file["train"].classes
-    assert official["train"].identity() != by_file["train"].identity()
-
-
-def test_background_is_no_class(voc: Path) -> None:
-    with pytest.raises(RequestError, match=r"dataset\.classes: 'background' is the value 0"):
-        source(voc, classes=["background", "screw"])
-
-
-@pytest.mark.parametrize("name", ["dining table", "Dining_Table", "DININGTABLE", "dining-table"])
-def test_names_of_classes_may_be_spelled_in_other_ways(voc: Path, name: str) -> None:
-    write_objects(voc, "a", name)
-    assert train(voc).records[0].labels == (11,)
-
-
-def test_names_that_differ_by_capitals_only_are_different_classes(voc: Path) -> None:
-    own(voc, ["Polish"], ["polish"], ["POLISH", "polish"])
-    listing = train(voc, classes=["polish", "Polish"])
-    assert [record.labels for record in listing.records] == [(2,), (1,), (1,)]
-    assert listing.unknown_classes == {"POLISH": 1}
-
-
-def test_a_root_that_is_a_folder_too_high_is_told(voc: Path) -> None:
-    with pytest.raises(RequestError, match=f"JPEGImages: not found.*set dataset.root={voc}$"):
-        train(voc.parent)
+    assert identity(None) == counted
 
 
 # --- Masks -----------------------------------------------------------------------------------------------------------
