@@ -10,7 +10,10 @@ from pathlib import Path
 from amn_ray.data.text import same_name
 from amn_ray.errors import RequestError
 
-IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".avif")
+IMAGES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".tga", ".dds", ".mpo", ".qoi",
+)  # fmt: skip
 """Endings of photographs, in lower case. What else stands after a dot belongs to the name: IMG.2021.01."""
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 """Endings of masks: those of formats that keep values as they are."""
