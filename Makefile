@@ -36,7 +36,8 @@ bench: .venv/installed  ## Measure the speed claims of the README (nothing else 
 
 mlflow: .venv/installed  ## Compare runs in the browser: http://127.0.0.1:5000
 	mkdir -p "$(STORE)"
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
+	MLFLOW_DISABLE_TELEMETRY=$${MLFLOW_DISABLE_TELEMETRY:-true} MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	    $(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
 	    --backend-store-uri "sqlite:///$(STORE)/mlflow.db" --artifacts-destination "$(STORE)/mlartifacts"
 
 clean:  ## Remove the environment (results in $(STORE) stay)

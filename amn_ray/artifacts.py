@@ -15,11 +15,12 @@ import posixpath
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from amn_ray.errors import RequestError
 
 MANIFEST = "manifest.json"
 PACKAGES = ("amn-ray", "ray", "torch", "torchvision", "pydensecrf2", "numpy", "pyarrow", "mlflow")
+"""Whose versions a manifest records."""
+MODULES = ("ray", "torch", "torchvision", "pydensecrf", "numpy", "pyarrow", "mlflow", "safetensors")
+"""That some step imports, perhaps only after hours."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -91,8 +95,22 @@ def write_whole(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
     target = path if in_place else f"{path}.{time.time_ns()}.partial"
     with fs.open_output_stream(target) as stream:
         stream.write(content)
+    if isinstance(fs, pa.fs.LocalFileSystem):
+        _flush(target)  # or a power loss may leave the new name on an empty file
     if not in_place:
         fs.move(target, path)
+    if isinstance(fs, pa.fs.LocalFileSystem):
+        with suppress(OSError):  # some network disks flush no folders
+            _flush(posixpath.dirname(path))
+
+
+def _flush(path: str) -> None:
+    """Return when a local file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -203,6 +221,26 @@ class Artifact(Folder):
 
     stage: str
     fingerprint: str
+    check: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    """Called before the artifact is committed or anything in it removed; raises if another process makes it now. It
+    stays in the process that has the claim."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "check": None}
+
+    def check_claim(self) -> None:
+        """Before it is changed for good.
+
+        Raises:
+            RunError: the claim was lost.
+        """
+        if self.check is not None:
+            self.check()
+
+    def remove(self, name: str = "") -> None:
+        """See Folder; not if the claim was lost."""
+        self.check_claim()
+        super().remove(name)
 
     @property
     def complete(self) -> bool:
@@ -214,19 +252,32 @@ class Artifact(Folder):
     def commit(
         self, *, config: Any, inputs: Mapping[str, Artifact], seconds: float, result: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Write the manifest, which makes the artifact exist; `result` is what the stage returned."""
+        """Write the manifest, which makes the artifact exist; `result` is what the stage returned.
+
+        Raises:
+            RunError: the claim was lost.
+        """
         manifest = {
             "stage": self.stage,
             "fingerprint": self.fingerprint,
             "config": _plain(config),
             "inputs": {name: item.fingerprint for name, item in inputs.items()},
             "seconds": round(seconds, 2),
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": versions(),
             "git_commit": git_commit(),
             **result,
         }
+        if isinstance(self.fs, pa.fs.LocalFileSystem):
+            self._flush_all()
+        self.check_claim()
         self.write(MANIFEST, json.dumps(manifest, indent=2).encode())
         return manifest
+
+    def _flush_all(self) -> None:
+        """What a manifest vouches for is on the disk before it."""
+        for info in self.fs.get_file_info(pa.fs.FileSelector(self.path, recursive=True, allow_not_found=True)):
+            if info.type == pa.fs.FileType.File:
+                _flush(info.path)
 
     def table(self, name: str) -> Table:
         """One of the artifact's tables, opened (and its index read) once per process."""
@@ -335,6 +386,22 @@ class Table:
     def _read_row_group(self, path: str, group: int, columns: tuple[str, ...]) -> pa.Table:
         with pq.ParquetFile(path, filesystem=self.fs) as shard:
             return shard.read_row_group(group, columns=list(columns))
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """The versions of PACKAGES; "unknown" where a package was not installed under this name (a source tree)."""
+    found = dict.fromkeys(PACKAGES, "unknown")
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def missing_modules() -> str | None:
+    """What this Python lacks for a pipeline, in words that follow a node's name; found without importing anything."""
+    missing = [name for name in MODULES if find_spec(name) is None]
+    return f"lacks the Python module(s) {', '.join(missing)}; install requirements.txt there" if missing else None
 
 
 @lru_cache(maxsize=1)

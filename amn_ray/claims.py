@@ -7,7 +7,7 @@ stores all promise; no file system's locks or exclusive creation.
 
 Files are written again and again while their owner lives. Waiting processes compare no clocks: they watch whether a
 file's content changes. Where the owner ran on this machine and is gone, nobody waits at all. A process that was paused
-for longer than the expiry counts as dead.
+for longer than the expiry counts as dead; when it goes on, it has lost its claim, and must neither commit nor delete.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from amn_ray.artifacts import Folder, Store
+from amn_ray.errors import RunError
 
 TOUCH_S = 10.0
 """Between two signs of life of an owner."""
 EXPIRY_S = 60.0
 """Without a sign of life, after which a claim has expired."""
 POLL_S = 0.5
-CLOCK_S = 60.0
-"""A process's start is told by the wall clock, which may be set."""
+START_S = 5.0
+"""By which the start of one process may seem to differ from one look to the next."""
 CHOOSING = 0
 """The number of who is choosing one: smaller than all others, so that everybody waits for it."""
 
@@ -49,8 +51,12 @@ class Ticket:
 
 
 @contextmanager
-def claimed(store: Store, name: str, *, is_done: Callable[[], bool], on_wait: Callable[[], None]) -> Iterator[None]:
+def claimed(
+    store: Store, name: str, *, is_done: Callable[[], bool], on_wait: Callable[[], None]
+) -> Iterator[Callable[[], None]]:
     """Hold the claim on something, or wait until another owner is done with it.
+
+    Yields a check, to be called before what is claimed is changed for good; it raises RunError if the claim was lost.
 
     Args:
         store: where claims are kept.
@@ -59,12 +65,12 @@ def claimed(store: Store, name: str, *, is_done: Callable[[], bool], on_wait: Ca
         on_wait: called once if there is another owner, before waiting for it.
     """
     if is_done():
-        yield
+        yield lambda: None
         return
     queue = Queue(store.folder("claims"), name)
     try:
         queue.wait_for_turn(is_done, on_wait)
-        yield
+        yield queue.check
     finally:
         queue.leave()
 
@@ -77,6 +83,8 @@ class Queue:
         self.name = name
         self.me = uuid.uuid4().hex[:12]
         self.mine: Ticket | None = None
+        self._written = 0.0
+        """When we last gave a sign of life."""
         self._signs: dict[Ticket, tuple[bytes, float]] = {}
         """What was last seen of others, and since when."""
         self._left = threading.Event()
@@ -122,6 +130,24 @@ class Queue:
             self.folder.remove(ticket.file(self.name))
         return [ticket for ticket in before if ticket not in dead]
 
+    def check(self) -> None:
+        """Before something is changed for good.
+
+        Raises:
+            RunError: we were taken for dead, so another process may be at it.
+        """
+        if self.mine is not None and not self._is_held():
+            raise RunError(
+                f"{self.name}: this process was paused, or did not reach its store, for more than {EXPIRY_S:g} "
+                "seconds, so another run may be making it now; run again, and it waits for that one"
+            )
+
+    def _is_held(self) -> bool:
+        """Whether our file is there, and nobody can be about to remove it: all others have to watch it for a while."""
+        tickets = self.tickets()
+        alone = all(ticket.owner == self.me for ticket in tickets)
+        return self.mine in tickets and (alone or _now() - self._written <= EXPIRY_S)
+
     def leave(self) -> None:
         """Give the number back."""
         self._left.set()
@@ -152,9 +178,11 @@ class Queue:
             self.folder.remove(choosing.file(self.name))
 
     def _write(self, ticket: Ticket) -> None:
-        owner = {"machine": machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-        content = owner | {"alive": time.monotonic()}  # differs each time, and nothing else is asked of it
+        owner = {"machine": machine(), "pid": os.getpid(), "started": _started(os.getpid())}
+        now = _now()
+        content = owner | {"alive": now}  # differs each time, and nothing else is asked of it
         self.folder.write(ticket.file(self.name), json.dumps(content).encode())
+        self._written = now
 
     def _is_dead(self, ticket: Ticket) -> bool:
         """Whether its owner surely ended, or gave no sign of life for too long."""
@@ -169,30 +197,54 @@ class Queue:
         return time.monotonic() - since > EXPIRY_S or self._is_gone(sign)
 
     def _is_gone(self, sign: bytes) -> bool:
-        """Whether it ran on this machine and its process does not any more."""
+        """Whether it ran on this machine and its process surely does not any more."""
         try:
             owner = json.loads(sign)
         except ValueError:  # read while it was written
             return False
-        if owner["machine"] != machine():
+        here = machine()
+        if here is None or owner["machine"] != here:
             return False
         try:
-            started = psutil.Process(owner["pid"]).create_time()
-        except psutil.NoSuchProcess:
+            os.kill(owner["pid"], 0)
+        except ProcessLookupError:
             return True
-        return abs(started - owner["started"]) > CLOCK_S
+        except PermissionError:  # somebody else's process, which is there
+            pass
+        started = _started(owner["pid"])
+        return None not in (started, owner["started"]) and abs(started - owner["started"]) > START_S
 
     def _keep_alive(self) -> None:
         while not self._left.wait(TOUCH_S):
             with suppress(OSError):
-                if self.mine is not None and self.folder.exists(self.mine.file(self.name)):
+                # A lost claim stays lost: to write it again would put us before who has it now.
+                if self.mine is not None and self._is_held():
                     self._write(self.mine)
 
 
-def machine() -> list[str]:
-    """The host and, where there is such a thing, the namespace in which process ids mean something."""
+def machine() -> list[str] | None:
+    """What process ids belong to: the host, its present boot and the namespace; None where that cannot be told.
+
+    Names alone do not tell: many hosts are called localhost, and the first namespace has the same number on all.
+    """
     try:
-        namespace = os.readlink("/proc/self/ns/pid")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return [socket.gethostname(), boot, os.readlink("/proc/self/ns/pid")]
     except OSError:
-        namespace = ""
-    return [socket.gethostname(), namespace]
+        return None
+
+
+def _started(pid: int) -> float | None:
+    """When a process started, in seconds since the boot; None where /proc hides it (`hidepid`).
+
+    Not by the wall clock, which may be set while a process lives.
+    """
+    try:
+        return psutil.Process(pid).create_time() - psutil.boot_time()
+    except psutil.Error:
+        return None
+
+
+def _now() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()

@@ -18,7 +18,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,18 +27,23 @@ from urllib.parse import urlsplit
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import grpc
-import psutil
 import ray
 from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+from ray._private.utils import get_used_memory
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.data import DataContext
-from ray.exceptions import AuthenticationError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from amn_ray import submitted
+from amn_ray.address import answering, names_cluster, refused_address
 from amn_ray.artifacts import Folder, without_secrets
 from amn_ray.checks import check_choice
-from amn_ray.errors import RequestError, told_by_workers
+from amn_ray.dashboard import without_usage_data
+from amn_ray.errors import RequestError, RunError, told_by_workers
+from amn_ray.granted import granted_cpus
+from amn_ray.memory import RETRIES, Shortage, tell_retries, told_if_killed
 from amn_ray.reporting.console import say
 
 LIGHT_TASK_CPUS = 0.0001
@@ -47,6 +52,9 @@ LOADERS = 2
 """On each node at once at least, of the tasks that make training examples."""
 CORES_PER_TRIAL = 4
 """Without GPUs: with fewer, trials side by side are no faster than one after the other."""
+POLL_S = 5.0
+ANSWER_S = 120.0
+"""How long a node may take to answer whether it can do its part; a process on it may have to start for that."""
 
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -65,7 +73,7 @@ class ClusterConfig:
     device: str = "auto"
     """What networks run on: auto (GPUs where there are any), cpu or gpu (refuses to fall back to CPUs)."""
     cpus: int | None = None
-    """Cores that a local Ray uses; null = all. Ignored where RAY_ADDRESS names a cluster."""
+    """Cores that a local Ray uses; null = all that this process may use. Ignored where RAY_ADDRESS names a cluster."""
     object_store_gb: float = 1.0
     """Shared memory of a local Ray, for data between tasks."""
     train_workers: int | None = None
@@ -103,6 +111,8 @@ class Share:
     gpus: float = 0
     may_grow: bool = False
     """Whether nodes that join are used for more of them."""
+    setting: str = ""
+    """The key of the count."""
 
     @property
     def reserved_cpus(self) -> float:
@@ -130,6 +140,8 @@ RAY_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that no loop of ours listens to
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else an epoch's report takes up to 2 s
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # of waiting for room, before the cluster is looked at again
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process that was given no GPU sees none
+    "RAY_task_oom_retries": str(RETRIES),  # after 1, 2, 4, … seconds; else for ever
 }
 """For all processes of a job; set in the environment, they are the user's."""
 
@@ -140,7 +152,7 @@ def _set_node_environment() -> None:
     Ray ends those above the number of CPUs after a second; stages come in turn, and have short tasks of several kinds.
     """
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
-    os.environ.setdefault("RAY_num_workers_soft_limit", str(max(8, psutil.cpu_count() or 1)))
+    os.environ.setdefault("RAY_num_workers_soft_limit", str(max(8, granted_cpus())))
 
 
 def authenticate(is_own: bool) -> None:
@@ -198,7 +210,7 @@ class Cluster:
         """
         self.config = config
         self.at_once = at_once
-        self.is_own = config.address == "local" or "RAY_ADDRESS" not in os.environ if is_own is None else is_own
+        self.is_own = config.address == "local" or not names_cluster() if is_own is None else is_own
 
     def connect(self) -> None:
         """Join the cluster of RAY_ADDRESS, or start a local Ray.
@@ -209,6 +221,7 @@ class Cluster:
         _set_driver_environment()
         if ray.is_initialized():
             return
+        tell_retries()
         with _kept_sigterm():
             self._start()
         self._wait_for_nodes()
@@ -219,7 +232,6 @@ class Cluster:
             )
 
     def _start(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         authenticate(self.is_own)
         set_worker_environment()
         common: dict[str, Any] = {
@@ -228,31 +240,35 @@ class Cluster:
         }
         if not self.is_own:
             # A local Ray's processes inherit this one's environment; those of a cluster were started by others.
-            environment = {name: os.environ[name] for name in RAY_SETTINGS}
+            environment = {name: os.environ[name] for name in RAY_SETTINGS if name not in submitted.variables()}
+            address = answering()
             try:
-                ray.init(runtime_env={"env_vars": environment}, **common)
-            except (ConnectionError, AuthenticationError) as error:
-                raise RequestError(
-                    f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there that takes this token "
-                    "(RAY_AUTH_TOKEN, else ~/.ray/auth_token; it must be that of the cluster); start one with "
-                    "`ray start --head`, or unset RAY_ADDRESS to run locally"
-                ) from error
+                ray.init(address, runtime_env={"env_vars": environment}, **common)
+            except Exception as error:  # of many kinds: another version, a machine that is no node of it, …
+                raise refused_address(_first_line(error)) from error
             return
         _set_node_environment()
-        cores = self.config.cpus or psutil.cpu_count(logical=True) or 1
+        submitted.leave()
         port = _free_port()
         # Ray Train's cleaner looks for the dashboard: without one it complains once a second, and where another
         # Ray runs on this machine it does not know which is meant.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            dashboard_port=port,
-            object_store_memory=int(self.config.object_store_gb * 2**30),
-            **common,
-        )
+        try:
+            with without_usage_data():
+                ray.init(
+                    address="local",
+                    num_cpus=self.config.cpus or granted_cpus(),
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    dashboard_port=port,
+                    object_store_memory=int(self.config.object_store_gb * 2**30),
+                    **common,
+                )
+        except Exception as error:  # of any kind that its processes fail with
+            raise RunError(
+                f"Ray did not start on this machine ({_first_line(error)}); run again when it is less busy, and look "
+                "for free memory and for room in /dev/shm and /tmp"
+            ) from error
 
     def _wait_for_nodes(self) -> None:
         deadline, told = time.monotonic() + self.config.wait_s, False
@@ -289,7 +305,7 @@ class Cluster:
         # DEFAULT: not within the resources of a study's trial, if this is one.
         settings: dict[str, Any] = {"num_cpus": LIGHT_TASK_CPUS, "scheduling_strategy": "DEFAULT"}
         remote = ray.remote(**settings, max_calls=int(ends))(function)
-        with told_by_workers():
+        with told_if_killed(function.__name__, "what else runs on this cluster"), told_by_workers():
             return ray.get(remote.remote(*arguments))
 
     def spilled_gb(self) -> float:
@@ -301,28 +317,54 @@ class Cluster:
         except grpc.RpcError:  # a node has just died
             return 0
 
-    def check_everywhere(self, function: Callable[..., str | None], *arguments: Any) -> None:
+    def check_everywhere(
+        self, function: Callable[..., str | None], *arguments: Any, working_only: bool = False
+    ) -> None:
         """Ask every other node whether it can do its part.
 
         Args:
             function: called there; returns what is wrong, in words that follow the node's name, or None.
             arguments: of it.
+            working_only: leave out nodes without CPUs, as the head of a cluster often is.
 
         Raises:
             RequestError: something is wrong on a node.
         """
         self.connect()
         here = ray.get_runtime_context().get_node_id()
-        others = [node for node in _alive() if node["NodeID"] != here]
+        others = [node for node in (_working() if working_only else _alive()) if node["NodeID"] != here]
         places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in others]
         asked = [ray.remote(num_cpus=0, scheduling_strategy=there)(function).remote(*arguments) for there in places]
+        deadline = time.monotonic() + ANSWER_S
         for node, answer in zip(others, asked, strict=True):
             try:
-                wrong = ray.get(answer)
+                wrong = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
             except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):
                 continue  # it has just died, and will not do anything
+            except GetTimeoutError:
+                wrong = (
+                    f"has not answered within {ANSWER_S:g} seconds; look there at its mounts (a network disk that "
+                    "hangs) and its load, or end that node"
+                )
             if wrong is not None:
                 raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {wrong}")
+
+    def wait_for_memory(self, shortage: Shortage, at_most_s: float) -> None:
+        """Return when a node has room again for what was killed there, or when that has taken long enough.
+
+        What held most of the memory by itself is not waited for: nobody else can make room for it.
+        """
+        deadline = time.monotonic() + at_most_s
+        places = [node["NodeID"] for node in _alive() if node["NodeManagerAddress"] == shortage.node]
+        if not places or shortage.held > shortage.threshold / 2:
+            return
+        there = NodeAffinitySchedulingStrategy(places[0], soft=False)
+        used = ray.remote(num_cpus=0, scheduling_strategy=there, max_retries=0)(_used_memory)
+        while time.monotonic() < deadline:
+            with suppress(RayError):  # so full that nobody answers; or the node has gone, and with it the shortage
+                if ray.get(used.remote(), timeout=ANSWER_S) + shortage.held <= shortage.threshold:
+                    return
+            time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
 
     def nodes(self) -> set[str]:
         """The ids of the nodes that are there."""
@@ -447,29 +489,33 @@ class Cluster:
             )
         if self._gpus:
             dividing = max(count for count in range(1, self._gpus + 1) if batch_size % count == 0)
-            return Share(self.config.train_workers or dividing, cpus=self.config.worker_cpus or 1, gpus=1)
+            count, cpus = self.config.train_workers or dividing, self.config.worker_cpus or 1
+            return Share(count, cpus=cpus, gpus=1, setting="cluster.train_workers")
         count = self.config.train_workers or 1
-        return Share(count, cpus=self.config.worker_cpus or self._even_share(count))
+        cpus = self.config.worker_cpus or self._even_share(count)
+        return Share(count, cpus=cpus, setting="cluster.train_workers")
 
     def map_share(self) -> Share:
         """Resources of the actors that make maps."""
         self.connect()
         if self._gpus:
             count = self.config.map_actors or self._gpus
-            grows = self._grows(self.config.map_actors)
-            return Share(count, cpus=self.config.worker_cpus or 1, gpus=1, may_grow=grows)
+            cpus, grows = self.config.worker_cpus or 1, self._grows(self.config.map_actors)
+            return Share(count, cpus=cpus, gpus=1, may_grow=grows, setting="cluster.map_actors")
         # One of two threads on two cores stands still whenever anything else runs on either of them.
         possible = sum(max(1, min(2, int(cpus)), int(cpus // 2)) for cpus in self._node_cpus) // self.at_once
         count = self.config.map_actors or max(1, possible)
         cpus = self.config.worker_cpus or self._even_share(count)
-        return Share(count, cpus=cpus, may_grow=self._grows(self.config.map_actors))
+        grows = self._grows(self.config.map_actors)
+        return Share(count, cpus=cpus, may_grow=grows, setting="cluster.map_actors")
 
     def cpu_share(self) -> Share:
         """Resources of the actors that run on CPUs alone: CRF and scores."""
         self.connect()
         possible = sum(max(1, int(cpus)) for cpus in self._node_cpus) // self.at_once
         count = self.config.cpu_actors or max(1, possible)
-        return Share(count, cpus=min(1.0, self._even_share(count)), may_grow=self._grows(self.config.cpu_actors))
+        cpus, grows = min(1.0, self._even_share(count)), self._grows(self.config.cpu_actors)
+        return Share(count, cpus=cpus, may_grow=grows, setting="cluster.cpu_actors")
 
     def _grows(self, asked: int | None) -> bool:
         return not self.is_own and asked is None and self.at_once == 1
@@ -484,6 +530,11 @@ def _does_not_see(folder: Folder, name: str, key: str) -> str | None:
     return None if there else f"does not see {key}={folder.url}; {remedy}"
 
 
+def _used_memory() -> float:
+    """Of this machine or container, in GiB, as Ray's memory monitor counts it."""
+    return get_used_memory() / 2**30
+
+
 def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
@@ -491,3 +542,7 @@ def _alive() -> list[dict[str, Any]]:
 def _working() -> list[dict[str, Any]]:
     """The nodes that have CPUs, which the head of a cluster often has not."""
     return [node for node in _alive() if node["Resources"].get("CPU")]
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -7,6 +7,7 @@ out of range is refused before anything starts.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from amn_ray import submitted
 from amn_ray.artifacts import without_secrets
 from amn_ray.checks import check_choice
 from amn_ray.cluster import ClusterConfig
@@ -54,6 +56,10 @@ class CrfConfigs:
     )
 
 
+MAX_EXPERIMENT = 256
+"""Characters, the width of MLflow's column."""
+
+
 @dataclass(kw_only=True)
 class TrackingConfig:
     """Where MLflow records."""
@@ -67,10 +73,17 @@ class TrackingConfig:
     """The alias that the registered version gets."""
 
     def __post_init__(self) -> None:
-        for name in ("register", "alias"):
-            value = getattr(self, name)
-            if value is not None and (not value or set(value) & set("/:@")):
-                raise ValueError(f"{name}={value}: must be a name without / : @")
+        if not 0 < len(self.experiment.strip()) <= len(self.experiment) <= MAX_EXPERIMENT:
+            raise ValueError(
+                f"experiment={self.experiment}: MLflow takes a name of 1 to {MAX_EXPERIMENT} characters; set it, or "
+                "dataset.name, which it is by default"
+            )
+        if self.register is not None and (not self.register.strip(". ") or set(self.register) & set("/:@?")):
+            raise ValueError(f"register={self.register}: must be a name without / : @ ?")
+        if not re.fullmatch(r"[\w-]+", self.alias) or re.fullmatch(r"latest|v\d+", self.alias, re.IGNORECASE):
+            raise ValueError(
+                f"alias={self.alias}: must be of letters, digits, _ and - only, and not latest or a version such as v1"
+            )
 
 
 @dataclass(kw_only=True)
@@ -174,10 +187,13 @@ def load(composed: DictConfig) -> Any:
     """The composed YAML as checked dataclasses, of the type that its schema names.
 
     Raises:
-        RequestError: a value is out of its range; the sentence begins with the full key.
+        RequestError: a value is out of its range, or a path would not last as long as the results that go there; the
+            sentence begins with the full key.
     """
     _check(composed, ())
-    return OmegaConf.to_object(composed)
+    loaded = OmegaConf.to_object(composed)
+    submitted.check_places(flat(loaded), written="store" if isinstance(loaded, PipelineConfig) else "out")
+    return loaded
 
 
 def _check(node: Any, path: tuple[str, ...]) -> None:

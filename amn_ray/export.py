@@ -19,6 +19,8 @@ from amn_ray import runs
 from amn_ray.artifacts import Artifact, Folder, Store
 from amn_ray.checks import check_choice
 from amn_ray.data.images import decode_mask, encode_palette_mask
+from amn_ray.data.pixels import Pixels
+from amn_ray.data.transforms import resize_label
 from amn_ray.errors import RequestError
 from amn_ray.nn.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.reporting.console import say
@@ -72,7 +74,7 @@ def export(config: ExportConfig) -> None:
     images = run.artifacts["images_val" if split == "val" else "images"]
     refuse_full(Store.reading(config.out, "out"), config.overwrite)
     out = Store.open(config.out, "out")
-    masks = partial(_masks_of_maps, made, images) if config.stage in MAPS else partial(_masks, made)
+    masks = partial(_masks_of_maps if config.stage in MAPS else _masks, made, images)
 
     def write(pair: tuple[str, Callable[[], np.ndarray]]) -> None:
         image_id, mask = pair
@@ -99,17 +101,31 @@ def refuse_full(out: Folder, overwrite: bool, remedy: str = "choose another fold
         raise RequestError(f"out={out.url}: is not empty; {remedy}")
 
 
-def _masks(made: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-    for image_id, row in zip(ids, made.table("masks").take(ids, ["mask"]), strict=True):
-        yield image_id, partial(decode_mask, row["mask"])
+def _masks(made: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    files = _file_sizes(images, ids)
+    for image_id, row, file in zip(ids, made.table("masks").take(ids, ["mask"]), files, strict=True):
+        yield image_id, partial(_enlarged, partial(decode_mask, row["mask"]), file)
 
 
 def _masks_of_maps(made: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     threshold = made.manifest()["config"]["threshold"]
     maps = made.table("maps").take(ids, MAP_COLUMNS)
     sizes = images.table("rows").take(ids, ["height", "width"])
-    for image_id, row, size in zip(ids, maps, sizes, strict=True):
-        yield image_id, partial(_cut, row, size, threshold)
+    files = _file_sizes(images, ids)
+    for image_id, row, size, file in zip(ids, maps, sizes, files, strict=True):
+        yield image_id, partial(_enlarged, partial(_cut, row, size, threshold), file)
+
+
+def _file_sizes(images: Artifact, ids: list[str]) -> list[tuple[int, int] | None]:
+    """(height, width) of the upright files; None where all masks have it."""
+    if Pixels.of(images.manifest()).max_side is None:
+        return [None] * len(ids)
+    names = ["file_height", "file_width"]
+    return [(row["file_height"], row["file_width"]) for row in images.table("rows").take(ids, names)]
+
+
+def _enlarged(mask: Callable[[], np.ndarray], size: tuple[int, int] | None) -> np.ndarray:
+    return mask() if size is None else resize_label(mask(), *size)
 
 
 def _cut(row: dict[str, Any], size: dict[str, int], threshold: float) -> np.ndarray:

@@ -25,6 +25,7 @@ from ray.data.checkpoint.checkpoint_writer import PENDING_CHECKPOINT_SUFFIX
 from amn_ray.artifacts import Artifact, Table
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, Share
 from amn_ray.errors import RunError, told_by_workers
+from amn_ray.memory import RETRIES, told_if_killed
 from amn_ray.pacing import paced
 from amn_ray.reporting.console import say, time_left
 
@@ -71,10 +72,16 @@ def map_table(
         cluster.elsewhere(check_rows, table_in, table_out)
         output[0].remove(PROGRESS)
         return 0
+    output[0].check_claim()
     started = time.monotonic()
     light = {"num_cpus": LIGHT_TASK_CPUS}
     at_once = cluster.light_tasks()
-    with _row_checkpoints(output[0]), told_progress(output[0].stage, table_out, expected), told_by_workers():
+    with (
+        _row_checkpoints(output[0]),
+        told_progress(output[0].stage, table_out, expected),
+        told_if_killed(output[0].stage, f"{share.setting if share else 'cluster.cpus'}, or dataset.max_side"),
+        told_by_workers(),
+    ):
         rows = paced(
             ray.data.read_parquet(
                 table_in.files,
@@ -99,6 +106,7 @@ def map_table(
                 batch_size=BATCH,
                 batch_format="pyarrow",
                 num_cpus=Share(1, cpus=1).reserved_cpus,
+                ray_remote_args_fn=tasks_of_tries,
             )
         else:
             made = rows.map_batches(
@@ -109,6 +117,7 @@ def map_table(
                 compute=pool(cluster, share, len(table_in.files)),
                 num_cpus=share.reserved_cpus,
                 num_gpus=share.gpus or None,
+                ray_remote_args_fn=actors_of_tries,
             )
         made.write_parquet(
             table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=light, concurrency=at_once
@@ -128,6 +137,16 @@ def pool(cluster: Cluster, share: Share, num_pieces: int) -> ActorPoolStrategy:
     if cluster.is_own:
         return ActorPoolStrategy(size=wanted)
     return ActorPoolStrategy(min_size=1, initial_size=wanted, max_size=num_pieces if share.may_grow else wanted)
+
+
+def actors_of_tries() -> dict[str, int]:
+    """For actors of Ray Data, which otherwise tries for ever what kills its process."""
+    return {"max_task_retries": RETRIES}
+
+
+def tasks_of_tries() -> dict[str, int]:
+    """For tasks, likewise."""
+    return {"max_retries": RETRIES}
 
 
 def check_rows(source: Table, made: Table) -> None:

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 from ray.train import UserCallback
 
-from amn_ray import runs
-from amn_ray.artifacts import Artifact, Folder, Store, fingerprint, git_commit
+from amn_ray import footprint, runs
+from amn_ray.artifacts import Artifact, Folder, Store, fingerprint, git_commit, missing_modules
 from amn_ray.claims import claimed
 from amn_ray.cluster import Cluster
 from amn_ray.config import PipelineConfig, flat
@@ -168,6 +168,8 @@ def execute(
         RequestError: the request cannot be met (checked, as far as it can be, before anything is computed).
         RunError: a stage failed.
     """
+    if missing := missing_modules():
+        raise RequestError(f"this machine {missing}")
     splits = list_splits(config.dataset) if splits is None else splits
     for label, count in splits["train"].unknown_classes.items():
         console.say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
@@ -188,6 +190,8 @@ def execute(
         parent.watch_machine()
         make = Maker(store, cluster, tracker, parent, tags, watch)
         for step in steps(config, splits, make):
+            if step == "images":
+                tell_large(config, make.manifests)
             if step == config.until:
                 break
         runs.record(
@@ -210,6 +214,16 @@ def execute(
             {f"{step}/{name}": value for step, metrics in make.summary.items() for name, value in metrics.items()}
         )
     return Finished(folder, make.summary, tracker.told_all)
+
+
+def tell_large(config: PipelineConfig, manifests: Mapping[str, dict[str, Any]]) -> None:
+    """Say, before hours are spent, for which image the memory may not be enough."""
+    scales = [*config.cam.scales, *(config.amn.scales if config.branch == "amn" else ())]
+    for split in ("images", "images_val"):
+        if split in manifests:
+            warning = footprint.warning(manifests[split]["largest"], scales, config.backbone.name)
+            if warning:
+                console.say(split, f"warning: {warning}")
 
 
 def is_score(metric: str) -> bool:
@@ -292,6 +306,8 @@ class Maker:
             if dataclasses.is_dataclass(identity):
                 child.params(flat(identity))
             manifest = self._make(step, stage, config, identity, inputs, output, child)
+            for warning in manifest.get("warnings", ()):
+                console.say(step, f"warning: {warning}")
             metrics = {**manifest["metrics"], "seconds": manifest["seconds"]}
             child.metrics({f"{step}/{name}": value for name, value in metrics.items()})
             points = [(int(point["step"]), point["loss"]) for point in manifest.get("history", ())]
@@ -335,7 +351,7 @@ class Maker:
             f"{output.stage}-{output.fingerprint}",
             is_done=lambda: output.complete,
             on_wait=lambda: console.say(step, f"waits for another run that makes {place}"),
-        ):
+        ) as check:
             reused = output.complete
             if stage is not score:
                 child.tags({"reused": str(reused).lower()})
@@ -353,6 +369,7 @@ class Maker:
                 extra["probe"] = self.watch.probe(config, self.artifacts)
             # Before the stage: what is recorded of it must not depend on nodes that are gone when it is done.
             share = self.cluster.train_share(config.batch_size) if stage in TRAINED else None
+            output = dataclasses.replace(output, check=check)
             result = stage.run(config, inputs, output, self.cluster, **extra)
             spilled = max(0.0, self.cluster.spilled_gb() - spilled)  # a node that died takes its count with it
             if spilled > 0.01:
@@ -371,4 +388,5 @@ class Maker:
         if not nodes <= self._checked:
             self.cluster.check_tracking(self.tracker.uri)
             self.cluster.check_shared(self.store, "store")
+            self.cluster.check_everywhere(missing_modules, working_only=True)
             self._checked |= nodes

@@ -25,14 +25,15 @@ import ray.data
 from amn_ray import runs
 from amn_ray.artifacts import Artifact, Store, fingerprint, write_whole
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
-from amn_ray.data.images import NOT_AN_IMAGE, decode_image, encode_overlay, encode_palette_mask
+from amn_ray.data.images import BadFile, encode_overlay, encode_palette_mask
+from amn_ray.data.photographs import brightness, dark_warning
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
-from amn_ray.mapping import pool
+from amn_ray.mapping import actors_of_tries, pool, tasks_of_tries
+from amn_ray.memory import told_if_killed
 from amn_ray.nn.maps import grid_maps, to_row
 from amn_ray.reporting.console import say, time_left
 from amn_ray.segmenter import Segmenter, Settings, mask_of
-from amn_ray.stages.crf.config import KernelConfig
 from amn_ray.training.job import MODEL
 
 RECORD = "predict.json"
@@ -166,11 +167,12 @@ def _run(
     cluster.check_seen(weights, MODEL, "store")
     share = cluster.map_share()
     blocks = [pa.table({"file": files[start : start + BATCH]}) for start in range(0, len(files), BATCH)]
-    finish = partial(_finish, source=source, out=out, kernels=settings.crf if crf else None)
+    finish = partial(_finish, source=source, out=out, settings=settings, crf=crf)
     failures: dict[str, str] = {}
+    shares: list[float] = []
     started = told = time.monotonic()
     done = 0
-    with told_by_workers():
+    with told_if_killed("predict", f"{share.setting}, cluster.cpu_actors or the size of the images"), told_by_workers():
         results = (
             ray.data.from_arrow(blocks)
             .map_batches(
@@ -183,6 +185,7 @@ def _run(
                 compute=pool(cluster, share, len(blocks)),
                 num_cpus=share.reserved_cpus,
                 num_gpus=share.gpus or None,
+                ray_remote_args_fn=actors_of_tries,
             )
             .map_batches(
                 finish,
@@ -190,16 +193,20 @@ def _run(
                 batch_format="pyarrow",
                 num_cpus=LIGHT_TASK_CPUS,  # it takes a core, but actors that hold all must not wait for it
                 concurrency=min(cluster.cpu_share().count, len(blocks)),
+                ray_remote_args_fn=tasks_of_tries,
             )
         )  # fmt: skip
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
             done += batch.num_rows
             failures |= {row["file"]: row["error"] for row in batch.to_pylist() if row["error"]}
+            shares += batch.column("brightness").drop_null().to_pylist()
             if time.monotonic() - told > TELL_EVERY:
                 told = time.monotonic()
                 speed = done / (told - started)
                 left = time_left((len(files) - done) / speed)
                 say("predict", f"{done}/{len(files)} images, {speed:.1f} images/s, {left} left")
+    if warning := dark_warning(shares, settings.pixels):
+        say("predict", f"warning: {warning}")
     return failures
 
 
@@ -220,29 +227,40 @@ class MakeLogits:
 
     def _logits(self, name: str) -> dict[str, Any]:
         try:
-            image_HWC = decode_image(_read(self.source, name), upright=True)
-        except NOT_AN_IMAGE as error:
+            image = self.segmenter.settings.read(_read(self.source, name))
+        except (BadFile, OSError) as error:
             return {"file": name, "error": " ".join(str(error).split()) or type(error).__name__}
-        logits = to_row("", self.labels, self.segmenter.logits(image_HWC))
-        return {"file": name, "error": "", "logits": logits["maps"], "h": logits["h"], "w": logits["w"]}
+        share = brightness(image, self.segmenter.settings.pixels)
+        logits = to_row("", self.labels, self.segmenter.logits(image.rgb))
+        made = {"logits": logits["maps"], "h": logits["h"], "w": logits["w"]}
+        return {"file": name, "error": "", "brightness": share, **made}
 
 
-LOGITS = pa.schema({"file": pa.string(), "error": pa.string(), "logits": pa.binary(), "h": pa.int32(), "w": pa.int32()})
-"""Logits are float16 [N+1, h, w]; null where `error` is not empty."""
+LOGITS = pa.schema(
+    {
+        "file": pa.string(),
+        "error": pa.string(),
+        "brightness": pa.float64(),
+        "logits": pa.binary(),
+        "h": pa.int32(),
+        "w": pa.int32(),
+    }
+)
+"""Logits are float16 [N+1, h, w]; null where `error` is not empty. For `brightness` see data.photographs."""
 
 
-def _finish(batch: pa.Table, source: Store, out: Store, kernels: KernelConfig | None) -> pa.Table:
-    """Rows of LOGITS -> `file`, `error`; masks and overlays are written."""
+def _finish(batch: pa.Table, source: Store, out: Store, settings: Settings, *, crf: bool) -> pa.Table:
+    """Rows of LOGITS -> `file`, `error`, `brightness`; masks and overlays are written."""
     for row in batch.to_pylist():
         if not row["error"]:
-            image_HWC = decode_image(_read(source, row["file"]), upright=True)
-            mask_HW = mask_of(image_HWC, _logits_of(row), kernels)
+            image_HWC = settings.read(_read(source, row["file"])).rgb
+            mask_HW = mask_of(image_HWC, _logits_of(row), settings.crf if crf else None, settings.longest)
             stem = _stem(row["file"])
             overlay = encode_overlay(image_HWC, mask_HW)
             write_whole(out.fs, posixpath.join(out.path, OVERLAYS, f"{stem}.jpg"), overlay)
             # The mask comes last: where it is, both are.
             write_whole(out.fs, posixpath.join(out.path, MASKS, f"{stem}.png"), encode_palette_mask(mask_HW))
-    return batch.select(["file", "error"])
+    return batch.select(["file", "error", "brightness"])
 
 
 def _logits_of(row: Mapping[str, Any]) -> np.ndarray:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amn_ray.artifacts import Artifact
-from amn_ray.data.images import decode_image, encode_palette_mask
-from amn_ray.data.transforms import resize_image, resize_label
+from amn_ray.data.images import Photograph, encode_palette_mask, read_image
+from amn_ray.data.photographs import check_white
+from amn_ray.data.pixels import Pixels
+from amn_ray.data.transforms import limited_size, resize_image, resize_label
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.maps import full_size
 from amn_ray.stages.crf.config import KernelConfig
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 SETTINGS = "settings.json"
 LONGEST = 1024
-"""Pixels. Larger images are segmented at this size, twice that of the training's images, and their masks enlarged."""
+"""Pixels. Larger images are segmented at this size, twice that of the training's images, and their masks enlarged;
+where the training's images were scaled down (`max_side`), at theirs."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,41 @@ class Settings:
     network: DeepLabConfig
     crf: KernelConfig
     classes: Sequence[str]
+    pixels: Pixels
+    """How the training's images were read."""
+
+    @property
+    def longest(self) -> int:
+        """Pixels of the longer side at which an image is segmented, if it is larger; see LONGEST."""
+        return LONGEST if self.pixels.max_side is None else self.pixels.max_side
+
+    def read(self, encoded: bytes) -> Photograph:
+        """An encoded image, read by the training's rule but at the file's own size.
+
+        Raises:
+            BadFile: not an image, damaged, too large, or its values are beyond the training's white.
+        """
+        image = read_image(encoded, dataclasses.replace(self.pixels, max_side=None))
+        check_white(image, self.pixels)
+        return image
 
     @classmethod
     def of(cls, predictions: Artifact, images: Artifact, crf: KernelConfig) -> Settings:
         """From what a run made: DeepLab, and the images that it was trained on."""
-        network = predictions.manifest()["config"]
-        plain = {"network": network, "crf": dataclasses.asdict(crf), "classes": images.manifest()["classes"]}
+        table = images.manifest()
+        plain = {
+            "network": predictions.manifest()["config"],
+            "crf": dataclasses.asdict(crf),
+            "classes": table["classes"],
+            "pixels": dataclasses.asdict(Pixels.of(table)),
+        }
         return cls.parse(plain)
 
     @classmethod
     def parse(cls, plain: dict[str, Any]) -> Settings:
         """The reverse of dataclasses.asdict."""
         network = plain["network"] | {"backbone": BackboneConfig(**plain["network"]["backbone"])}
-        return cls(DeepLabConfig(**network), KernelConfig(**plain["crf"]), plain["classes"])
+        return cls(DeepLabConfig(**network), KernelConfig(**plain["crf"]), plain["classes"], Pixels(**plain["pixels"]))
 
 
 class Segmenter:
@@ -68,23 +93,21 @@ class Segmenter:
         self.model = load_module(model, weights).to(self.device)
 
     def logits(self, image_HWC: np.ndarray) -> np.ndarray:
-        """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), at stride 8 of the image (of a smaller copy, see LONGEST)."""
+        """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), at stride 8 of the image or of its smaller copy."""
         from amn_ray.stages.deeplab.model import predict
 
-        small = resize_image(image_HWC, *working_size(image_HWC))
+        small = resize_image(image_HWC, *limited_size(image_HWC.shape[:2], self.settings.longest))
         return predict(self.model, [small], device=self.device, precision=self.settings.network.precision)[0]
 
 
-def working_size(image_HWC: np.ndarray) -> tuple[int, int]:
-    """(height, width) at which an image is segmented."""
-    height, width = image_HWC.shape[:2]
-    scale = min(1.0, LONGEST / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
+def mask_of(
+    image_HWC: np.ndarray, logits_Chw: np.ndarray, crf: KernelConfig | None, longest: int = LONGEST
+) -> np.ndarray:
+    """An image and its logits -> labels uint8 (H, W), refined by dense CRF unless that is None.
 
-
-def mask_of(image_HWC: np.ndarray, logits_Chw: np.ndarray, crf: KernelConfig | None) -> np.ndarray:
-    """An image and its logits -> labels uint8 (H, W), refined by dense CRF unless that is None."""
-    size = working_size(image_HWC)
+    The logits are those of a copy of at most `longest` pixels, at which the CRF works, too.
+    """
+    size = limited_size(image_HWC.shape[:2], longest)
     logits_CHW = full_size(logits_Chw, *size)
     if crf is None:
         mask_HW = logits_CHW.argmax(0).astype(np.uint8)
@@ -111,9 +134,10 @@ class ImageModel:
         return images["image"].map(self._predict).to_frame("mask")
 
     def _predict(self, encoded: bytes) -> bytes:
-        image_HWC = decode_image(encoded, upright=True)
+        settings = self.segmenter.settings
+        image_HWC = settings.read(encoded).rgb
         logits_Chw = self.segmenter.logits(image_HWC)
-        return encode_palette_mask(mask_of(image_HWC, logits_Chw, self.segmenter.settings.crf))
+        return encode_palette_mask(mask_of(image_HWC, logits_Chw, settings.crf, settings.longest))
 
 
 def _load_pyfunc(data_path: str) -> ImageModel:

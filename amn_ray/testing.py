@@ -29,6 +29,7 @@ class Breakable:
         fail_at: str | None = None,
         after: str | None = None,
         kill_once_at: str | None = None,
+        kill_at: str | None = None,
         mistake_at: str | None = None,
         seconds: float = 0,
     ) -> None:
@@ -36,6 +37,7 @@ class Breakable:
         self.fail_at = fail_at
         self.after = after
         self.kill_once_at = kill_once_at
+        self.kill_at = kill_at
         self.mistake_at = mistake_at
         self.seconds = seconds
 
@@ -47,6 +49,8 @@ class Breakable:
             raise RuntimeError("broken on purpose")
         if self.mistake_at in ids:
             raise RequestError(f"mend image {self.mistake_at}")
+        if self.kill_at in ids:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.kill_once_at in ids and not (self.log / "killed").exists():
             (self.log / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -31,7 +31,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from amn_ray.artifacts import Store, without_secrets
+from amn_ray.artifacts import Store, fingerprint, without_secrets
 from amn_ray.claims import claimed
 from amn_ray.config import TrackingConfig
 from amn_ray.errors import RequestError
@@ -42,6 +42,8 @@ MODEL_TAG = "model_uri"
 PACKAGE = Path(__file__).parent
 MODEL_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pillow", "pyarrow", "pydensecrf2", "safetensors")
 """What the logged model needs besides our code, which travels with it."""
+MAX_NAME = 250
+"""Characters of a run's name, the width of MLflow's column (SQLite takes more, PostgreSQL does not)."""
 MAX_BATCH = 1000
 """Metrics per request, MLflow's own limit."""
 RETRY_S = 10.0
@@ -190,10 +192,11 @@ class Tracker:
         self.tell(lambda: self._end_running(parent_id, stopped))
 
     def _end_running(self, parent_id: str, stopped: Collection[str]) -> None:
+        names = set(map(run_name, stopped))
         for run in self._children(parent_id):
             if not stopped:
                 self._kill(run, ("RUNNING",))
-            elif run.data.tags.get(MLFLOW_RUN_NAME) in stopped:
+            elif run.data.tags.get(MLFLOW_RUN_NAME) in names:
                 self.client.set_tag(run.info.run_id, "stopped", "true")
                 self._kill(run, ("RUNNING", "FAILED"))
 
@@ -203,7 +206,22 @@ class Tracker:
                 self.client.set_terminated(ended.info.run_id, "KILLED")
 
     def _children(self, parent_id: str) -> list[Run]:
-        return list(self.client.search_runs([self.experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"))
+        return self.tagged({MLFLOW_PARENT_RUN_ID: parent_id})
+
+    def tagged(self, tags: Mapping[str, str]) -> list[Run]:
+        """The runs with these tags, whose values must be ids: MLflow's filters know no way to write every text."""
+        terms = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = self.client.search_runs([self.experiment_id], terms, ViewType.ACTIVE_ONLY)
+        runs = list(found)
+        while found.token:
+            found = self.client.search_runs([self.experiment_id], terms, ViewType.ACTIVE_ONLY, page_token=found.token)
+            runs += found
+        return runs
+
+
+def run_name(text: str) -> str:
+    """What MLflow calls a run: the text, or its beginning and a fingerprint where MLflow has no room for all of it."""
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 20]}… {fingerprint(text)}"
 
 
 def _reason(error: BaseException) -> str:
@@ -241,13 +259,14 @@ class TrackedRun:
     def begin(self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None) -> None:
         """Create the run, or continue it."""
         above = {MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {}
-        own = {FINGERPRINT: fingerprint, MLFLOW_RUN_NAME: name, **above}
-        terms = [f"tags.`{key}` = '{value}'" for key, value in own.items()]
-        experiments = [self.tracker.experiment_id]
-        found = self.client.search_runs(experiments, " and ".join(terms), ViewType.ACTIVE_ONLY, max_results=1)
-        if found:
-            self.run_id = found[0].info.run_id
-            self.client.update_run(self.run_id, status="RUNNING")
+        ids = {FINGERPRINT: fingerprint, **above}
+        own = {**ids, MLFLOW_RUN_NAME: run_name(name)}
+        shared = (FINGERPRINT, MLFLOW_RUN_NAME, MLFLOW_PARENT_RUN_ID)
+        for run in self.tracker.tagged(ids):
+            if {key: run.data.tags[key] for key in shared if key in run.data.tags} == own:
+                self.run_id = run.info.run_id
+                self.client.update_run(self.run_id, status="RUNNING")
+                break
         else:
             self.run_id = self.client.create_run(self.tracker.experiment_id, tags={**tags, **own}).info.run_id
 

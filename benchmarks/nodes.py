@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from amn_ray.artifacts import Artifact, Store
+from amn_ray.data.pixels import DEFAULT
 from amn_ray.mapping import BATCH
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.runs import find
@@ -73,8 +74,10 @@ def loop(store: str) -> None:
     backbone = BackboneConfig(**cam_config.pop("backbone"))
     classes = len(images.manifest()["classes"])
     seconds = {
-        "cam": _map(MakeCam(CamConfig(backbone=backbone, **cam_config), classes, cam, 1), images, ["image", "labels"]),
-        "seed": _map(MakeSeed(CrfConfig(**crf_config), cam), images, ["image"]),
+        "cam": _map(
+            MakeCam(CamConfig(backbone=backbone, **cam_config), classes, DEFAULT, cam, 1), images, ["image", "labels"]
+        ),
+        "seed": _map(MakeSeed(CrfConfig(**crf_config), DEFAULT, cam), images, ["image"]),
     }
     print(json.dumps(seconds))
 

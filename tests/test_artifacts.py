@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from amn_ray import artifacts
 from amn_ray.artifacts import Artifact, Store, Table, fingerprint, without_secrets
 from amn_ray.errors import RequestError
 from amn_ray.stages.crf.config import CrfConfig
@@ -111,3 +113,59 @@ def test_an_artifact_travels_to_another_process(store: Store) -> None:
     artifact = store.artifact("cam", 1, {}, {})
     artifact.write("x", b"1")
     assert pickle.loads(pickle.dumps(artifact)).read("x") == b"1"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_anybody_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, bool]] = []
+    path, flush = Path(store.at("x")), artifacts._flush
+
+    def seen(flushed: str) -> None:
+        flush(flushed)
+        events.append((Path(flushed).name, path.exists()))
+
+    monkeypatch.setattr(artifacts, "_flush", seen)
+    store.write("x", b"1")
+    (file, named), folder = events
+    assert file.startswith("x.")
+    assert not named
+    assert folder == (path.parent.name, True)
+
+
+def test_what_a_manifest_vouches_for_is_on_the_disk_before_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = store.artifact("cam", 1, {}, {})
+    shards = Path(artifact.at("maps"))
+    shards.mkdir(parents=True)
+    (shards / "0.parquet").write_bytes(b"0")
+    flushed: list[str] = []
+    monkeypatch.setattr(artifacts, "_flush", lambda path: flushed.append(Path(path).name))
+    commit(artifact)
+    assert flushed[0] == "0.parquet"
+    assert flushed[1].startswith("manifest.json.")
+
+
+def test_a_package_that_was_not_installed_under_its_name_is_recorded_as_unknown(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        if name in ("pydensecrf2", "amn-ray"):
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(artifacts, "version", missing)
+    artifacts.versions.cache_clear()
+    artifact = store.artifact("cam", 1, {}, {})
+    commit(artifact)
+    artifacts.versions.cache_clear()
+    assert artifact.manifest()["versions"] == dict.fromkeys(artifacts.PACKAGES, "1") | {
+        "pydensecrf2": "unknown", "amn-ray": "unknown",
+    }  # fmt: skip
+
+
+def test_a_module_that_a_later_step_imports_is_missed_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert artifacts.missing_modules() is None
+    monkeypatch.setattr(artifacts, "MODULES", ("numpy", "no_such_module", "nor_this"))
+    assert artifacts.missing_modules() == (
+        "lacks the Python module(s) no_such_module, nor_this; install requirements.txt there"
+    )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from amn_ray.artifacts import Store
 from amn_ray.cluster import Cluster
 from amn_ray.config import TrackingConfig
 from amn_ray.tracking import Tracker
-from tests.conftest import encode, noise
+from tests.conftest import encode
 
 Job = Callable[..., tuple[int, str]]
 
@@ -214,9 +216,23 @@ class TestPixels:
         assert "not found" in refused(*base, f"backbone.weights={tmp_path}/none.pth")
 
 
-def test_grey_cmyk_palette_and_rgba_images_are_fine(job: Job, cluster: Cluster, folder: Path, tmp_path: Path) -> None:
-    for name, file_format, mode in [("p.png", "PNG", "L"), ("q.png", "PNG", "RGBA"), ("s.png", "PNG", "P")]:
-        (folder / "images" / name).write_bytes(encode(noise(20, 28), file_format, mode))
-    (folder / "images/r.jpg").write_bytes(encode(noise(20, 28), "JPEG", "CMYK"))
-    code, err = job("prepare", f"store={tmp_path}/s", "dataset=folder", f"dataset.root={folder}")
+def test_deep_photographs_of_another_white_are_refused_when_all_are_read_and_accepted_with_it(
+    job: Job, cluster: Cluster, refused: Callable[..., str], folder: Path, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    values = np.arange(560, dtype=np.uint16).reshape(20, 28) * 7
+    for name in ("p.png", "q.png"):
+        Image.fromarray(values).save(folder / "images" / name, exif=exif)
+    data = ("dataset=folder", f"dataset.root={folder}")
+    assert "set dataset.white=4095" in refused(*data, name="prepare")
+    code, err = job("prepare", f"store={tmp_path}/s", *data, "dataset.white=4095")
     assert code == 0, err
+    train, val = sorted(
+        (json.loads(path.read_text()) for path in tmp_path.glob("s/images/*/manifest.json")),
+        key=lambda made: -made["rows"],
+    )
+    assert train["pixels"] == val["pixels"] == {"upright": True, "white": 4095, "max_side": None}
+    assert [warning.split(",")[0] for warning in train["warnings"]] == ["2 masks count as upright"]
+    assert val["warnings"] == []
+    assert train["largest"] == {"image_id": "p", "height": 20, "width": 28, "num_labels": 1}

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from amn_ray import claims
-from amn_ray.artifacts import Folder, Store
+from amn_ray.artifacts import Artifact, Folder, Store
 from amn_ray.claims import claimed
+from amn_ray.errors import RunError
 
 BUILDER = """
 import sys, time
@@ -159,3 +164,128 @@ def test_a_builder_that_fails_leaves_no_claim(tmp_path: Path) -> None:
 def test_what_is_done_needs_no_claim(tmp_path: Path) -> None:
     with claimed(Store.open(str(tmp_path)), "cam-1", is_done=lambda: True, on_wait=lambda: None):
         assert not (tmp_path / "claims").exists()
+
+
+def expires(root: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a claim is waited for until it expires (soon), and is not taken at once."""
+    monkeypatch.setattr(claims, "EXPIRY_S", 0.3)
+    monkeypatch.setattr(claims, "POLL_S", 0.02)
+    started = time.monotonic()
+    return not acquire(root) and time.monotonic() - started > 0.3
+
+
+GONE = 2**22 + 1
+"""No process has this id: it is above what Linux gives."""
+
+
+def test_a_host_of_the_same_name_is_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, _, namespace = claims.machine() or ["", "", ""]
+    write_claim(tmp_path, machine=[host, "another boot", namespace], pid=GONE)
+    assert expires(tmp_path, monkeypatch)
+
+
+def test_a_machine_that_cannot_be_told_from_others_takes_no_claim_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "machine", lambda: None)
+    write_claim(tmp_path, pid=GONE)
+    assert expires(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("hides", [psutil.NoSuchProcess(1), psutil.AccessDenied(1)])
+def test_a_living_owner_that_proc_hides_keeps_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hides: psutil.Error
+) -> None:
+    """/proc is mounted with `hidepid` on many clusters, and the owner is another user's process."""
+    write_claim(tmp_path, pid=12345)
+
+    def refuse(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    def hidden(pid: int | None = None) -> psutil.Process:
+        raise hides
+
+    monkeypatch.setattr(os, "kill", refuse)
+    monkeypatch.setattr(psutil, "Process", hidden)
+    assert expires(tmp_path, monkeypatch)
+
+
+def test_an_owner_lives_on_when_the_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_claim(tmp_path, started=claims._started(os.getpid()))
+    create_time, boot_time = psutil.Process.create_time, psutil.boot_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 86400)
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot_time() + 86400)
+    assert expires(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Artifact, list[float]]]:
+    """An artifact that its owner makes, and the seconds that it was asleep for when it looks at its clock."""
+    store, asleep, now = Store.open(str(tmp_path)), [0.0], claims._now
+    monkeypatch.setattr(claims, "_now", lambda: now() + asleep[0])
+    with claimed(store, "cam-1", is_done=lambda: False, on_wait=lambda: None) as check:
+        artifact = replace(store.artifact("cam", 1, {}, {}), check=check)
+        artifact.write("weights", b"1")
+        yield artifact, asleep
+
+
+def commit(artifact: Artifact) -> None:
+    artifact.commit(config={}, inputs={}, seconds=0, result={})
+
+
+def test_an_owner_commits_and_deletes_also_after_a_pause_in_which_nobody_came(
+    paused: tuple[Artifact, list[float]],
+) -> None:
+    artifact, asleep = paused
+    asleep[0] = 3600
+    artifact.remove("weights")
+    commit(artifact)
+    assert artifact.complete
+
+
+def test_an_owner_that_lost_its_claim_in_a_pause_neither_commits_nor_deletes(
+    paused: tuple[Artifact, list[float]], tmp_path: Path
+) -> None:
+    artifact, _ = paused
+    (ticket,) = (tmp_path / "claims").iterdir()
+    ticket.unlink()  # as another run does that has waited for long enough
+    (tmp_path / "claims" / "cam-1.2.another").write_text("{}")
+    for change in (artifact.remove, commit):
+        with pytest.raises(RunError, match=r"^cam-1: this process was paused.* for more than 60 seconds"):
+            change(artifact) if change is commit else change()
+    assert artifact.exists("weights")
+    assert not artifact.complete
+
+
+def test_an_owner_that_slept_too_long_gives_up_while_another_is_about_to_take_its_claim(
+    paused: tuple[Artifact, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, asleep = paused
+    other = tmp_path / "claims" / "cam-1.2.another"
+    other.write_text("{}")
+    commit(artifact)  # in time, although somebody waits
+    asleep[0] = claims.EXPIRY_S + 1
+    with pytest.raises(RunError, match="paused"):
+        artifact.remove("weights")
+
+
+def test_a_lost_claim_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "TOUCH_S", 0.02)
+    with claimed(Store.open(str(tmp_path)), "cam-1", is_done=lambda: False, on_wait=lambda: None):
+        (ticket,) = (tmp_path / "claims").iterdir()
+        before = ticket.read_bytes()
+        deadline = time.monotonic() + 5
+        while ticket.read_bytes() == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert ticket.read_bytes() != before, "it lives"
+        ticket.unlink()
+        time.sleep(0.2)
+        assert not ticket.exists()
+
+
+def test_an_artifact_leaves_the_check_of_its_claim_behind_when_it_travels(paused: tuple[Artifact, list[float]]) -> None:
+    artifact, _ = paused
+    there = pickle.loads(pickle.dumps(artifact))
+    assert there == artifact
+    assert there.check is None
+    assert artifact.check is not None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +21,9 @@ from amn_ray import cluster as module
 from amn_ray.cluster import Cluster, ClusterConfig
 from amn_ray.data.folder import FolderConfig
 from amn_ray.data.listing import open_source
-from amn_ray.errors import RequestError
+from amn_ray.errors import RequestError, RunError
 from amn_ray.mapping import pool
+from amn_ray.memory import Shortage
 
 Nodes = Callable[..., None]
 
@@ -187,6 +191,60 @@ def test_a_node_that_has_just_died_is_not_asked(cluster: Cluster, monkeypatch: p
     (here,) = module._alive()
     monkeypatch.setattr(module, "_alive", lambda: [here, {**here, "NodeID": "a" * len(here["NodeID"])}])
     cluster.check_everywhere(lambda: "is wrong")
+
+
+def test_a_head_without_cpus_is_not_asked_for_what_only_workers_need(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,) = module._alive()
+    monkeypatch.setattr(module, "_alive", lambda: [{**node, "Resources": {"memory": 1.0}}])
+    monkeypatch.setattr(module.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "another"))
+    cluster.check_everywhere(lambda: "has no dataset", working_only=True)
+    with pytest.raises(RequestError, match="has no dataset"):
+        cluster.check_everywhere(lambda: "has no dataset")
+
+
+def test_a_node_that_hangs_is_named_and_not_waited_for_for_ever(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,) = module._alive()
+    elsewhere = SimpleNamespace(get_node_id=lambda: "another")
+    monkeypatch.setattr(module.ray, "get_runtime_context", lambda: elsewhere)
+    monkeypatch.setattr(module, "ANSWER_S", 0.5)
+    address = node["NodeManagerAddress"]
+    with pytest.raises(RequestError, match=rf"^node {address} \(.*\) has not answered within 0.5 seconds; look"):
+        cluster.check_everywhere(lambda: time.sleep(5))
+
+
+def test_what_was_given_no_gpu_sees_none_although_the_machine_may_have_some(cluster: Cluster) -> None:
+    """Ray 2.60 would leave the variable alone, and PyTorch take the first GPU."""
+    assert cluster.elsewhere(lambda: os.environ.get("CUDA_VISIBLE_DEVICES")) == ""
+
+
+def test_a_task_whose_process_dies_again_and_again_is_told(cluster: Cluster) -> None:
+    with pytest.raises(RunError, match=r"^dies: a worker died of a signal again and again") as told:
+        cluster.elsewhere(dies)
+    assert "\n" not in str(told.value)
+
+
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_memory_is_waited_for_until_there_is_room_or_for_long_enough(cluster: Cluster) -> None:
+    (node,) = module._alive()
+    here, gib = node["NodeManagerAddress"], 1000.0
+
+    def waited(shortage: Shortage) -> float:
+        started = time.monotonic()
+        cluster.wait_for_memory(shortage, at_most_s=2)
+        return time.monotonic() - started
+
+    full = Shortage(node=here, used=gib, limit=gib, threshold=0.01, held=0.001)
+    assert waited(full) >= 2
+    assert waited(replace(full, threshold=gib)) < 2, "there is room"
+    assert waited(replace(full, held=0.006)) < 0.5, "it took most of it by itself"
+    assert waited(replace(full, node="192.0.2.77")) < 0.5, "that node has gone"
 
 
 def test_a_device_can_be_asked_for(nodes: Nodes) -> None:

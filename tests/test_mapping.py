@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import ray
 from amn_ray import mapping
 from amn_ray.artifacts import Artifact, Store, Table
 from amn_ray.cluster import Cluster, Share
-from amn_ray.errors import RequestError
+from amn_ray.errors import RequestError, RunError
 from amn_ray.testing import Breakable
 
 ROWS = 40
@@ -98,6 +99,21 @@ def test_an_actor_that_is_killed_loses_no_row(
     run(cluster, places, ONE, log=str(tmp_path), kill_once_at="022")
     assert (tmp_path / "killed").exists()
     assert places[1].table("rows").ids() == [f"{index:03d}" for index in range(ROWS)]
+
+
+@pytest.mark.parametrize("share", [replace(ONE, setting="cluster.map_actors"), None])
+def test_rows_that_kill_whoever_maps_them_end_the_stage_after_a_few_tries_and_not_never(
+    cluster: Cluster,
+    places: tuple[Artifact, Artifact],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    share: Share | None,
+) -> None:
+    monkeypatch.setattr(mapping, "RETRIES", 1)
+    setting = share.setting if share else "cluster.cpus"
+    with pytest.raises(RunError, match=rf"^out: a worker died of a signal again and again.* lower {setting}") as told:
+        run(cluster, places, share, log=str(tmp_path), kill_at="022")
+    assert "\n" not in str(told.value)
 
 
 def test_a_users_mistake_comes_back_from_the_worker_as_itself(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,13 +29,14 @@ from amn_ray import runs
 from amn_ray.artifacts import Artifact, Folder, Store
 from amn_ray.cluster import Cluster
 from amn_ray.config import TrackingConfig
-from amn_ray.data.images import MASK_SCHEMA, decode_image, decode_mask, mask_row
+from amn_ray.data.images import MASK_SCHEMA, BadFile, decode_image, decode_mask, mask_row
+from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.data.transforms import resize_image
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.maps import SCHEMA as MAPS
 from amn_ray.nn.maps import full_size, to_row
 from amn_ray.nn.weights import to_bytes
-from amn_ray.segmenter import LONGEST, Segmenter, Settings, mask_of, write_model
+from amn_ray.segmenter import LONGEST, ImageModel, Segmenter, Settings, mask_of, write_model
 from amn_ray.stages.crf.config import KernelConfig
 from amn_ray.stages.crf.model import refined_prediction
 from amn_ray.stages.deeplab.config import DeepLabConfig
@@ -46,6 +49,7 @@ SETTINGS = Settings(
     DeepLabConfig(backbone=BackboneConfig(name="resnet18", weights=None), scales=[1.0, 0.5], precision="fp32"),
     KernelConfig(iterations=3),
     ["nut", "bolt"],
+    DEFAULT,
 )
 
 
@@ -253,16 +257,6 @@ def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path:
     assert not (tmp_path / "out/masks").exists()
 
 
-def test_photographs_are_turned_as_their_camera_says() -> None:
-    image_HWC = noise(4, 6)
-    stream = io.BytesIO()
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rows become columns
-    Image.fromarray(image_HWC).save(stream, "PNG", exif=exif)
-    np.testing.assert_array_equal(decode_image(stream.getvalue(), upright=True), np.rot90(image_HWC, -1))
-    np.testing.assert_array_equal(decode_image(stream.getvalue()), image_HWC)
-
-
 def test_a_segmenter_is_the_networks_largest_logits_and_the_crf(weights: bytes) -> None:
     image_HWC = noise(45, 70)
     segmenter = Segmenter(SETTINGS, weights)
@@ -285,6 +279,61 @@ def test_large_images_are_segmented_at_a_smaller_size(weights: bytes) -> None:
     mask = mask_of(image_HWC, logits, None)
     assert mask.shape == (128, 2 * LONGEST)
     np.testing.assert_array_equal(mask[1::2, 1::2], mask_of(half, logits, None))
+
+
+def test_a_network_of_photographs_that_were_scaled_down_sees_all_at_that_scale(weights: bytes) -> None:
+    settings = dataclasses.replace(SETTINGS, pixels=Pixels(max_side=32))
+    segmenter = Segmenter(settings, weights)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.fromarray(noise(48, 96)).save(stream, "PNG", exif=exif)  # 96x48 when upright
+    image_HWC = settings.read(stream.getvalue()).rgb
+    assert image_HWC.shape == (96, 48, 3), "the file's own size"
+    small = decode_image(stream.getvalue(), settings.pixels)  # what the network was trained on
+    assert small.shape == (32, 16, 3)
+    logits = segmenter.logits(image_HWC)
+    np.testing.assert_array_equal(logits, segmenter.logits(small))
+    mask = mask_of(image_HWC, logits, SETTINGS.crf, settings.longest)
+    np.testing.assert_array_equal(mask, mask_of(small, logits, SETTINGS.crf).repeat(3, 0).repeat(3, 1))
+    predicted = decode_mask(ImageModel(segmenter).predict(pd.DataFrame({"image": [stream.getvalue()]}))["mask"][0])
+    np.testing.assert_array_equal(predicted, mask)
+
+
+def test_photographs_are_predicted_with_the_white_of_the_training(weights: bytes) -> None:
+    grey = noise(20, 30)[..., 0].astype(np.uint16)
+    twelve = encode(grey * 16)
+    settings = dataclasses.replace(SETTINGS, pixels=Pixels(white=16 * 255))
+    np.testing.assert_array_equal(settings.read(twelve).rgb, np.repeat(grey[..., None], 3, 2))
+    stream = io.BytesIO()
+    Image.fromarray(grey.astype(np.float32)).save(stream, "TIFF")
+    with pytest.raises(BadFile, match=r"has values up to .* white was 1 "):
+        SETTINGS.read(stream.getvalue())
+    assert SETTINGS.read(twelve).rgb.max() <= 16  # a dark photograph, as far as one can tell
+
+
+def test_exported_masks_have_the_size_of_the_file_where_images_were_scaled_down(
+    job: Job, finished: Store, tmp_path: Path
+) -> None:
+    run = runs.find(finished, None, "irn")
+    images = run.artifacts["images"]
+    shutil.rmtree(images.at("rows"))
+    sizes = {"a": (6, 9), "b": (12, 5)}
+    rows = [
+        {"image_id": name, "height": h, "width": w, "file_height": 3 * h, "file_width": 3 * w}
+        for name, (h, w) in sizes.items()
+    ]
+    put(images, "rows", rows)
+    result = {"rows": 2, "classes": SETTINGS.classes, "pixels": dataclasses.asdict(Pixels(max_side=12))}
+    images.commit(config={}, inputs={}, seconds=0, result=result)
+    for stage in ("irn", "cam"):
+        assert job("export", f"store={finished.path}", f"stage={stage}", f"out={tmp_path}/{stage}")[0] == 0
+    stored = run.artifacts["irn"].table("masks").column("mask")
+    for name in sizes:
+        mask = decode_mask((tmp_path / f"irn/SegmentationClass/{name}.png").read_bytes())
+        np.testing.assert_array_equal(mask, decode_mask(stored[name]).repeat(3, 0).repeat(3, 1))
+    mask = decode_mask((tmp_path / "cam/SegmentationClass/a.png").read_bytes())
+    np.testing.assert_array_equal(mask, np.where(np.arange(27) < 9, 2, 0)[None].repeat(18, 0))
 
 
 @pytest.fixture(scope="module")

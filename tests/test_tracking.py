@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -58,6 +61,75 @@ def test_children_belong_to_their_parent(tracker: Tracker) -> None:
         pass
     assert child.run_id != cousin.run_id
     assert tracker.client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == one.run_id
+
+
+NAMES = ["Bob's parts", 'a "quoted" name', "a,b", "US$ and `x`", "a|b = 'c'", "#1 and 50%", "猫", "x" * 300, " ", "a\\"]
+
+
+def test_runs_and_experiments_of_any_name_are_found_again(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    for name in NAMES:
+        config = TrackingConfig(experiment=f"of {name}"[:256])
+        tracker = Tracker(config, store)
+        with tracker.run(name, "f", {"dataset": name}) as first, tracker.run(name, "f", {}, first) as child:
+            first.params({"dataset.name": name})
+        again = Tracker(config, store)
+        with again.run(name, "f", {}) as run, again.run(name, "f", {}, run) as same:
+            run.params({"dataset.name": name})
+        assert (run.run_id, same.run_id) == (first.run_id, child.run_id)
+        found = tracker.client.get_run(run.run_id)
+        assert found.data.params == {"dataset.name": name}
+        assert found.data.tags["dataset"] == name
+        assert found.info.run_name == name or (len(name) > len(found.info.run_name) and name.startswith("xxx"))
+    assert len(tracker.client.search_experiments()) == len(NAMES) + 1, "of each name, and MLflow's default one"
+
+
+def test_runs_of_one_fingerprint_are_told_apart_by_names_of_any_length(tracker: Tracker) -> None:
+    with tracker.run("x" * 300, "f", {}) as one, tracker.run("x" * 300 + "y", "f", {}) as other:
+        pass
+    assert one.run_id != other.run_id
+
+
+def test_a_stopped_trial_of_any_name_is_marked(tracker: Tracker) -> None:
+    with tracker.run("study", "s", {}) as study:
+        for name in NAMES:
+            with tracker.run(name, tracking.fingerprint(name), {}, study):
+                pass
+        with tracker.run("other", "o", {}, study):
+            pass
+        tracker.end_running(study.run_id, NAMES)
+    stopped = [run for run in tracker.tagged({"mlflow.parentRunId": study.run_id}) if "stopped" in run.data.tags]
+    assert len(stopped) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 257])
+def test_an_experiment_that_mlflow_cannot_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"experiment=.*takes a name of 1 to 256 characters; set it, or dataset"):
+        TrackingConfig(experiment=name)
+
+
+@pytest.mark.parametrize("alias", ["", "my best", "latest", "v1", "a'b"])
+def test_an_alias_that_mlflow_would_refuse_at_the_end_is_refused_at_the_start(alias: str) -> None:
+    with pytest.raises(ValueError, match="alias="):
+        TrackingConfig(alias=alias)
+
+
+TELEMETRY = """
+import os, amn_ray.tracking, mlflow.telemetry
+print(mlflow.telemetry.get_telemetry_client() is not None, os.environ["RAY_USAGE_STATS_ENABLED"])
+"""
+
+
+@pytest.mark.parametrize("wish", [None, "false"])
+def test_usage_data_is_sent_only_where_the_user_turns_it_on(wish: str | None) -> None:
+    # MLflow sends none from machines that it takes for those of a test or of a CI.
+    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME")}
+    wished = {} if wish is None else {"MLFLOW_DISABLE_TELEMETRY": wish, "RAY_USAGE_STATS_ENABLED": "1"}
+    # Nothing can be sent: the telemetry's own threads only fetch what they may do, from a proxy that is not there.
+    closed = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", TELEMETRY]
+    told = subprocess.run(command, env=kept | wished | closed, capture_output=True, text=True, check=True, timeout=120)
+    assert told.stdout.split() == (["False", "0"] if wish is None else ["True", "1"])
 
 
 def test_a_failed_run_is_marked_and_can_be_continued(tracker: Tracker) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from amn_ray.data.images import NOT_AN_IMAGE, voc_palette
+from amn_ray.data.images import BadFile, decoding, voc_palette
 from amn_ray.data.palette import Colour, colour
 from amn_ray.data.source import IGNORE, DatasetConfig
 from amn_ray.errors import RequestError
@@ -78,7 +78,7 @@ def read_mask(encoded: bytes, rule: MaskRule, labels: Sequence[int] = ()) -> np.
 
     Raises:
         ValueError: its pixels do not keep to the rule.
-        OSError: not an image, or cut short.
+        BadFile: not an image, damaged or cut short.
     """
     pixels = _pixels(encoded)
     if rule.values == "binary":
@@ -116,6 +116,7 @@ class _Pixels:
     """Its format's writers number palettes as they like (GIF): the colours count."""
 
 
+@decoding()
 def _pixels(encoded: bytes) -> _Pixels:
     try:
         image = Image.open(io.BytesIO(encoded))
@@ -313,7 +314,7 @@ def _seen(paths: Sequence[Path]) -> list[_Sight]:
 def _sight(path: Path) -> _Sight | None:
     try:
         pixels = _pixels(path.read_bytes())
-    except NOT_AN_IMAGE:  # told with its name when it is loaded
+    except BadFile:  # told with its name when it is loaded
         return None
     values_HW, colours_HW = pixels.values, pixels.colours
     pairs: frozenset[tuple[int, int]] = frozenset()

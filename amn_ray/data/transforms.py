@@ -37,6 +37,12 @@ def resize_label(label_HW: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))
 
 
+def limited_size(size: tuple[int, ...], longest: int) -> tuple[int, int]:
+    """(height, width), scaled down where the longer one is more than `longest`."""
+    scale = min(1.0, longest / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def random_long_side(size: tuple[int, int], bounds: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
     """(height, width) scaled so that the longer one is an integer drawn uniformly from `bounds` (inclusive)."""
     target = int(rng.integers(bounds[0], bounds[1] + 1))

@@ -8,12 +8,13 @@ from math import isnan
 from rich.console import Console
 from rich.table import Table
 
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+"""Prints names as they are, also with [brackets] and :colons:."""
 
 
 def say(step: str, text: str) -> None:
     """One line of progress."""
-    console.print(f"{step:>9}  {text}", markup=False)
+    console.print(f"{step:>9}  {text}")
 
 
 def time_left(seconds: float) -> str:

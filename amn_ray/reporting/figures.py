@@ -1,29 +1,90 @@
 """The paper's figures, of our runs.
 
+Names of classes, trials and data sets are drawn as they are, long ones shortened; all tables have them whole.
+
 Legend: H W = pixels, K = classes of the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import textwrap
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import noto_cjk_sans_otc
 import numpy as np
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 
 from amn_ray.data.images import voc_palette
+from amn_ray.reporting.console import say
+
+fontManager.addfont(noto_cjk_sans_otc.FONT_PATH)
+FONTS = ("DejaVu Sans", "Noto Sans CJK SC")
+"""What every machine has: matplotlib's own, and one with the Chinese, Japanese and Korean letters."""
+mpl.rcParams |= {"font.family": list(FONTS), "text.parse_math": False}  # else two dollars make a formula
+LABEL = 32
+"""Characters of a name in a figure."""
+
+
+def short(name: str) -> str:
+    """A name in one line that leaves room for the figure: of a long one the beginning and the end."""
+    line = " ".join(name.split())
+    return line if len(line) <= LABEL else f"{line[: LABEL // 2]}…{line[-(LABEL // 2 - 1) :]}"
+
+
+def _filled(title: str) -> str:
+    return textwrap.fill(title, 80)
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=130, bbox_inches="tight")
+    missing = _draw(figure, path)
+    if missing and (others := _fonts_with(missing)):
+        for text in figure.findobj(Text):
+            text.set_fontfamily([*FONTS, *others])
+        missing = _draw(figure, path)
+    if missing:
+        _tell_boxes("".join(sorted(missing)))
     plt.close(figure)
     return path
+
+
+@cache  # a pipeline draws several figures with the same names
+def _tell_boxes(letters: str) -> None:
+    say("figures", f"warning: boxes stand for {letters}, which no installed font has; the tables have the whole names")
+
+
+def _draw(figure: Figure, path: Path) -> set[str]:
+    """Write the file; returns the letters that its fonts do not have."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        figure.savefig(path, dpi=130, bbox_inches="tight")
+    found = (re.match(r"Glyph (\d+) ", str(warning.message)) for warning in told)
+    return {chr(int(match[1])) for match in found if match}
+
+
+def _fonts_with(letters: Iterable[str]) -> list[str]:
+    """Installed families that together have all of the letters that any has."""
+    wanted, families = set(letters), []
+    real = (entry for entry in fontManager.ttflist if not entry.name.startswith("Last Resort"))  # a box for each letter
+    for entry in real:
+        font = get_font(entry.fname)
+        here = {letter for letter in wanted if font.get_char_index(ord(letter))}
+        if here and font.scalable:
+            families.append(entry.name)
+            wanted -= here
+    return families
 
 
 def threshold_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Path:
@@ -53,15 +114,15 @@ def best_threshold_histogram(best_taus: Mapping[str, tuple[np.ndarray, np.ndarra
     return _save(figure, path)
 
 
-def class_iou_bars(tables: Mapping[str, Mapping[str, float | None]], path: Path) -> Path:
-    """IoU by class, for the classes that occur, one bar per step."""
-    names = [name for name in next(iter(tables.values())) if any(table[name] is not None for table in tables.values())]
-    figure, axes = plt.subplots(figsize=(max(6, 0.55 * len(names) * max(1, len(tables) / 2)), 4))
-    width = 0.8 / len(tables)
-    for index, (step, table) in enumerate(tables.items()):
-        values = [100 * (table[name] or 0) for name in names]
-        axes.bar(np.arange(len(names)) + (index - (len(tables) - 1) / 2) * width, values, width, label=step)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+def class_iou_bars(names: Sequence[str], ious: Mapping[str, Sequence[float | None]], path: Path) -> Path:
+    """IoU by label, for the labels that occur, one bar per step; `names` of labels 0…N, as of `ious`."""
+    there = [label for label in range(len(names)) if any(values[label] is not None for values in ious.values())]
+    figure, axes = plt.subplots(figsize=(max(6, 0.55 * len(there) * max(1, len(ious) / 2)), 4))
+    width = 0.8 / len(ious)
+    for index, (step, values) in enumerate(ious.items()):
+        heights = [100 * (values[label] or 0) for label in there]
+        axes.bar(np.arange(len(there)) + (index - (len(ious) - 1) / 2) * width, heights, width, label=step)
+    axes.set_xticks(range(len(there)), [short(names[label]) for label in there], rotation=45, ha="right")
     axes.set(ylabel="IoU (%)", title="IoU by class at the step's own τ")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -80,8 +141,8 @@ def confusion_heat_map(confusion: np.ndarray, names: Sequence[str], title: str, 
                 x, y, f"{100 * share[y, x]:.0f}", ha="center", va="center", fontsize=7,
                 color="black" if share[y, x] > 0.6 else "white",
             )  # fmt: skip
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xticks(range(len(names)), map(short, names), rotation=60, ha="right", fontsize=7)
+    axes.set_yticks(range(len(names)), map(short, names), fontsize=7)
     axes.set(xlabel="prediction", ylabel="truth", title=title)
     figure.colorbar(image, label="share of the class's pixels", fraction=0.046)
     return _save(figure, path)
@@ -96,9 +157,9 @@ def settings_dots(points: Mapping[str, Sequence[tuple[float, bool]]], metric: st
         whole = [value for value, finished in values if finished]
         if whole:
             axes.plot([np.mean(whole)], [row], "|", color="black", markersize=14)
-    axes.set_yticks(range(len(points)), list(points))
+    axes.set_yticks(range(len(points)), map(short, points))
     axes.invert_yaxis()
-    axes.set(xlabel=metric, title=title)
+    axes.set(xlabel=metric, title=_filled(title))
     axes.grid(axis="x", alpha=0.3)
     return _save(figure, path)
 
@@ -113,15 +174,22 @@ def settings_scatter(
     """A metric against each sampled key; `samples` are (settings, metric, whether finished), hollow if not."""
     figure, grid = plt.subplots(1, len(log), figsize=(4.2 * len(log), 3.6), sharey=True, squeeze=False)
     for axes, (key, is_log) in zip(grid[0], log.items(), strict=True):
-        for settings, value, finished in samples:
-            place = settings[key] if isinstance(settings[key], int | float) else str(settings[key])
+        chosen = [settings[key] for settings, _, _ in samples]
+        # Numbers lie where they are; of anything else each value has a place of its own.
+        texts = [] if all(isinstance(value, int | float) for value in chosen) else list(dict.fromkeys(map(str, chosen)))
+        places = [texts.index(str(value)) for value in chosen] if texts else chosen
+        for place, (_, value, finished) in zip(places, samples, strict=True):
             axes.plot(place, value, "o", color="C0", markerfacecolor="C0" if finished else "none")
-        axes.set(xlabel=key)
+        axes.set(xlabel=short(key))
+        if texts:
+            axes.set_xticks(range(len(texts)), map(short, texts), rotation=45, ha="right")
         if is_log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(LogFormatter())
+            axes.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
         axes.grid(alpha=0.3)
     grid[0][0].set_ylabel(metric)
-    figure.suptitle(f"{title}  (hollow: stopped early)")
+    figure.suptitle(_filled(f"{title}  (hollow: stopped early)"))
     return _save(figure, path)
 
 

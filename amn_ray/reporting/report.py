@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from amn_ray.stages.score.stage import scored
 from amn_ray.tracking import RunStates, default_uri
 
 NOT_RUN = "not run"
-TRIALS = "trials.csv"
+TRIALS = "trials.parquet"
 EXAMPLES = "examples.png"
 MAPS = ("cam", "amn")
 STEPS = ("cam", "seed", "amn", "amn_seed", "irn", "deeplab", "deeplab_crf")
@@ -112,7 +113,7 @@ class Variant:
             for step in STEPS
         }
         return {
-            step: {seed: manifest for seed, manifest in by_seed.items() if "iou" in manifest}
+            step: {seed: _by_label(manifest) for seed, manifest in by_seed.items() if "iou" in manifest}
             for step, by_seed in every.items()
         }
 
@@ -120,6 +121,12 @@ class Variant:
         """A score of every seed."""
         found = self.manifests[step].values()
         return [manifest["metrics"][metric] for manifest in found if metric in manifest["metrics"]]
+
+
+def _by_label(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A score's manifest, also one of up to version 5, whose IoUs were by name."""
+    iou = manifest["iou"]
+    return manifest | {"labels": list(iou), "iou": list(iou.values())} if isinstance(iou, dict) else manifest
 
 
 def report(config: ReportConfig) -> Path:
@@ -141,17 +148,34 @@ def report(config: ReportConfig) -> Path:
     for identity, members in by_data.items():
         name = members[0].settings["dataset.name"]
         title = name if names[name] == 1 else f"{name} (images/{identity})"
-        sections.append(_data_section(store, title, members, pictures))
+        sections.append(_data_section(store, title, members, pictures, stem=file_stem(name, identity)))
     sections += [_study_section(store, folder, pictures) for folder in studies]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("amn_ray.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    is_table = {"is_table": lambda part: isinstance(part, Table)}
     for name in ("report.html", "report.md"):
-        template = environment.overlay(autoescape=name.endswith("html")).get_template(f"{name}.j2")
-        (out / name).write_text(template.render(sections=sections, out=out, **is_table))
+        (out / name).write_text(page(name, sections, out), encoding="utf-8")
         say("report", str(out / name))
     return out
+
+
+def page(name: str, sections: Sequence[Section], out: Path) -> str:
+    """The text of `report.html` or `report.md`, in a folder `out` that holds its figures."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("amn_ray.reporting"),
+        autoescape=name.endswith("html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = plain_markdown
+    template = environment.get_template(f"{name}.j2")
+    return template.render(sections=sections, out=out, is_table=lambda part: isinstance(part, Table))
+
+
+_MARKS = re.compile(r"[\\`*<|$~#&]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
+"""What Markdown (GitHub's too) could read within a line as more than a character."""
+
+
+def plain_markdown(text: str) -> str:
+    """A text that is shown as it is: in one line, its marks escaped."""
+    return _MARKS.sub(lambda mark: "\\" + mark[0], " ".join(text.split()))
 
 
 def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[Folder]]:
@@ -170,7 +194,7 @@ def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[
                 "these, or none for all runs"
             )
     for folder in studies:
-        known += _frame(folder, TRIALS)["run"].dropna().tolist()
+        known += _frame(folder, "trials")["run"].dropna().tolist()
     if not known and not studies:
         raise RequestError("runs=[]: names no run; leave it out for all runs")
     return runs.named(store, list(dict.fromkeys(known))), studies
@@ -240,7 +264,7 @@ def _score(variant: Variant | None, step: str, metric: str = "miou") -> str:
 # --- the sections -----------------------------------------------------------------------------------------------------
 
 
-def _data_section(store: Store, title: str, members: Sequence[Run], pictures: Path) -> Section:
+def _data_section(store: Store, title: str, members: Sequence[Run], pictures: Path, stem: str) -> Section:
     variants = variants_of(members)
     reference = variants[0]
     name = members[0].settings["dataset.name"]
@@ -254,7 +278,7 @@ def _data_section(store: Store, title: str, members: Sequence[Run], pictures: Pa
     ]
     parts: list[Table | Figure] = [
         *_paper_tables(variants, name),
-        *_figures(variants, title, pictures),
+        *_figures(variants, pictures, stem),
         _class_table(reference),
         _difference_table(variants),
         _all_table(variants),
@@ -349,9 +373,13 @@ def _pair(variant: Variant | None, step: str) -> tuple[str, str]:
     return _score(variant, step), _score(variant, step, REPORTING)
 
 
-def _figures(variants: Sequence[Variant], title: str, pictures: Path) -> list[Figure]:
+def file_stem(name: str, identity: str) -> str:
+    """For the names of files about something: of its name what any file system takes, and its fingerprint."""
+    return re.sub(r"\W", "_", name)[:40] + f"_{identity}"
+
+
+def _figures(variants: Sequence[Variant], pictures: Path, stem: str) -> list[Figure]:
     reference = variants[0]
-    stem = "".join(letter if letter.isalnum() else "_" for letter in title)
     without = _only(variants, LC, lambda s: s["branch"] == "amn" and s["amn.lc"] == [])
     sources = [("CAM", reference, "cam"), ("AMN without LC", without, "amn"), ("AMN", reference, "amn")]
     present = [(name, variant, step) for name, variant, step in sources if variant and variant.manifests[step]]
@@ -388,12 +416,12 @@ def _mean_curve(manifests: Mapping[int, Mapping[str, Any]]) -> dict[str, Sequenc
 
 def _class_table(reference: Variant) -> Table:
     steps = [step for step in STEPS if reference.manifests[step]]
-    names = list(next(iter(reference.manifests[steps[0]].values()))["iou"]) if steps else []
+    names = next(iter(reference.manifests[steps[0]].values()))["labels"] if steps else []
     rows = []
-    for name in names:
+    for label, name in enumerate(names):
         cells = []
         for step in steps:
-            values = [manifest["iou"].get(name) for manifest in reference.manifests[step].values()]
+            values = [manifest["iou"][label] for manifest in reference.manifests[step].values()]
             cells.append(percent([value for value in values if value is not None]).replace(NOT_RUN, "–"))
         rows.append((name, *cells))
     return Table(
@@ -507,7 +535,8 @@ def _cost_table(variants: Sequence[Variant]) -> Table:
 
 
 def _frame(folder: Folder, name: str) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(folder.read(name)))
+    """A table of a study; of its Parquet, since CSV does not tell a setting that is named 1 or NA from a value."""
+    return pd.read_parquet(io.BytesIO(folder.read(f"{name}.parquet")))
 
 
 def _copy(folder: Folder, name: str, path: Path) -> Path:
@@ -543,7 +572,7 @@ def _study_differences(store: Store, trials: pd.DataFrame, ordered: Sequence[str
 
 def _study_section(store: Store, folder: Folder, pictures: Path) -> Section:
     """A study as it was written by its sweep."""
-    trials, settings = _frame(folder, TRIALS), _frame(folder, "settings.csv")
+    trials, settings = _frame(folder, "trials"), _frame(folder, "settings")
     counts = Counter(trials["state"])
     text = [", ".join(f"{number} {state}" for state, number in counts.items()) + f" ({len(trials)} trials)."]
     for _, trial in trials[trials["state"] == "failed"].iterrows():

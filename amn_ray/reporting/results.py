@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.pixels import Pixels
 from amn_ray.nn.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.reporting import figures
 
@@ -45,17 +47,15 @@ def draw(artifacts: Mapping[str, Artifact], manifests: Mapping[str, dict[str, An
             figures.best_threshold_histogram(taus, folder / "best_threshold.png"),
             *(_curve_table(curve, folder / f"miou_by_threshold_{step}.csv") for step, curve in curves.items()),
         ]
-    drawn += [
-        figures.class_iou_bars({step: manifest["iou"] for step, manifest in scores.items()}, folder / "class_iou.png"),
-        _class_table({step: manifest["iou"] for step, manifest in scores.items()}, folder / "class_iou.csv"),
-    ]
     last = list(scores)[-1]
+    labels = scores[last]["labels"]
+    ious = {step: manifest["iou"] for step, manifest in scores.items()}
     confusion = np.array(scores[last]["confusion"])
-    drawn.append(
-        figures.confusion_heat_map(
-            confusion, list(scores[last]["iou"]), f"Confusion of {last}", folder / "confusion.png"
-        )
-    )
+    drawn += [
+        figures.class_iou_bars(labels, ious, folder / "class_iou.png"),
+        class_table(labels, ious, folder / "class_iou.csv"),
+        figures.confusion_heat_map(confusion, labels, f"Confusion of {last}", folder / "confusion.png"),
+    ]
     evaluated = artifacts.get("images_val", artifacts["images"])
     panels = (("examples", artifacts["images"], TRAIN_STEPS), ("predictions", evaluated, VAL_STEPS))
     for name, images, candidates in panels:
@@ -76,17 +76,21 @@ def best_taus(manifests: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, np.nd
 
 
 def _curve_table(curve: Mapping[str, Sequence[float]], path: Path) -> Path:
-    lines = [f"{tau:.4f},{miou:.6f}" for tau, miou in zip(curve["tau"], curve["miou"], strict=True)]
-    path.write_text("tau,miou\n" + "\n".join(lines) + "\n")
-    return path
+    rows = [(f"{tau:.4f}", f"{miou:.6f}") for tau, miou in zip(curve["tau"], curve["miou"], strict=True)]
+    return _table(("tau", "miou"), rows, path)
 
 
-def _class_table(tables: Mapping[str, Mapping[str, float | None]], path: Path) -> Path:
-    lines = ["class," + ",".join(tables)]
-    for name in next(iter(tables.values())):
-        values = [table[name] for table in tables.values()]
-        lines.append(f"{name}," + ",".join("" if value is None else f"{value:.6f}" for value in values))
-    path.write_text("\n".join(lines) + "\n")
+def class_table(names: Sequence[str], ious: Mapping[str, Sequence[float | None]], path: Path) -> Path:
+    """IoU by label (rows, the background first) and step (columns) as CSV; empty where a label does not occur."""
+    cells = [["" if value is None else f"{value:.6f}" for value in values] for values in ious.values()]
+    return _table(("class", *ious), zip(names, *cells, strict=True), path)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], path: Path) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
     return path
 
 
@@ -95,7 +99,7 @@ def _example(
 ) -> dict[str, figures.Picture]:
     """The image after each step; maps also cut at their default τ."""
     row = images.table("rows").find([image_id], ["image", "mask"])[0]
-    image_HWC = decode_image(row["image"])
+    image_HWC = decode_image(row["image"], Pixels.of(images.manifest()))
     size = image_HWC.shape[:2]
     pictures = {
         "image": figures.Picture(image_HWC),

@@ -4,6 +4,6 @@ stage.py   run(config, inputs, output, cluster) -> result: the door, all that pi
 config.py  its settings and their ranges
 model.py   the mathematics, without Ray
 example.py one training example, as the loading tasks make it
-train.py   train_worker: the algorithm on one page
+train.py   train_worker: the algorithm on one page, without Ray but for the loop that it runs in
 infer.py   the class that Ray Data maps over batches
 """

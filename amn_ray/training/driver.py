@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,12 +20,15 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
 from amn_ray.errors import RequestError, RunError, told_by_workers
+from amn_ray.memory import Shortage, killed
 from amn_ray.reporting.console import say
 from amn_ray.training.feed import Example, Feed
 from amn_ray.training.job import HISTORY, MODEL, Job, Probe
 
 RUN = "train"
 RESTARTS = 3
+PATIENCE_S = 60.0
+"""How long memory is waited for at first, and each time twice as long."""
 
 
 def train(
@@ -44,7 +48,8 @@ def train(
     """Train until `model.safetensors` is in `output`; returns the loss history.
 
     A worker that dies is restarted from its last epoch's checkpoint, and so is a training whose controller or driver
-    died. Where there is no room for the workers, it waits, and takes what is left if nodes have gone.
+    died. Where there is no room for the workers, it waits, and takes what is left if nodes have gone. One that was
+    killed because memory was full waits for memory first.
 
     Args:
         worker: runs the algorithm on each worker, given {"job": Job}.
@@ -91,10 +96,22 @@ def train(
         share=share,
         probe=probe,
     )
-    deaths, waiting = 0, None
+    deaths, shortages, reached, waiting = 0, 0, 0, None
     while not output.exists(MODEL):
+        output.check_claim()
         try:
             _fit(worker, job, callbacks)
+        except MemoryFull as error:
+            before, reached = reached, _finished_epochs(output)
+            shortages = shortages + 1 if reached == before else 1
+            remedy = f"lower {output.stage}.batch_size, {output.stage}.crop or {share.setting}"
+            if shortages > RESTARTS:
+                raise RunError(f"{output.stage}: {error.shortage}, {shortages} times; {remedy}") from error
+            say(
+                output.stage,
+                f"{error.shortage}; goes on from epoch {reached} when there is room, but {remedy}, or make room there",
+            )
+            cluster.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
         except ray.exceptions.RayActorError as error:  # Ray Train brings back its workers, but nobody its controller
             deaths += 1
             if deaths > RESTARTS:
@@ -137,24 +154,44 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
         datasets={"train": partial(_remaining, job)},
         dataset_config=DataConfig(execution_options=options),
     )
+    started = time.time()
     try:
         with told_by_workers():
             trainer.fit()
-    except ray.train.TrainingFailedError as error:
+    except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
         cause = getattr(error, "controller_failure", None)
         if isinstance(cause, WorkerGroupStartupTimeoutError | RequestError | RunError):
             raise cause from error
-        raise RunError(f"{job.output.stage}: training failed; {_reason(error)}") from error
+        its_controller = isinstance(error, ray.exceptions.RayActorError)
+        if shortage := Shortage.told_by(error) or (Shortage.since(started) if its_controller else None):
+            raise MemoryFull(shortage) from error
+        if its_controller:
+            raise
+        raise RunError(f"{job.output.stage}: training failed; {killed(error, started) or _reason(error)}") from error
+
+
+class MemoryFull(RunError):
+    """Workers were killed because memory was full."""
+
+    @property
+    def shortage(self) -> Shortage:
+        return self.args[0]
 
 
 class _NotAgain(UserCallback):
-    """What a worker refuses in our own words, as a loss that is no number, is not tried again: it would be the same."""
+    """Ends the training where it must not be tried again at once.
+
+    What a worker refuses in our own words, as a loss that is no number, would be the same; and memory that is full has
+    to be waited for.
+    """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """See ray.train.UserCallback; what it raises ends the training."""
         for error in worker_exceptions.values():
             if isinstance(error, RequestError | RunError):
                 raise error
+            if shortage := Shortage.told_by(error):
+                raise MemoryFull(shortage)
 
 
 def _remaining(job: Job) -> ray.data.Dataset:

@@ -20,6 +20,8 @@ from amn_ray.mapping import numbers
 from amn_ray.pacing import paced
 
 Example = dict[str, np.ndarray]
+STEP = "step"
+"""The column of examples that says which step of the training (0, 1, …) they are for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,5 +76,5 @@ class Feed:
             for artifact, table, columns in self.sources:
                 row |= artifact.table(table).take([image_id], columns)[0]
             example = self.example(row, generator(self.seed, epoch, image_id))
-            examples.append(example | {"epoch": np.int64(epoch)})
+            examples.append(example | {STEP: np.int64(position // self.batch_size)})
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

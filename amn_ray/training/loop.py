@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from amn_ray.errors import RunError
+from amn_ray.errors import RequestError, RunError
 from amn_ray.nn import weights
 from amn_ray.nn.resnet import ResNet
+from amn_ray.training.feed import STEP
 from amn_ray.training.job import BACKBONE, HISTORY, MODEL, Job
 
 
@@ -41,6 +43,11 @@ class Loop:
         self.job = job
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
+        if job.share.gpus and self.device.type == "cpu":
+            raise RequestError(
+                f"cluster.device: node {socket.gethostname()} has a GPU that PyTorch cannot use; look there at "
+                "`nvidia-smi`, install a PyTorch that fits its driver, or set cluster.device=cpu"
+            )
 
         torch.manual_seed(job.feed.seed)
         # On its device before the optimizer exists: a checkpoint's momenta go where their parameters are.
@@ -64,17 +71,31 @@ class Loop:
             # Dropout must not depend on what ran before a restart.
             torch.manual_seed((self.job.feed.seed * 100_003 + self.epoch) * 1009 + self.rank)
             self.model.train()
-            for _ in range(self.job.steps_of(self.epoch)):
-                batch = next(stream)
-                while int(batch["epoch"][0]) < self.epoch:  # the feed restarted from an older checkpoint than ours
-                    batch = next(stream)
-                yield batch
+            first = self.epoch * self.job.feed.steps_per_epoch
+            for step in range(first, first + self.job.steps_of(self.epoch)):
+                yield self._batch(stream, step)
             self._end_epoch(time.monotonic() - started)
         if self.rank == 0:
             model, description = weights.to_bytes(self.plain_model, {"num_classes": self.job.num_classes})
             self.job.output.write("model.json", description)
             self.job.output.write(HISTORY, json.dumps(self.history).encode())
             self.job.output.write(MODEL, model)
+
+    def _batch(self, stream: Iterator[dict[str, Tensor]], step: int) -> dict[str, Tensor]:
+        """The next batch, which must be that of the step.
+
+        Raises:
+            RuntimeError: the stream has ended, or holds the examples of a later step or of several. (It may be right
+                after a restart, so this is no RunError.)
+        """
+        for batch in stream:
+            there = sorted(set(batch[STEP].tolist()))
+            if there == [step]:
+                return batch
+            if there[-1] >= step:
+                raise RuntimeError(f"step {step} was sent the examples of {', '.join(map(str, there))}")
+            # Else the feed began at an older checkpoint than we.
+        raise RuntimeError(f"the stream of examples ended before step {step}")
 
     def step(self, loss: Tensor) -> None:
         """One optimizer step on this worker's loss."""

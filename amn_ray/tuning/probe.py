@@ -18,6 +18,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import resize_label
 from amn_ray.evaluation.confusion import mean_iou
 from amn_ray.evaluation.selection import selection_ids
@@ -46,25 +47,32 @@ class AmnProbe:
         import torch
         import torch.distributed as dist
 
-        num_classes = len(self.images.manifest()["classes"])
+        manifest = self.images.manifest()
+        num_classes, pixels = len(manifest["classes"]), Pixels.of(manifest)
         grid = threshold_grid(101)
         with torch.no_grad():
             counted = [
-                self._count(model, device, image_id, num_classes, grid) for image_id in self.ids[rank::num_workers]
+                self._count(model, device, image_id, num_classes, pixels, grid)
+                for image_id in self.ids[rank::num_workers]
             ]
         confusion_TCC = torch.from_numpy(confusion_curve(counted, num_classes, len(grid))).to(device)
         if num_workers > 1:
             dist.all_reduce(confusion_TCC)
         return {PROBE: float(np.nanmax(mean_iou(confusion_TCC.cpu().numpy())))}
 
-    def _count(self, model: Any, device: Any, image_id: str, num_classes: int, grid: np.ndarray) -> Any:
+    def _count(self, model: Any, device: Any, image_id: str, num_classes: int, pixels: Pixels, grid: np.ndarray) -> Any:
         from amn_ray.stages.amn.model import amn_maps
 
         row = self.images.table("rows").take([image_id], ["image", "labels", "mask"])[0]
         seed_HW = decode_mask(self.seeds.table("masks").take([image_id], ["mask"])[0]["mask"])
         config = dataclasses.replace(self.config, scales=self.config.scales[:1])
         (maps_Khw,) = amn_maps(
-            model, [decode_image(row["image"])], [row["labels"]], num_classes=num_classes, config=config, device=device
+            model,
+            [decode_image(row["image"], pixels)],
+            [row["labels"]],
+            num_classes=num_classes,
+            config=config,
+            device=device,
         )
         h, w = maps_Khw.shape[1:]
         if row["labels"]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from amn_ray.artifacts import Folder
@@ -42,11 +41,14 @@ class StudyResult:
 def write(rows: Sequence[Record], study: StudyConfig, folder: Path) -> StudyResult:
     """Trials and settings as CSV and Parquet, and a picture, into a local folder."""
     trials = pd.DataFrame([_line(row) for row in rows])
+    for key in {key for row in rows for key in row.settings}:
+        if pd.api.types.infer_dtype(trials[key], skipna=True).startswith("mixed"):
+            trials[key] = trials[key].map(str, na_action="ignore")  # Parquet's columns are of one type
     table = by_setting(rows, study)
     files = []
     for name, frame in (("trials", trials), ("settings", table)):
         files += [folder / f"{name}.csv", folder / f"{name}.parquet"]
-        frame.to_csv(files[-2], index=False)
+        frame.to_csv(files[-2], index=False, encoding="utf-8")
         frame.to_parquet(files[-1], index=False)
     if any(row.objective is not None for row in rows):
         files.append(draw(rows, study, folder / "study.png"))
@@ -113,15 +115,15 @@ def draw(rows: Sequence[Record], study: StudyConfig, path: Path) -> Path:
 def tell(result: StudyResult, study: StudyConfig, folder: Folder) -> None:
     """The last thing a study prints."""
     title = f"{study.question or study.name}  (ranked by {study.metric}; mean ± std over seeds)"
-    table = Table(title=escape(title))
+    table = Table(title=title)
     table.add_column("setting", overflow="fold", min_width=12)
     names = shown(study)
     for name in names:
         table.add_column(name.replace("/", "\n").replace("_", " "), justify="right")
     for _, line in result.table.iterrows():
         cells = (written(line[name], line[f"{name} std"], name) for name in names)
-        table.add_row(escape(line["setting"]), *cells)
-    (console if console.is_terminal else Console(width=120)).print(table)
+        table.add_row(line["setting"], *cells)
+    (console if console.is_terminal else Console(width=120, markup=False, emoji=False)).print(table)
     for row in result.rows:
         if row.state == "stopped":
             say("stopped", f"{row.trial.label} after epoch {row.epoch}, at a mIoU of {100 * (row.objective or 0):.1f}")

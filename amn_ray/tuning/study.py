@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import MISSING
 
 from amn_ray.checks import check_choice
@@ -22,7 +23,8 @@ from amn_ray.errors import RequestError
 SEARCHES = ("grid", "random", "optuna")
 DISTRIBUTIONS = ("uniform", "log_uniform", "integers")
 _NAME = re.compile(r"[\w-]+")
-_PLAIN = re.compile(r"[\w./-]+")
+_PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_./][\w./-]*", re.ASCII | re.IGNORECASE)
+"""A text that Hydra reads as it is, and as a text."""
 
 
 @dataclass(kw_only=True)
@@ -144,8 +146,9 @@ def _value(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, float):
         return f"{value:.4g}" if float(f"{value:.4g}") == value else repr(value)
-    text = str(value)
-    return text if not isinstance(value, str) or _PLAIN.fullmatch(text) else "'" + text.replace("'", r"\'") + "'"
+    if not isinstance(value, str):
+        return str(value)
+    return value if _PLAIN.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()
 
 
 def grid(study: StudyConfig, seeds: Sequence[int]) -> list[Trial]:

@@ -202,7 +202,8 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
         seed=seed,
         tracking=settings.tracking,
         store=settings.store,
-        folder=Folder(*locate(settings.store)).folder("studies", f"{asked.name}-{identity}"),
+        # Of long names, also of letters that take three bytes each, what any file system takes.
+        folder=Folder(*locate(settings.store)).folder("studies", f"{asked.name[:60]}-{identity}"),
         directory=os.getcwd(),
         splits=splits,
     )

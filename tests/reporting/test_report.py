@@ -139,7 +139,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home.run("other0", {"cam": 0.9, "amn": 0.95}, dataset="bolts")
     study = Path(home.store.path) / "studies" / "lc-1"
     study.mkdir(parents=True)
-    pd.DataFrame(
+    trials = pd.DataFrame(
         {
             "trial": ["a seed=0", "b seed=0", "c seed=0"],
             "setting": ["a", "b", "c"],
@@ -147,15 +147,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
             "run": ["full0", None, "pcl0"],
             "error": [None, "broke", None],
         }
-    ).to_csv(study / "trials.csv", index=False)
-    pd.DataFrame(
+    )
+    trials.to_parquet(study / "trials.parquet")
+    settings = pd.DataFrame(
         {
             "setting": ["a", "c"],
             "seeds": [1, 1],
             "irn/selection_miou": [0.5, 0.25],
             "irn/selection_miou std": [np.nan, np.nan],
         }
-    ).to_csv(study / "settings.csv", index=False)
+    )
+    settings.to_parquet(study / "settings.parquet")
     return home
 
 

@@ -13,6 +13,7 @@ from ray.data import Dataset
 
 from amn_ray.artifacts import Store
 from amn_ray.cluster import Cluster, Share
+from amn_ray.data.pixels import DEFAULT
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.example import CamExample
 from amn_ray.training.feed import Feed
@@ -28,7 +29,7 @@ def feed(tmp_path: Path) -> Feed:
     Path(images.at("rows")).mkdir(parents=True)
     rows = [{"image_id": f"{i}", "image": encode(noise(20, 24, i)), "labels": [1 + i % 3]} for i in range(IMAGES)]
     pq.write_table(pa.Table.from_pylist(rows), Path(images.at("rows")) / "0.parquet")
-    example = CamExample(CamConfig(crop=16, long_side=[16, 24]), 3)
+    example = CamExample(CamConfig(crop=16, long_side=[16, 24]), 3, DEFAULT)
     return Feed(sources=[(images, "rows", ("image", "labels"))], example=example, seed=0, batch_size=BATCH, loaders=2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from ray.exceptions import OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from amn_ray.artifacts import Artifact, Store
 from amn_ray.cluster import Cluster, ClusterConfig, Share
 from amn_ray.data.images import MASK_SCHEMA, mask_row
+from amn_ray.data.pixels import DEFAULT
 from amn_ray.errors import RunError
+from amn_ray.memory import Shortage
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
@@ -25,6 +29,7 @@ from amn_ray.testing import Breakable, Counted
 from amn_ray.training import driver
 from amn_ray.training.job import HISTORY, MODEL, Job
 from tests.conftest import encode, noise
+from tests.test_memory import page
 
 IMAGES, BATCH, SIZE = 80, 4, 48
 """One epoch of 20 steps."""
@@ -54,7 +59,7 @@ def losses(
         store.artifact("amn", workers, config, {}),
         Cluster(ClusterConfig(train_workers=workers)),
         sources=[(images, "rows", ("image", "labels")), (seeds, "masks", ("mask",))],
-        example=AmnExample(config, 3),
+        example=AmnExample(config, 3, DEFAULT),
         num_classes=3,
         backbone=None,
     )
@@ -138,3 +143,63 @@ def test_gpus_that_have_gone_are_waited_for_and_not_replaced_by_processors(
     monkeypatch.setattr(Cluster, "loaders", lambda self, beside: 1)
     losses(*sources)
     assert [(share.count, share.gpus) for share in tried] == [(2, 1), (2, 1), (1, 1)]
+
+
+FULL = Shortage(node="192.0.2.2", used=22.4, limit=23.5, threshold=22.3, held=9.05)
+
+
+class Machine:
+    """A training whose workers are killed for want of memory after the epochs that are told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *epochs: int) -> None:
+        self.left, self.epoch = list(epochs), 0
+        self.waited: list[float] = []
+        self.lines: list[str] = []
+        monkeypatch.setattr(driver, "_fit", self.fit)
+        monkeypatch.setattr(driver, "_finished_epochs", lambda output: self.epoch)
+        monkeypatch.setattr(driver, "say", lambda step, text: self.lines.append(text))
+        monkeypatch.setattr(Cluster, "wait_for_memory", lambda cluster, shortage, at_most_s: self.wait(at_most_s))
+        monkeypatch.setattr(Cluster, "train_share", lambda cluster, size: Share(1, cpus=1, setting="cluster.count"))
+        monkeypatch.setattr(Cluster, "loaders", lambda cluster, beside: 1)
+
+    def fit(self, worker: object, job: Job, callbacks: object) -> None:
+        if self.left:
+            self.epoch = self.left.pop(0)
+            raise driver.MemoryFull(FULL)
+        job.output.write(HISTORY, b"[]")
+        job.output.write(MODEL, b"")
+
+    def wait(self, at_most_s: float) -> None:
+        self.waited.append(at_most_s)
+
+
+def test_a_worker_that_was_killed_for_want_of_memory_waits_for_it_and_goes_on_from_its_last_epoch(
+    sources: tuple[Store, Artifact, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, 0, 2, 2, 3, 4, 5)  # each epoch may find memory full a few times
+    losses(*sources)
+    assert machine.waited == [60, 60, 120, 60, 60, 60]
+    assert machine.lines[1] == (
+        "a worker on node 192.0.2.2 was killed because memory was full; it held 9.1 GiB, all processes there 22.4 of "
+        "23.5 GiB; goes on from epoch 2 when there is room, but lower amn.batch_size, amn.crop or cluster.count, or "
+        "make room there"
+    )
+
+
+def test_a_training_that_never_fits_into_memory_ends_with_what_to_lower(
+    sources: tuple[Store, Artifact, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, *[1] * 9)
+    with pytest.raises(
+        RunError, match=r"^amn: a worker on node .*, 4 times; lower amn.batch_size, amn.crop or cluster.count$"
+    ):
+        losses(*sources)
+    assert len(machine.left) == 5
+
+
+def test_workers_that_ray_killed_for_want_of_memory_are_not_started_again_at_once() -> None:
+    with pytest.raises(driver.MemoryFull) as told:
+        driver._NotAgain().after_exception(None, {0: ValueError("collateral"), 1: OutOfMemoryError(page(9.05))})
+    assert told.value.shortage.held == 9.05
+    assert pickle.loads(pickle.dumps(told.value)).shortage == told.value.shortage
+    driver._NotAgain().after_exception(None, {0: ValueError("anything else")})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from amn_ray.tuning.study import StudyConfig, Trial, corners, draws, grid, sample
 
@@ -41,6 +42,28 @@ def test_values_are_written_as_hydra_reads_them() -> None:
     settings = {"a": None, "b": True, "c": 1e-5, "d": "x y'z", "e": [1.0, "u"], "f": {"g": 0.5}, "h": "with/slash"}
     written = Trial("", settings, seed=0).overrides[:-1]
     assert written == ["a=null", "b=true", "c=1e-05", r"d='x y\'z'", "e=[1,u]", "f={g:0.5}", "h=with/slash"]
+
+
+TEXTS = [
+    "Bob's", 'a "quoted" one', "a,b", "US$ and $x$", "a|b", "#1", "猫", "x" * 200, "s3://b/k?a=b&c", "[a]", "{a:b}",
+    "(a)", "a=b", "a\\", "\\'", "\\\\'a'", "null", "True", "nan", "12", "012", "1e5", "-", "", " a ", "a: b",
+    "C:\\new", "é", "%",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_any_text_reaches_a_trial_as_it_is(text: str) -> None:
+    written = Trial("", {"a": text, "b": [text, [text]]}, seed=0).overrides[:-1]
+    read = [override.value() for override in OverridesParser.create().parse_overrides(written)]
+    plain = [str(value) if isinstance(value, str) else value for value in (read[0], read[1][0], read[1][1][0])]
+    assert plain == [text] * 3
+
+
+def test_trials_of_cases_with_any_name_are_told_apart() -> None:
+    names = [*TEXTS, "x" * 201]
+    trials = grid(study(cases={name: {"a": number} for number, name in enumerate(names)}), seeds=[0, 1])
+    assert len({trial.label for trial in trials}) == 2 * len(names)
+    assert [trial.settings["a"] for trial in trials[::2]] == list(range(len(names)))
 
 
 def test_samples_are_rounded_to_four_digits_and_lists_are_sampled_by_position() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import augment, multi_hot, random_scale, resize_label
 from amn_ray.nn.config import STRIDE
 from amn_ray.stages.amn.config import AmnConfig
@@ -18,10 +19,11 @@ class AmnExample:
 
     config: AmnConfig
     num_classes: int
+    pixels: Pixels
 
     def __call__(self, row: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """`image` uint8 (crop, crop, 4), `labels` float32 (N,), `seed` uint8 (h, w): at the logits' size already."""
-        image_HWC = decode_image(row["image"])
+        image_HWC = decode_image(row["image"], self.pixels)
         low, high = self.config.scale
         size = random_scale(image_HWC.shape[:2], (low, high), rng)
         rgba, seed = augment(image_HWC, decode_mask(row["mask"]), size, self.config.crop, rng)

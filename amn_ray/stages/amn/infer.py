@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_image
+from amn_ray.data.pixels import Pixels
 from amn_ray.nn.maps import SCHEMA, to_row
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.training.job import MODEL
@@ -16,7 +17,15 @@ COLUMNS = ("image", "labels")
 class MakeAmn:
     """Loads the network once, maps batches of the image table (joined with the CAM seeds) to the maps table."""
 
-    def __init__(self, config: AmnConfig, num_classes: int, weights: Artifact, seeds: Artifact, threads: int) -> None:
+    def __init__(
+        self,
+        config: AmnConfig,
+        num_classes: int,
+        pixels: Pixels,
+        weights: Artifact,
+        seeds: Artifact,
+        threads: int,
+    ) -> None:
         import torch  # on the actor: the driver, which only names this class, need not load it
 
         from amn_ray.nn.weights import load_module, pick_device
@@ -24,6 +33,7 @@ class MakeAmn:
 
         torch.set_num_threads(threads)
         self.config = config
+        self.pixels = pixels
         self.num_classes = num_classes
         self.seeds = seeds.table("masks")
         self.device = pick_device()
@@ -35,7 +45,7 @@ class MakeAmn:
         from amn_ray.stages.amn.model import amn_maps
 
         rows = batch.to_pylist()
-        images = [decode_image(row["image"]) for row in rows]
+        images = [decode_image(row["image"], self.pixels) for row in rows]
         seeds = [row["mask"] for row in self.seeds.take([row["image_id"] for row in rows], ["mask"])]
         maps: dict[int, dict] = {}
         for group in same_size_groups(images):

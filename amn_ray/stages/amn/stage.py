@@ -9,6 +9,7 @@ from ray.train import UserCallback
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
+from amn_ray.data.pixels import Pixels
 from amn_ray.mapping import map_table
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
@@ -37,21 +38,22 @@ def run(
     from amn_ray.training.driver import train
 
     images, seeds = inputs["images"], inputs["seeds"]
-    num_classes = len(images.manifest()["classes"])
+    manifest = images.manifest()
+    num_classes, pixels = len(manifest["classes"]), Pixels.of(manifest)
     history = train(
         _train_worker,
         config,
         output,
         cluster,
         sources=[(images, "rows", ("image", "labels")), (seeds, "masks", ("mask",))],
-        example=AmnExample(config, num_classes),
+        example=AmnExample(config, num_classes, pixels),
         num_classes=num_classes,
         backbone=inputs.get("backbone"),
         callbacks=callbacks,
         probe=probe,
     )
     share = cluster.map_share()
-    settings = {"config": config, "num_classes": num_classes, "weights": output, "seeds": seeds}
+    settings = {"config": config, "num_classes": num_classes, "pixels": pixels, "weights": output, "seeds": seeds}
     speed = map_table(
         cluster,
         (images, "rows"),
@@ -62,7 +64,7 @@ def run(
         share=share,
     )
     metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
-    return {"rows": images.manifest()["rows"], "history": history, "metrics": metrics}
+    return {"rows": manifest["rows"], "history": history, "metrics": metrics}
 
 
 def _train_worker(settings: dict) -> None:

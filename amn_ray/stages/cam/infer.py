@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import decode_image
+from amn_ray.data.pixels import Pixels
 from amn_ray.nn.maps import SCHEMA, to_row
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.training.job import MODEL
@@ -16,7 +17,7 @@ COLUMNS = ("image", "labels")
 class MakeCam:
     """Loads the classifier once, maps batches of the image table to the maps table."""
 
-    def __init__(self, config: CamConfig, num_classes: int, weights: Artifact, threads: int) -> None:
+    def __init__(self, config: CamConfig, num_classes: int, pixels: Pixels, weights: Artifact, threads: int) -> None:
         import torch  # on the actor: the driver, which only names this class, need not load it
 
         from amn_ray.nn.weights import load_module, pick_device
@@ -24,6 +25,7 @@ class MakeCam:
 
         torch.set_num_threads(threads)
         self.config = config
+        self.pixels = pixels
         self.device = pick_device()
         self.model = load_module(CamNet(config, num_classes), weights.read(MODEL)).to(self.device)
 
@@ -33,7 +35,7 @@ class MakeCam:
         from amn_ray.stages.cam.model import cam_maps
 
         rows = batch.to_pylist()
-        images = [decode_image(row["image"]) for row in rows]
+        images = [decode_image(row["image"], self.pixels) for row in rows]
         maps: dict[int, dict] = {}
         for group in same_size_groups(images):
             made = cam_maps(

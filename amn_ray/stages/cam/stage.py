@@ -9,6 +9,7 @@ from ray.train import UserCallback
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
+from amn_ray.data.pixels import Pixels
 from amn_ray.mapping import map_table
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.example import CamExample
@@ -34,23 +35,32 @@ def run(
     from amn_ray.training.driver import train
 
     images = inputs["images"]
-    num_classes = len(images.manifest()["classes"])
+    manifest = images.manifest()
+    num_classes, pixels = len(manifest["classes"]), Pixels.of(manifest)
     history = train(
         _train_worker,
         config,
         output,
         cluster,
         sources=[(images, "rows", ("image", "labels"))],
-        example=CamExample(config, num_classes),
+        example=CamExample(config, num_classes, pixels),
         num_classes=num_classes,
         backbone=inputs.get("backbone"),
         callbacks=callbacks,
     )
     share = cluster.map_share()
-    settings = {"config": config, "num_classes": num_classes, "weights": output, "threads": share.threads}
-    speed = map_table(cluster, (images, "rows"), COLUMNS, MakeCam, settings, (output, TABLE), share=share)
+    settings = {"config": config, "num_classes": num_classes, "pixels": pixels, "weights": output}
+    speed = map_table(
+        cluster,
+        (images, "rows"),
+        COLUMNS,
+        MakeCam,
+        settings | {"threads": share.threads},
+        (output, TABLE),
+        share=share,
+    )
     metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
-    return {"rows": images.manifest()["rows"], "history": history, "metrics": metrics}
+    return {"rows": manifest["rows"], "history": history, "metrics": metrics}
 
 
 def _train_worker(settings: dict) -> None:

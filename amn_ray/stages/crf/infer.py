@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
+from amn_ray.data.pixels import Pixels
 from amn_ray.nn.maps import MAP_COLUMNS, pixel_maps
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 from amn_ray.stages.crf.model import refined_prediction, refined_seed
@@ -16,8 +17,9 @@ COLUMNS = ("image",)
 class MakeSeed:
     """Maps batches of the image table (joined with maps) to the masks table."""
 
-    def __init__(self, config: CrfConfig, maps: Artifact) -> None:
+    def __init__(self, config: CrfConfig, pixels: Pixels, maps: Artifact) -> None:
         self.config = config
+        self.pixels = pixels
         self.maps = maps.table("maps")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -26,7 +28,7 @@ class MakeSeed:
         seeds = []
         stored = self.maps.take(ids, MAP_COLUMNS)
         for image_id, encoded, row in zip(ids, batch.column("image").to_pylist(), stored, strict=True):
-            image_HWC = decode_image(encoded)
+            image_HWC = decode_image(encoded, self.pixels)
             maps_KHW = pixel_maps(row, *image_HWC.shape[:2])
             seeds.append(mask_row(image_id, refined_seed(image_HWC, maps_KHW, row["keys"], self.config)))
         return pa.Table.from_pylist(seeds, schema=MASK_SCHEMA)
@@ -35,8 +37,9 @@ class MakeSeed:
 class MakePrediction:
     """Maps batches of the image table (joined with a network's logits) to the masks table."""
 
-    def __init__(self, config: KernelConfig, logits: Artifact) -> None:
+    def __init__(self, config: KernelConfig, pixels: Pixels, logits: Artifact) -> None:
         self.config = config
+        self.pixels = pixels
         self.logits = logits.table("masks")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -45,7 +48,7 @@ class MakePrediction:
         masks = []
         stored = self.logits.take(ids, MAP_COLUMNS)
         for image_id, encoded, row in zip(ids, batch.column("image").to_pylist(), stored, strict=True):
-            image_HWC = decode_image(encoded)
+            image_HWC = decode_image(encoded, self.pixels)
             logits_CHW = pixel_maps(row, *image_HWC.shape[:2])
             masks.append(mask_row(image_id, refined_prediction(image_HWC, logits_CHW, self.config)))
         return pa.Table.from_pylist(masks, schema=MASK_SCHEMA)

@@ -7,6 +7,7 @@ from typing import Any
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
+from amn_ray.data.pixels import Pixels
 from amn_ray.mapping import map_table
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 from amn_ray.stages.crf.infer import COLUMNS, MakePrediction, MakeSeed
@@ -22,10 +23,11 @@ def run(config: KernelConfig, inputs: Mapping[str, Artifact], output: Artifact, 
     Inputs: `images`, and either `maps` or `logits`.
     """
     images = inputs["images"]
+    pixels = Pixels.of(images.manifest())
     mapper, settings = (
-        (MakeSeed, {"config": config, "maps": inputs["maps"]})
+        (MakeSeed, {"config": config, "pixels": pixels, "maps": inputs["maps"]})
         if isinstance(config, CrfConfig)
-        else (MakePrediction, {"config": config, "logits": inputs["logits"]})
+        else (MakePrediction, {"config": config, "pixels": pixels, "logits": inputs["logits"]})
     )
     speed = map_table(cluster, (images, "rows"), COLUMNS, mapper, settings, (output, TABLE), share=cluster.cpu_share())
     return {"rows": images.manifest()["rows"], "metrics": {"images_per_second": speed}}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import augment, resize_label
 from amn_ray.stages.deeplab.config import DeepLabConfig
 
@@ -19,10 +20,11 @@ class DeepLabExample:
     """A row of images joined with pseudo-masks -> what one training step needs of it."""
 
     config: DeepLabConfig
+    pixels: Pixels
 
     def __call__(self, row: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """`image` uint8 (crop, crop, 4) and, for each scale, `label<i>` uint8 (h, w) at the size of its logits."""
-        image_HWC = decode_image(row["image"])
+        image_HWC = decode_image(row["image"], self.pixels)
         factor, crop = rng.choice(self.config.factors), self.config.crop
         height, width = (max(1, round(extent * factor)) for extent in image_HWC.shape[:2])
         rgba, label = augment(image_HWC, decode_mask(row["mask"]), (height, width), crop, rng)

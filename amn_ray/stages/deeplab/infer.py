@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
+from amn_ray.data.pixels import Pixels
 from amn_ray.nn.maps import SCHEMA as MAPS
 from amn_ray.nn.maps import full_size, to_row
 from amn_ray.stages.deeplab.config import DeepLabConfig
@@ -20,7 +21,9 @@ SCHEMA = pa.unify_schemas([MASK_SCHEMA, MAPS])
 class Predict:
     """Loads the network once, maps batches of the image table to masks and logits."""
 
-    def __init__(self, config: DeepLabConfig, num_classes: int, weights: Artifact, threads: int) -> None:
+    def __init__(
+        self, config: DeepLabConfig, num_classes: int, pixels: Pixels, weights: Artifact, threads: int
+    ) -> None:
         import torch  # on the actor: the driver, which only names this class, need not load it
 
         from amn_ray.nn.weights import load_module, pick_device
@@ -28,6 +31,7 @@ class Predict:
 
         torch.set_num_threads(threads)
         self.config = config
+        self.pixels = pixels
         self.labels = list(range(num_classes + 1))
         self.device = pick_device()
         self.model = load_module(DeepLabNet(config, num_classes), weights.read(MODEL)).to(self.device)
@@ -38,7 +42,7 @@ class Predict:
         from amn_ray.stages.deeplab.model import predict
 
         ids = batch.column("image_id").to_pylist()
-        images = [decode_image(encoded) for encoded in batch.column("image").to_pylist()]
+        images = [decode_image(encoded, self.pixels) for encoded in batch.column("image").to_pylist()]
         rows: dict[int, dict] = {}
         for group in same_size_groups(images):
             made = predict(self.model, [images[i] for i in group], device=self.device, precision=self.config.precision)

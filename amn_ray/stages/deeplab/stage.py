@@ -9,6 +9,7 @@ from ray.train import UserCallback
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
+from amn_ray.data.pixels import Pixels
 from amn_ray.data.source import IGNORE
 from amn_ray.errors import RequestError
 from amn_ray.mapping import map_table
@@ -41,7 +42,8 @@ def run(
     from amn_ray.training.driver import train
 
     images, masks, evaluated = inputs["images"], inputs["masks"], inputs["evaluated"]
-    classes = images.manifest()["classes"]
+    manifest = images.manifest()
+    classes, pixels = manifest["classes"], Pixels.of(manifest)
     missing = cluster.elsewhere(missing_classes, masks, classes)
     if missing:
         say(NAME, f"warning: no pseudo-mask holds {', '.join(missing)}; the network cannot learn it")
@@ -51,15 +53,23 @@ def run(
         output,
         cluster,
         sources=[(images, "rows", ("image",)), (masks, "masks", ("mask",))],
-        example=DeepLabExample(config),
+        example=DeepLabExample(config, pixels),
         num_classes=len(classes),
         backbone=inputs.get("backbone"),
         callbacks=callbacks,
         num_steps=config.iterations,
     )
     share = cluster.map_share()
-    settings = {"config": config, "num_classes": len(classes), "weights": output, "threads": share.threads}
-    speed = map_table(cluster, (evaluated, "rows"), COLUMNS, Predict, settings, (output, TABLE), share=share)
+    settings = {"config": config, "num_classes": len(classes), "pixels": pixels, "weights": output}
+    speed = map_table(
+        cluster,
+        (evaluated, "rows"),
+        COLUMNS,
+        Predict,
+        settings | {"threads": share.threads},
+        (output, TABLE),
+        share=share,
+    )
     metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
     rows = evaluated.manifest()["rows"]
     return {"rows": rows, "history": history, "missing_classes": missing, "metrics": metrics}

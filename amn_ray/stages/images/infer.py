@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amn_ray.artifacts import Artifact
-from amn_ray.data.images import NOT_AN_IMAGE, check_mask, decode_image, encode_mask
+from amn_ray.data.images import check_mask, encode_mask, mask_of_photograph, read_image
 from amn_ray.data.listing import Summary, open_source, summarise
+from amn_ray.data.photographs import FACTS, mask_lay, warnings
+from amn_ray.data.pixels import Pixels
 from amn_ray.data.source import Record, Source
 from amn_ray.errors import RequestError, RunError
 from amn_ray.stages.images.apart import Died, apart
@@ -26,11 +30,12 @@ RECORD_SCHEMA = pa.schema(
     {
         "image_id": pa.string(),
         "labels": pa.list_(pa.int16()),
-        "image": pa.string(),
-        "mask": pa.string(),
+        "image": pa.binary(),  # a path is bytes, which need not be text
+        "mask": pa.binary(),
         "annotations": pa.large_string(),
     }
 )
+PATHS = ("image", "mask")
 SCHEMA = pa.schema(
     {
         "image_id": pa.string(),
@@ -39,8 +44,17 @@ SCHEMA = pa.schema(
         "width": pa.int32(),
         "labels": pa.list_(pa.int16()),
         "mask": pa.binary(),
+        "present": pa.list_(pa.int16()),  # the values in the mask; null without one
+        "file_height": pa.int32(),  # of the upright file, which max_side may make smaller
+        "file_width": pa.int32(),
+        "orientation": pa.int8(),  # EXIF's 1…8
+        "mask_lay": pa.string(),  # see data.photographs.mask_lay
+        "low": pa.float64(),  # the extreme values of images of more than 8 bits, else null
+        "peak": pa.float64(),
+        "floats": pa.bool_(),
     }
 )
+"""The image table. What follows `mask` tells of the files what only a decoder knows, for `review`."""
 
 
 class BadImage(Exception):
@@ -61,7 +75,7 @@ def list_records(summary: Summary, output: Artifact) -> Source:
     output.fs.create_dir(output.path, recursive=True)
     with pq.ParquetWriter(output.at(RECORDS), RECORD_SCHEMA, filesystem=output.fs, compression="zstd") as writer:
         for start in range(0, summary.rows, size):
-            rows = [vars(record) for record in listing.records[start : start + size]]
+            rows = [_row_of(record) for record in listing.records[start : start + size]]
             writer.write_table(pa.Table.from_pylist(rows, schema=RECORD_SCHEMA))
     return source
 
@@ -71,36 +85,56 @@ def records_of(output: Artifact, shards: Iterable[int]) -> Iterator[Record]:
     with pq.ParquetFile(output.at(RECORDS), filesystem=output.fs) as listed:
         for shard in shards:
             for row in listed.read_row_group(int(shard)).to_pylist():
-                yield Record(**row | {"labels": tuple(row["labels"])})
+                paths = {name: os.fsdecode(row[name]) for name in PATHS if row[name] is not None}
+                yield Record(**row | paths | {"labels": tuple(row["labels"])})
 
 
-def load_row(source: Source, record: Record) -> dict[str, object]:
+def _row_of(record: Record) -> dict[str, object]:
+    row = vars(record)
+    return row | {name: os.fsencode(row[name]) for name in PATHS if row[name] is not None}
+
+
+def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object]:
     """One row of the image table.
 
     Raises:
         BadImage: the image cannot be decoded, or its mask does not fit it or the class list.
     """
     try:
-        image, mask_HW = source.load(record)
-        height, width = decode_image(image).shape[:2]
+        encoded, mask_HW = source.load(record)
+        image = read_image(encoded, pixels)
+        lay = None if mask_HW is None else mask_lay(mask_HW.shape, image)
         if mask_HW is not None:
-            check_mask(mask_HW, size=(height, width), num_classes=len(source.classes))
-    except NOT_AN_IMAGE as error:
-        raise BadImage(f"{record.image or record.image_id}: {str(error) or type(error).__name__}") from error
+            mask_HW = mask_of_photograph(mask_HW, image)
+            check_mask(mask_HW, num_classes=len(source.classes))
+    except (RequestError, RunError, MemoryError):
+        raise
+    except Exception as error:  # a file of a user's, read by libraries that raise anything
+        shown = os.fsencode(record.image or record.image_id).decode(errors="backslashreplace")
+        raise BadImage(f"{shown}: {' '.join(str(error).split()) or type(error).__name__}") from error
+    height, width = image.rgb.shape[:2]
     return {
         "image_id": record.image_id,
-        "image": image,
+        "image": encoded,
         "height": height,
         "width": width,
         "labels": record.labels,
         "mask": None if mask_HW is None else encode_mask(mask_HW),
+        "present": None if mask_HW is None else np.unique(mask_HW).tolist(),
+        "file_height": image.size[0],
+        "file_width": image.size[1],
+        "orientation": image.orientation,
+        "mask_lay": lay,
+        "low": image.low,
+        "peak": image.peak,
+        "floats": image.floats,
     }
 
 
 @contextmanager
-def loading(source: Source, *, in_doubt: bool) -> Iterator[Callable[[Record], dict[str, object]]]:
+def loading(source: Source, pixels: Pixels, *, in_doubt: bool) -> Iterator[Callable[[Record], dict[str, object]]]:
     """`load_row` of a source; `in_doubt` that an image ends the process that reads it, in another one."""
-    load = partial(load_row, source)
+    load = partial(load_row, source, pixels=pixels)
     if not in_doubt:
         yield load
         return
@@ -118,9 +152,10 @@ def loading(source: Source, *, in_doubt: bool) -> Iterator[Callable[[Record], di
 class Load:
     """Records -> rows of the image table."""
 
-    def __init__(self, source: Source, output: Artifact, *, skip_bad: bool) -> None:
+    def __init__(self, source: Source, output: Artifact, pixels: Pixels, *, skip_bad: bool) -> None:
         self.source = source
         self.output = output
+        self.pixels = pixels
         self.skip_bad = skip_bad
 
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
@@ -133,7 +168,7 @@ class Load:
 
     def _rows(self, shards: Iterable[int]) -> Iterator[dict[str, object]]:
         for shard in shards:
-            with loading(self.source, in_doubt=self._tries(shard) > 0) as load:
+            with loading(self.source, self.pixels, in_doubt=self._tries(shard) > 0) as load:
                 for record in records_of(self.output, [shard]):
                     try:
                         yield load(record)
@@ -158,7 +193,7 @@ class Load:
         return before
 
 
-def problems_of(source: Source, output: Artifact, table: str, num_shards: int) -> tuple[int, list[str]]:
+def problems_of(source: Source, output: Artifact, table: str, num_shards: int, pixels: Pixels) -> tuple[int, list[str]]:
     """What the written table lacks.
 
     Returns:
@@ -170,7 +205,7 @@ def problems_of(source: Source, output: Artifact, table: str, num_shards: int) -
     ids = output.table(table).all_ids()
     good = set(ids)
     problems, missing = [], []
-    with loading(source, in_doubt=True) as load:
+    with loading(source, pixels, in_doubt=True) as load:
         for record in records_of(output, range(num_shards)):
             if record.image_id not in good:
                 try:
@@ -185,3 +220,19 @@ def problems_of(source: Source, output: Artifact, table: str, num_shards: int) -
             "pipeline wrote to it at the same time; run again when it has ended"
         )
     return len(good), problems
+
+
+def review(output: Artifact, table: str, pixels: Pixels) -> dict[str, Any]:
+    """What the images say together.
+
+    Returns:
+        `warnings`, sentences for the user; and `largest`, the image of most pixels: `image_id`, `height`, `width`,
+        `num_labels`.
+
+    Raises:
+        RequestError: as they are read, they would be black or white.
+    """
+    rows = output.table(table).read([*FACTS, "labels", "height", "width"]).to_pylist()
+    largest = max(rows, key=lambda row: row["height"] * row["width"])
+    size = {name: largest[name] for name in ("image_id", "height", "width")}
+    return {"warnings": warnings(rows, pixels), "largest": size | {"num_labels": len(largest["labels"])}}

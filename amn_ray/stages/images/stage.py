@@ -5,6 +5,7 @@ Replaces nothing of the released code, which reads loose files in every step.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +16,11 @@ from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster
 from amn_ray.data.listing import Summary
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.mapping import numbers, told_progress
-from amn_ray.stages.images.infer import RECORDS, TRIES, Load, list_records, problems_of
+from amn_ray.memory import told_if_killed
+from amn_ray.stages.images.infer import RECORDS, TRIES, Load, list_records, problems_of, review
 
 NAME = "images"
-VERSION = 3
+VERSION = 4
 TABLE = "rows"
 READER_CPUS = 0.5
 """What a task reserves that reads and checks a shard."""
@@ -40,13 +42,18 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
     output.remove()
     root = getattr(config.config, "root", None)
     if root is not None:
-        cluster.check_everywhere(_lacks, root)
+        cluster.check_everywhere(_lacks, root, working_only=True)
     source = cluster.elsewhere(list_records, config, output, ends=True)
     num_shards = math.ceil(config.rows / config.config.rows_per_shard)
-    load = Load(source, output, skip_bad=config.config.max_bad_fraction > 0)
+    pixels = config.config.pixels
+    load = Load(source, output, pixels, skip_bad=config.config.max_bad_fraction > 0)
     shards = numbers(num_shards, num_shards, None, READER_CPUS)
     try:
-        with told_by_workers(), told_progress(NAME, output.table(TABLE), config.rows):
+        with (
+            told_if_killed(NAME, "dataset.rows_per_shard, or dataset.max_side"),
+            told_by_workers(),
+            told_progress(NAME, output.table(TABLE), config.rows),
+        ):
             shards.map_batches(load, batch_size=None, num_cpus=READER_CPUS).write_parquet(
                 output.at(TABLE),
                 filesystem=output.fs,
@@ -55,13 +62,16 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
                 ray_remote_args={"num_cpus": LIGHT_TASK_CPUS},
                 concurrency=cluster.light_tasks(),
             )
-        rows, problems = cluster.elsewhere(problems_of, source, output, TABLE, num_shards)
+        rows, problems = cluster.elsewhere(problems_of, source, output, TABLE, num_shards, pixels)
         allowed = config.config.max_bad_fraction
         if len(problems) > allowed * config.rows:
             raise RequestError(
                 f"{len(problems)} of {config.rows} images are bad, dataset.max_bad_fraction={allowed} allows fewer; "
                 f"the first: {problems[0]}"
             )
+        if not rows:
+            raise RequestError(f"all of {config.rows} images are bad; the first: {problems[0]}")
+        reviewed = cluster.elsewhere(review, output, TABLE, pixels)
     except (RequestError, RunError):
         output.remove()
         raise
@@ -70,9 +80,11 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
     return {
         "rows": rows,
         "classes": list(config.classes),
+        "pixels": dataclasses.asdict(pixels),
         "bad_images": problems,
         "unknown_classes": dict(config.unknown_classes),
         "unlabelled": config.unlabelled,
+        **reviewed,
         "metrics": {"images": rows},
     }
 

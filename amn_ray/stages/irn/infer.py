@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
+from amn_ray.data.pixels import Pixels
 from amn_ray.nn.maps import MAP_COLUMNS, grid_maps
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.training.job import MODEL
@@ -18,7 +19,7 @@ SCHEMA = MASK_SCHEMA.append(pa.field("displacement", pa.list_(pa.float32())))
 class MakePseudoMask:
     """Loads the network once, maps batches of the image table (joined with maps) to the masks table."""
 
-    def __init__(self, config: IrnConfig, weights: Artifact, maps: Artifact, threads: int) -> None:
+    def __init__(self, config: IrnConfig, pixels: Pixels, weights: Artifact, maps: Artifact, threads: int) -> None:
         import torch  # on the actor: the driver, which only names this class, need not load it
 
         from amn_ray.nn.weights import load_module, pick_device
@@ -26,6 +27,7 @@ class MakePseudoMask:
 
         torch.set_num_threads(threads)
         self.config = config
+        self.pixels = pixels
         self.maps = maps.table("maps")
         self.device = pick_device()
         self.model = load_module(IrnNet(config), weights.read(MODEL)).to(self.device)
@@ -39,7 +41,7 @@ class MakePseudoMask:
         from amn_ray.stages.irn.walk import pseudo_mask
 
         ids = batch.column("image_id").to_pylist()
-        images = [decode_image(encoded) for encoded in batch.column("image").to_pylist()]
+        images = [decode_image(encoded, self.pixels) for encoded in batch.column("image").to_pylist()]
         stored = self.maps.take(ids, MAP_COLUMNS)
         rows: dict[int, dict] = {}
         for group in same_size_groups(images):

@@ -11,6 +11,7 @@ from ray.train import UserCallback
 
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
+from amn_ray.data.pixels import Pixels
 from amn_ray.mapping import map_table
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.example import IrnExample
@@ -38,23 +39,25 @@ def run(
     from amn_ray.training.driver import train
 
     images, maps, seeds = inputs["images"], inputs["maps"], inputs["seeds"]
+    manifest = images.manifest()
+    pixels = Pixels.of(manifest)
     history = train(
         _train_worker,
         config,
         output,
         cluster,
         sources=[(images, "rows", ("image",)), (seeds, "masks", ("mask",))],
-        example=IrnExample(config),
-        num_classes=len(images.manifest()["classes"]),
+        example=IrnExample(config, pixels),
+        num_classes=len(manifest["classes"]),
         backbone=inputs["backbone"],
         callbacks=callbacks,
     )
     share = cluster.map_share()
-    settings = {"config": config, "weights": output, "maps": maps, "threads": share.threads}
+    settings = {"config": config, "pixels": pixels, "weights": output, "maps": maps, "threads": share.threads}
     speed = map_table(cluster, (images, "rows"), COLUMNS, MakePseudoMask, settings, (output, TABLE), share=share)
     cluster.elsewhere(_store_displacement_mean, output)
     metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
-    return {"rows": images.manifest()["rows"], "history": history, "metrics": metrics}
+    return {"rows": manifest["rows"], "history": history, "metrics": metrics}
 
 
 def _store_displacement_mean(output: Artifact) -> None:

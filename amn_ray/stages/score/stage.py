@@ -22,8 +22,10 @@ from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.stages.score.infer import COLUMNS, ScoreMaps, ScoreMasks, counts_of
 
 NAME = "score"
-VERSION = 5
+VERSION = 6
 TABLE = "images"
+BACKGROUND = "background"
+"""The name of label 0."""
 EXAMPLES = 6
 """Images that figures show."""
 _OF_ALL = ("miou", "false_positive", "false_negative", "precision", "recall", "selection_miou", "report_miou")
@@ -97,8 +99,9 @@ def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: l
         },
         "confusion": confusion_T[default].tolist(),
         "curve": {"tau": grid.tolist(), "miou": miou_T.tolist()},
-        "iou": _by_class(confusion_T[default], classes),
-        "best_iou": _by_class(confusion_T[best], classes),
+        "labels": [BACKGROUND, *classes],
+        "iou": _iou(confusion_T[default]),
+        "best_iou": _iou(confusion_T[best]),
     }
 
 
@@ -123,7 +126,8 @@ def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
             **({"report_miou": float(mean_iou(parts[0]))} if parts[0].any() else {}),
         },
         "confusion": confusion.tolist(),
-        "iou": _by_class(confusion, classes),
+        "labels": [BACKGROUND, *classes],
+        "iou": _iou(confusion),
     }
 
 
@@ -146,10 +150,6 @@ def _foreground(confusion: np.ndarray) -> dict[str, float]:
     return {"false_positive": over, "false_negative": missed, "precision": precision, "recall": recall}
 
 
-def _by_class(confusion: np.ndarray, classes: list[str]) -> dict[str, float | None]:
-    """IoU by class name; None where a class does not occur."""
-    values = class_iou(confusion)
-    return {
-        name: None if np.isnan(value) else float(value)
-        for name, value in zip(["background", *classes], values, strict=True)
-    }
+def _iou(confusion: np.ndarray) -> list[float | None]:
+    """IoU by label; None where it does not occur."""
+    return [None if np.isnan(value) else float(value) for value in class_iou(confusion)]

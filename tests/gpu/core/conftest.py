@@ -19,9 +19,14 @@ def device() -> torch.device:
 
 
 @pytest.fixture(autouse=True)
-def comparable() -> Iterator[None]:
-    """Float32 is float32 (no TF32), and sums are made in one order, as in our training loop."""
+def no_tf32() -> None:
+    """Float32 is float32, so that it can be compared with a CPU's."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture
+def as_in_the_loop() -> Iterator[None]:
+    """Sums are made in one order where PyTorch can, see training.loop."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,18 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from amn_ray.nn.precision import autocast
+from amn_ray.nn.resnet import normalise
 from amn_ray.nn.weights import load_module, to_bytes
+from amn_ray.stages.amn import train as amn
+from amn_ray.stages.cam import train as cam
+from amn_ray.stages.deeplab import train as deeplab
+from amn_ray.stages.irn import train as irn
 from tests.gpu.core.trainings import NAMES, Step, batch_of, network, training
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("as_in_the_loop")]
 CPU = torch.device("cpu")
+TRAIN = {"cam": cam, "amn": amn, "irn": irn, "deeplab": deeplab}
 SMALL: dict[str, dict[str, Any]] = {
     "cam": {"crop": 64, "long_side": [48, 80]},
     "amn": {"crop": 64, "dropout": 0},  # whose random numbers differ between devices
@@ -42,18 +50,38 @@ def change(after: dict[str, Tensor], before: dict[str, Tensor]) -> dict[str, Ten
     return {name: after[name] - before[name] for name in before}
 
 
+def test_auto_is_bfloat16_where_the_hardware_computes_it(device: torch.device) -> None:
+    if device.type == "cuda":
+        has_it = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        has_it = bool({"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+    with autocast(device, "auto"):
+        made = torch.nn.Linear(2, 2).to(device)(torch.ones(1, 2, device=device))
+    assert made.dtype == (torch.bfloat16 if has_it else torch.float32)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_is_that_of_the_cpu(name: str, device: torch.device) -> None:
-    """Loss to 1e-4; gradients and the step to 1e-3 of their length (Adam's first step is a sign, which may flip)."""
+def test_a_step_is_as_near_to_float64_as_that_of_the_cpu(
+    name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss to 1e-4; gradients within five times the CPU's own rounding, which flips the ReLUs of small values."""
     one = training(name, precision="fp32", **SMALL[name])
     model = network(one.build)
-    expected, found = Step(one, model, CPU), Step(one, model, device)
-    before = expected.weights()
-    loss = expected(batch_of(one, 4, 80, CPU))
+    cpu, found = Step(one, model, CPU), Step(one, model, device)
+    before = cpu.weights()
+    loss = cpu(batch_of(one, 4, 80, CPU))
     assert found(batch_of(one, 4, 80, device)) == pytest.approx(loss, rel=1e-4)
-    assert all(gradient.norm() > 0 for gradient in expected.gradients().values())
-    assert distance(found.gradients(), expected.gradients()) < 1e-3
-    moved, wanted = change(found.weights(), before), change(expected.weights(), before)
+
+    monkeypatch.setattr(TRAIN[name], "normalise", lambda rgba: normalise(rgba).double())
+    exact = Step(one, model.double(), CPU)
+    batch = batch_of(one, 4, 80, CPU)
+    exact({key: value.double() if value.is_floating_point() else value for key, value in batch.items()})
+    assert all(gradient.norm() > 0 for gradient in exact.gradients().values())
+    rounding, error = (distance(step.gradients(), exact.gradients()) for step in (cpu, found))
+    print(f"\n{name}: gradients differ from float64's by {error:.1e}, the CPU's by {rounding:.1e}")
+    assert error < 5 * max(rounding, 1e-5)
+    # Adam's first step is a sign, which flips where a gradient is nearly 0; SGD's is the gradient times the rate.
+    moved, wanted = change(found.weights(), before), change(cpu.weights(), before)
     assert distance(moved, wanted) < (0.1 if name == "amn" else 1e-3)
 
 
@@ -68,7 +96,7 @@ def test_bfloat16_learns_a_batch_by_heart(name: str, device: torch.device) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_same_steps_twice_give_the_same_weights(name: str, precision: str, device: torch.device) -> None:
+def test_the_same_steps_twice_give_the_same_bits(name: str, precision: str, device: torch.device) -> None:
     one = training(name, precision=precision, **SMALL[name] | {"dropout": 0.1} if name == "amn" else SMALL[name])
     model, batch = network(one.build), batch_of(one, 4, 80, device)
     made = []
@@ -81,8 +109,10 @@ def test_the_same_steps_twice_give_the_same_weights(name: str, precision: str, d
     for text in {str(warning.message)[:150] for warning in caught if "determinis" in str(warning.message)}:
         print(f"\n{name} {precision}: {text}")
     (losses, weights), (again, weights_again) = made
+    apart = distance(weights_again, weights)
+    print(f"\n{name} {precision}: losses {losses} and {again}, weights {apart:.1e} apart")
     assert losses == again
-    assert distance(weights_again, weights) == 0
+    assert apart == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,8 +137,8 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(name: str, 
         for key, value in kept.items():
             if isinstance(value, Tensor) and key != "step":  # Adam counts on the CPU
                 assert value.device == parameter.device, key
-    assert [resumed(batch), resumed(batch)] == pytest.approx(expected, rel=1e-6)
-    assert distance(resumed.weights(), step.weights()) < 1e-6
+    assert [resumed(batch), resumed(batch)] == pytest.approx(expected, rel=1e-5)
+    assert distance(resumed.weights(), step.weights()) < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,7 +50,9 @@ class Training:
     optimisation: Callable[[Any], tuple[Optimizer, LRScheduler | None]]
 
 
-def training(name: str, backbone: str = "resnet18", steps: int = 100, **settings: Any) -> Training:
+def training(
+    name: str, backbone: str = "resnet18", steps: int = 100, classes: int = CLASSES, **settings: Any
+) -> Training:
     """One of NAMES, of the method's settings but for those given.
 
     Its backbone is one that started from ImageNet (conv1 and bn1 do not train, statistics are kept); see `network`.
@@ -59,16 +61,16 @@ def training(name: str, backbone: str = "resnet18", steps: int = 100, **settings
     if name == "cam":
         cam_config = CamConfig(**settings)
         return Training(
-            lambda: CamNet(cam_config, CLASSES),
-            CamExample(cam_config, CLASSES),
+            lambda: CamNet(cam_config, classes),
+            CamExample(cam_config, classes),
             lambda model, batch: [cam.batch_loss(model, batch, cam_config)],
             lambda model: cam.optimisation(model, cam_config, steps),
         )
     if name == "amn":
         amn_config = AmnConfig(**settings)
         return Training(
-            lambda: AmnNet(amn_config, CLASSES),
-            AmnExample(amn_config, CLASSES),
+            lambda: AmnNet(amn_config, classes),
+            AmnExample(amn_config, classes),
             lambda model, batch: [amn.batch_loss(model, batch, amn_config)],
             lambda model: (amn.optimiser(model, amn_config), None),
         )
@@ -82,7 +84,7 @@ def training(name: str, backbone: str = "resnet18", steps: int = 100, **settings
         )
     deeplab_config = DeepLabConfig(**settings)
     return Training(
-        lambda: DeepLabNet(deeplab_config, CLASSES),
+        lambda: DeepLabNet(deeplab_config, classes),
         DeepLabExample(deeplab_config),
         lambda model, batch: deeplab.batch_losses(model, batch, deeplab_config),
         lambda model: deeplab.optimisation(model, deeplab_config, steps),

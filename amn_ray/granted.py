@@ -1,0 +1,55 @@
+"""What this process may use of the machine: containers, `taskset` and batch systems grant a part of its processors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+
+
+def granted_cpus() -> int:
+    """Processors that this process may use: those of its affinity, or what the quota of a cgroup amounts to, if fewer.
+
+    A quota is rounded down, but never to nothing.
+    """
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        allowed = os.cpu_count() or 1
+    return max(1, int(min([allowed, *_quotas()])))
+
+
+def _quotas() -> Iterator[float]:
+    """CPUs that each cgroup around this process allows in a period, where it limits them at all."""
+    with suppress(OSError):
+        for line in OWN.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                yield from _of(CGROUPS, path, _quota_v2)
+            elif "cpu" in controllers.split(","):
+                yield from _of(CGROUPS / "cpu", path, _quota_v1)
+
+
+def _of(root: Path, path: str, read: Callable[[Path], float]) -> Iterator[float]:
+    # In a container the path may be the host's, which is not there: its own group is then the root.
+    own = root / path.lstrip("/")
+    for folder in {own, *own.parents, root}:
+        if folder.is_relative_to(root):
+            with suppress(OSError, ValueError):
+                yield read(folder)
+
+
+def _quota_v2(folder: Path) -> float:
+    quota, period = (folder / "cpu.max").read_text().split()
+    return int(quota) / int(period)  # "max" is no number
+
+
+def _quota_v1(folder: Path) -> float:
+    quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    if quota <= 0:
+        raise ValueError("no limit")
+    return quota / period
