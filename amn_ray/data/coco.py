@@ -35,8 +35,8 @@ PLACES = (
     "*.json",
 )
 """Where a split's instances are looked for: COCO and CVAT, mmdetection, Roboflow, one's own."""
-MAX_PIXELS = 2**29
-"""Of a mask that is painted: half a GB."""
+MAX_PIXELS = 2**29 - 1
+"""Of a mask that is painted: half a GB, and what pycocotools can count."""
 
 
 @dataclass(kw_only=True)

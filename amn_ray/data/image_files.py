@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -22,18 +23,27 @@ def locate(names: Sequence[str], folders: Sequence[Path]) -> tuple[dict[str, Pat
         other name has, or but for capitals and the form of accents.
     """
     spelt = [_Spellings(folder) for folder in folders]
-    ends = Counter(PurePosixPath(name).name for name in names)
+    ends = Counter(_folded(PurePosixPath(name).name) for name in names)
     found, moved = {}, []
     for name in names:
-        place = next((folder / name for folder in folders if (folder / name).is_file()), None)
         end = PurePosixPath(name).name
-        if place is None and ends[end] == 1:
-            place = next((folder / end for folder in folders if (folder / end).is_file()), None)
+        place = _first(folder / name for folder in folders)
+        if place is None and ends[_folded(end)] == 1:
+            place = _first(folder / end for folder in folders)
             place = place or next(filter(None, (spellings.find(end) for spellings in spelt)), None)
             moved += [name] if place else []
         if place is not None:
             found[name] = place
     return found, moved
+
+
+def _first(paths: Iterable[Path]) -> Path | None:
+    """The first of them that is a file; a name that is too long for one is none."""
+    for path in paths:
+        with suppress(OSError):
+            if path.is_file():
+                return path
+    return None
 
 
 def image_ids(names: Iterable[str]) -> dict[str, str]:

@@ -279,6 +279,8 @@ def _name(value: Any) -> str:
 def _file(value: Any) -> str:
     """A path with slashes, without `./`; of a URL its path."""
     text = _name(value)
+    if "\0" in text:
+        raise ValueError(f"{value!r} is no name")
     if "://" in text:
         text = unquote(urlsplit(text).path).lstrip("/")
     return str(PurePosixPath(text.replace("\\", "/")))
