@@ -135,7 +135,7 @@ def report(config: ReportConfig) -> Path:
     Raises:
         RequestError: a named run or study is not in the store, or there is none.
     """
-    store = Store.open(config.store)
+    store = Store.reading(config.store)
     chosen, studies = _chosen(store, config.runs)
     out = Path(config.out)
     pictures = out / "figures"
