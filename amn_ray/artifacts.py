@@ -87,14 +87,14 @@ def local_path(path: str, key: str) -> str:
         found = str(Path(path).expanduser().resolve())
         found.encode()
     except UnicodeEncodeError as error:
-        shown = path.encode(errors="backslashreplace").decode()
+        shown = os.fsencode(path).decode(errors="backslashreplace")
         raise RequestError(f"{key}={shown}: its name is not UTF-8; rename it, or a link to it") from error
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home, or links in a circle
         raise RequestError(f"{key}={path}: is not a path ({_first_line(error, path)}); write it in full") from error
     return found
 
 
-_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(/.*)")
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?|(?!//))(/.*)")
 _ONE_SLASH = re.compile(r"(s3|gs|gcs|hdfs|viewfs|abfss?|https?):/")
 
 

@@ -141,8 +141,6 @@ def assign(names: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
         known: what was assigned before, which stays: a mask that is there is never taken for another image's.
     """
     taken = {_folded(mask) for mask in known.values()}
-    # A folder `a.png` is no place for the mask of `a.jpg`.
-    taken |= {_folded(posixpath.splitext(folder)[0]) for name in names for folder in _folders(name)}
     fresh = sorted(set(names) - known.keys())
     stems = Counter(_folded(stem(name)) for name in fresh)
     assigned = {name: known[name] for name in names if name in known}
@@ -168,13 +166,6 @@ def _candidates(short: Sequence[str], name: str) -> Iterator[str]:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _folders(name: str) -> Iterator[str]:
-    """Those of its folders whose names are those of a mask or an overlay."""
-    while name := posixpath.dirname(name):
-        if name.lower().endswith((".png", ".jpg")):
-            yield name
 
 
 def _names(source: Store) -> list[str]:
