@@ -272,7 +272,8 @@ class Cluster:
         except Exception as error:  # of any kind that its processes fail with
             raise RunError(
                 f"Ray did not start on this machine ({_first_line(error)}); run again when it is less busy, and look "
-                "for free memory and for room in /dev/shm and /tmp"
+                "for free memory, for room in /dev/shm and where Ray keeps its files (RAY_TMPDIR, else TMPDIR, else /tmp: "
+                "a directory with a short name that you can write to)"
             ) from error
 
     def _wait_for_nodes(self) -> None:
