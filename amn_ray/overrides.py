@@ -10,12 +10,13 @@ import dataclasses
 import shlex
 import typing
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from types import UnionType
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
 from amn_ray.config import GROUPS, SCHEMAS
@@ -35,11 +36,13 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
     if given.multirun or any(argument.startswith("hydra.mode=") for argument in given.overrides):
         raise RequestError("--multirun: a job is one run; for several give a study to jobs/sweep.py, see conf/study/")
     for argument in unknown:
-        raise RequestError(
-            f"{argument}: no such option; settings are given as key=value without dashes, `--help` shows all keys"
-        )
-    # argparse passes over no argument, so that what is no setting stays where it was.
-    return [_as_meant(argument) if argument in given.overrides else argument for argument in arguments]
+        if argument.startswith("-"):
+            raise RequestError(
+                f"{argument}: no such option; settings are given as key=value without dashes, `--help` shows all keys"
+            )
+    # argparse does not know those that follow an option.
+    overrides = [*given.overrides, *unknown]
+    return [*map(_as_meant, overrides), *(argument for argument in arguments if argument not in overrides)]
 
 
 def _as_meant(argument: str) -> str:
@@ -66,6 +69,11 @@ def _as_meant(argument: str) -> str:
         return f"{key}={quoted_list(f'[{value}]')}"
     if kind == TEXTS and _is_list(value) and not (isinstance(read, list) and all(map(_is_text, read))):
         return f"{key}={quoted_list(value)}"
+    if isinstance(read, Sweep):
+        raise RequestError(
+            f"{argument}: names several values, but a job is one run; for several give a study to jobs/sweep.py, and a "
+            f"list in brackets, as in {shlex.quote(f'{key}=[{value}]')}"
+        )
     if reason:
         better = quoted_list(value) if _is_list(value) else quoted(value)
         raise RequestError(
@@ -94,6 +102,7 @@ def _is_text(element: object) -> bool:
     return isinstance(element, str | QuotedString)
 
 
+@lru_cache(maxsize=1)
 def _kinds() -> dict[str, str]:
     """TEXT for each setting that is a text, TEXTS for each that is a list of them; Hydra's groups are none."""
     schemas = [*SCHEMAS.values()]

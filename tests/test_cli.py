@@ -47,6 +47,11 @@ def test_quotes_that_are_there_and_what_hydra_reads_as_a_text_stay() -> None:
     assert read("backbone.weights=${oc.env:HOME}/w.pth") == "${oc.env:HOME}/w.pth"
 
 
+def test_options_may_stand_between_settings() -> None:
+    assert as_meant(["seed=1", "--cfg", "job", "store=a (1)"]) == ["seed=1", 'store="a (1)"', "--cfg", "job"]
+    assert as_meant(["--config-dir", "/my (2)", "seed=1"]) == ["seed=1", "--config-dir", "/my (2)"]
+
+
 def test_a_list_of_texts_is_taken_as_it_stands() -> None:
     assert read("dataset.classes=[猫,Bob's, a (b) ]") == ["猫", "Bob's", "a (b)"]
     assert read("dataset.classes=[1,07,1e3,true]") == ["1", "07", "1e3", "true"]
@@ -79,12 +84,12 @@ def test_quoted_texts_are_read_back(text: str) -> None:
         (["-m"], ["--multirun", "jobs/sweep.py"]),
         (["--multirun", "seed=0,1"], ["--multirun", "jobs/sweep.py"]),
         (["hydra.mode=MULTIRUN"], ["--multirun", "jobs/sweep.py"]),
-        (["seed=0,1"], ["seed"]),
+        (["seed=0,1"], ["seed=0,1", "jobs/sweep.py"]),
+        (["dataset=voc12,coco14"], ["dataset=voc12,coco14", "jobs/sweep.py"]),
         (["--epochs=3"], ["--epochs=3", "key=value"]),
         (["dataset.root=", "/x"], ["/x", "spaces around ="]),
         (["dataset=/data/my set"], ["dataset=folder 'dataset.root=/data/my set'"]),
         (["dataset=~/x"], ["dataset=folder", "dataset.root=~/x"]),
-        (["dataset=folder", "dataset=voc12"], ["dataset"]),
         (["store="], ["store= is empty"]),
         (["store=file://host/x"], ["store=file://host/x", "three slashes"]),
         (["store=s3:/bucket/x"], ["store=s3:/bucket/x", "two slashes"]),
