@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,6 +71,19 @@ def plain_errors() -> Iterator[None]:
             raise
         number = _signals[0]
         _leave(128 + number, f"{ENDED_BY[number]}; the same command goes on from here")
+    except Exception as error:
+        told = _FULL.search(str(error))
+        if told is None:
+            raise
+        _leave(
+            RunError.exit_code,
+            f"{told[0]}: free some where store= and out= are, and where Ray keeps its files (RAY_TMPDIR, else /tmp); "
+            "the same command goes on from here",
+        )
+
+
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|database or disk is full|Read-only file system")
+"""In errors of the system, of SQLite, and in what Ray tells of them."""
 
 
 _signals: list[signal.Signals] = []

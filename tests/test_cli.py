@@ -161,6 +161,14 @@ def test_a_job_under_nohup_outlives_its_terminal() -> None:
     assert (process.returncode, b"still here" in out) == (0, True), err
 
 
+def test_a_full_disk_is_told_in_one_sentence() -> None:
+    process = start("import errno", "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/store/x')")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.decode().startswith("error: No space left on device: free some where store=")
+    assert b"Traceback" not in err
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_reader_that_goes_does_not_end_a_job(stream: str, tmp_path: Path) -> None:
     process = start(
