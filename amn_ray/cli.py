@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import getpass
 import io
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import hydra
@@ -38,6 +40,7 @@ def run(main: Callable[[], None]) -> None:
     """
     _use_utf8()
     _prepare_streams()
+    _prepare_user()
     register()
     for number in ENDED_BY:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
@@ -129,6 +132,18 @@ class _Lasting(io.FileIO):
             return super().write(content)
         except OSError:
             return len(memoryview(content).cast("B"))
+
+
+def _prepare_user() -> None:
+    """Containers run as users that /etc/passwd does not name, but libraries ask for a home when they are imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"  # as Docker has it; nothing is written there
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 def _use_utf8() -> None:

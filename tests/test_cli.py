@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shlex
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from amn_ray import cli
 from amn_ray.errors import RequestError
 from amn_ray.overrides import as_meant, quoted
 
@@ -159,6 +161,18 @@ def test_a_job_under_nohup_outlives_its_terminal() -> None:
         signal.signal(signal.SIGHUP, before)
     out, err = process.communicate()
     assert (process.returncode, b"still here" in out) == (0, True), err
+
+
+def test_a_user_without_a_home_or_a_name_has_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 123456789)
+    with pytest.raises(KeyError):
+        getpass.getuser()
+    cli._prepare_user()
+    assert getpass.getuser() == "123456789"
+    assert Path.home() == Path("/")
 
 
 def test_a_full_disk_is_told_in_one_sentence() -> None:

@@ -36,6 +36,7 @@ from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.maps import SCHEMA as MAPS
 from amn_ray.nn.maps import full_size, to_row
 from amn_ray.nn.weights import to_bytes
+from amn_ray.predict import PredictConfig, _claim
 from amn_ray.segmenter import LONGEST, ImageModel, Segmenter, Settings, mask_of, write_model
 from amn_ray.stages.crf.config import KernelConfig
 from amn_ray.stages.crf.model import refined_prediction
@@ -260,6 +261,18 @@ def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path:
     assert code == 2
     assert "another run" in err
     assert not (tmp_path / "out/masks").exists()
+
+
+def test_a_mask_belongs_to_its_image_also_when_others_come(tmp_path: Path) -> None:
+    def masks(*images: str, overwrite: bool = False) -> dict[str, str]:
+        settings = PredictConfig(images="x", out=str(tmp_path), overwrite=overwrite)
+        return _claim(Store.open(str(tmp_path), "out"), "network", settings, images)
+
+    assert masks("a.jpg") == {"a.jpg": "a"}
+    assert masks("a.jpg", "a.png", "b.png") == {"a.jpg": "a", "a.png": "a.png", "b.png": "b"}
+    assert masks("a.png") == {"a.png": "a.png"}
+    assert masks("b.jpg") == {"b.jpg": "b.jpg"}  # b.png, whose mask is there, may come back
+    assert masks("a.png", "b.jpg", overwrite=True) == {"a.png": "a", "b.jpg": "b"}
 
 
 def test_a_segmenter_is_the_networks_largest_logits_and_the_crf(weights: bytes) -> None:
