@@ -95,6 +95,7 @@ _signals: list[signal.Signals] = []
 
 def _terminate(number: int, frame: object) -> NoReturn:
     _signals.append(signal.Signals(number))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell and the kernel both send it; the end takes a moment
     sys.exit(number)
 
 
