@@ -272,7 +272,7 @@ class Cluster:
         except Exception as error:  # of any kind that its processes fail with
             raise RunError(
                 f"Ray did not start on this machine ({_first_line(error)}); run again when it is less busy, and look "
-                "for free memory, for room in /dev/shm and where Ray keeps its files (RAY_TMPDIR, else TMPDIR, else /tmp: "
+                "for free memory, for room in /dev/shm and where Ray keeps its files (RAY_TMPDIR, TMPDIR, or /tmp: "
                 "a directory with a short name that you can write to)"
             ) from error
 

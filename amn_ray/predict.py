@@ -29,10 +29,10 @@ from amn_ray.data.images import BadFile, encode_overlay, encode_palette_mask
 from amn_ray.data.photographs import brightness, dark_warning
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
+from amn_ray.inputs import assign, find, some
 from amn_ray.mapping import actors_of_tries, pool, tasks_of_tries
 from amn_ray.memory import told_if_killed
 from amn_ray.nn.maps import grid_maps, to_row
-from amn_ray.photographs import assign, find, some
 from amn_ray.reporting.console import say, time_left
 from amn_ray.segmenter import Segmenter, Settings, mask_of
 from amn_ray.training.job import MODEL
@@ -108,7 +108,7 @@ def predict(config: PredictConfig) -> None:
 def _claim(out: Store, identity: str, config: PredictConfig, images: Sequence[str]) -> dict[str, str]:
     """Note in the folder whose predictions it holds, and of which images; with `overwrite`, older ones are removed.
 
-    Returns the mask of each image, see photographs.assign.
+    Returns the mask of each image, see inputs.assign.
 
     Raises:
         RequestError: it holds another network's, or something else.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from amn_ray.errors import RequestError
-from amn_ray.photographs import assign, find
+from amn_ray.inputs import assign, find
 from tests.conftest import encode, noise
 
 JPEG = encode(noise(4, 4), "JPEG")
