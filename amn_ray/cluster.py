@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -161,14 +162,18 @@ def authenticate(is_own: bool) -> None:
     Who reaches the ports of a Ray can run any code, also those of one that lives as long as a job.
 
     Args:
-        is_own: whether it is started; a token that is missing is then written to ~/.ray/auth_token. A cluster of
-            others is joined with a token if there is one.
+        is_own: whether it is started; a token that is missing is then written to ~/.ray/auth_token, or, where there is
+            no home to write to, is kept in the environment. A cluster of others is joined with a token if there is one.
     """
     if is_own or AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     Config.initialize("")  # reads the environment again: Ray did so on import
     if is_own:
-        ensure_token_if_auth_enabled()
+        try:
+            ensure_token_if_auth_enabled()
+        except (OSError, RuntimeError):  # RuntimeError: there is no home at all
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _set_driver_environment() -> None:
@@ -267,7 +272,8 @@ class Cluster:
         except Exception as error:  # of any kind that its processes fail with
             raise RunError(
                 f"Ray did not start on this machine ({_first_line(error)}); run again when it is less busy, and look "
-                "for free memory and for room in /dev/shm and /tmp"
+                "for free memory, for room in /dev/shm and where Ray keeps its files (RAY_TMPDIR, TMPDIR, or /tmp: "
+                "a directory with a short name that you can write to)"
             ) from error
 
     def _wait_for_nodes(self) -> None:
@@ -410,7 +416,7 @@ class Cluster:
                 "for that server on itself; start `mlflow server --host 0.0.0.0` in a private network (see "
                 "deploy/compose.yaml) and name the machine it runs on"
             )
-        if uri.startswith("sqlite:") and len(_alive()) > 1:
+        if uri.startswith("sqlite") and len(_alive()) > 1:
             raise RequestError(
                 f"tracking.uri={uri}: is a file of one machine, but the cluster has {len(_alive())} nodes; start "
                 "`mlflow server` (see deploy/compose.yaml) and set tracking.uri=http://host:port"
