@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from amn_ray.artifacts import local_path
 from amn_ray.data.coco import Coco, CocoConfig
 from amn_ray.data.content import digests
 from amn_ray.data.folder import Folder, FolderConfig
@@ -136,7 +137,7 @@ def list_splits(config: DatasetConfig, *, needs_val: bool = True) -> dict[str, S
 def placed(config: DatasetConfig) -> DatasetConfig:
     """With an absolute `root`: workers may have another working directory."""
     root = getattr(config, "root", None)
-    settings: dict[str, Any] = {"root": str(Path(root).expanduser().resolve())} if root else {}
+    settings: dict[str, Any] = {"root": local_path(root, "dataset.root")} if root else {}
     return replace(config, **settings)
 
 
