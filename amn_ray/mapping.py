@@ -101,6 +101,7 @@ def _map_rest(
                 table_in.files,
                 filesystem=table_in.fs,
                 columns=["image_id", *columns],
+                file_extensions=None,  # else a path that holds ? has none, and its rows are left out
                 override_num_blocks=len(table_in.files),
                 concurrency=at_once,
                 **light,

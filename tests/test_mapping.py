@@ -25,8 +25,8 @@ ONE = Share(1, cpus=1)
 
 @pytest.fixture
 def places(tmp_path: Path) -> tuple[Artifact, Artifact]:
-    """An input table of eight shards, and an empty output."""
-    store = Store.open(str(tmp_path))
+    """An input table of eight shards, and an empty output, in a folder whose name is not to matter."""
+    store = Store.open(f"{tmp_path}/a #%20?b")
     source, output = store.artifact("in", 1, {}, {}), store.artifact("out", 1, {}, {})
     folder = Path(source.at("rows"))
     folder.mkdir(parents=True)
