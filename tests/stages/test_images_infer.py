@@ -19,6 +19,7 @@ from amn_ray.data.images import decode_image, decode_mask, encode_mask, turned
 from amn_ray.data.listing import list_here, open_source
 from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.data.source import Record
+from amn_ray.data.voc import VocConfig
 from amn_ray.errors import RequestError
 from amn_ray.stages.images.infer import SCHEMA, BadImage, list_records, load_row, records_of, review
 from tests.conftest import encode, noise
@@ -139,16 +140,19 @@ def test_whatever_cannot_be_read_is_a_bad_image_that_is_named(photographs: Set) 
         photographs.rows()
 
 
-def test_a_folder_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
-    photographs = Set(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")))
-    photographs.add("a.png", encode(noise(6, 4)), np.ones((6, 4), np.uint8))
-    photographs.add("b.png", b"broken")
-    (photographs.root / "labels.csv").write_text("image,labels\na.png,nut\nb.png,nut\n")
-    listed = list_here(FolderConfig(root=str(photographs.root)), needs_val=True)
+def test_files_whose_names_are_no_text_reach_the_workers(voc: Path, tmp_path: Path) -> None:
+    for folder, ending in (("JPEGImages", ".jpg"), ("Annotations", ".xml"), ("SegmentationClassAug", ".png")):
+        for name, latin in (("a", b"f\xfcr"), ("b", b"\xfcber")):
+            (voc / folder / f"{name}{ending}").rename(voc / folder / (os.fsdecode(latin) + ending))
+    (voc / "JPEGImages" / os.fsdecode(b"\xfcber.jpg")).write_bytes(b"broken")
+    for name in ("train_aug", "train"):
+        (voc / f"ImageSets/Segmentation/{name}.txt").write_text("für\nüber\n")
+    listed = list_here(VocConfig(root=str(voc)), needs_val=True)
     assert not isinstance(listed, RequestError)
     output = Store.open(str(tmp_path / "store")).artifact("images", 1, {}, {})
     source = list_records(listed["train"], output)
     first, second = records_of(output, [0])
-    assert load_row(source, first, DEFAULT)["present"] == [1]
-    with pytest.raises(BadImage, match=r"caf\\xe9/images/b\.png: is not an image"):
+    row = load_row(source, first, DEFAULT)
+    assert (row["image_id"], row["present"]) == ("für", [0, 8, 255])
+    with pytest.raises(BadImage, match=r"JPEGImages/\\xfcber\.jpg: is not an image"):
         load_row(source, second, DEFAULT)
