@@ -19,6 +19,7 @@ from amn_ray.data.images import decode_image, decode_mask, encode_mask, turned
 from amn_ray.data.listing import list_here, open_source
 from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.data.source import Record
+from amn_ray.data.voc import VocConfig
 from amn_ray.errors import RequestError
 from amn_ray.stages.images.infer import SCHEMA, BadImage, list_records, load_row, records_of, review
 from tests.conftest import encode, noise
@@ -156,4 +157,22 @@ def test_photographs_whose_names_are_no_text_are_read(tmp_path: Path) -> None:
     first, second = records_of(output, [0])
     assert load_row(source, first, DEFAULT)["present"] == [1]
     with pytest.raises(BadImage, match=r"images/th\\xe9\.png: is not an image"):
+        load_row(source, second, DEFAULT)
+
+
+def test_files_whose_names_are_no_text_reach_the_workers(voc: Path, tmp_path: Path) -> None:
+    for folder, ending in (("JPEGImages", ".jpg"), ("Annotations", ".xml"), ("SegmentationClassAug", ".png")):
+        for name, latin in (("a", b"f\xfcr"), ("b", b"\xfcber")):
+            (voc / folder / f"{name}{ending}").rename(voc / folder / (os.fsdecode(latin) + ending))
+    (voc / "JPEGImages" / os.fsdecode(b"\xfcber.jpg")).write_bytes(b"broken")
+    for name in ("train_aug", "train"):
+        (voc / f"ImageSets/Segmentation/{name}.txt").write_text("für\nüber\n")
+    listed = list_here(VocConfig(root=str(voc)), needs_val=True)
+    assert not isinstance(listed, RequestError)
+    output = Store.open(str(tmp_path / "store")).artifact("images", 1, {}, {})
+    source = list_records(listed["train"], output)
+    first, second = records_of(output, [0])
+    row = load_row(source, first, DEFAULT)
+    assert (row["image_id"], row["present"]) == ("für", [0, 8, 255])
+    with pytest.raises(BadImage, match=r"JPEGImages/\\xfcber\.jpg: is not an image"):
         load_row(source, second, DEFAULT)
