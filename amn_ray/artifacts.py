@@ -23,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec.core
 import pyarrow as pa
@@ -51,11 +52,22 @@ def _plain(value: Any) -> Any:
 def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
     """The file system and path of a local path, or of any URL that pyarrow or an installed fsspec package opens.
 
+    Of a path every character is meant; of a `file://` URL, too, but for what is encoded in it (`%20`).
+
     Raises:
-        RequestError: no such kind of URL; `key` is the setting that named it.
+        RequestError: no such kind of URL, or no place at all; `key` is the setting that named it.
     """
+    if not url:
+        raise RequestError(f"{key}= is empty: expected a directory or URL")
+    if url.startswith("file:"):  # pyarrow would end it at # or ?, and refuses spaces
+        found = _FILE_URL.fullmatch(url)
+        if found is None:
+            raise RequestError(f"{key}={url}: expected three slashes, as in file:///path, or a plain path")
+        return pa.fs.LocalFileSystem(), local_path(unquote(found[1], errors="surrogateescape"), key)
     if "://" not in url:
-        return pa.fs.LocalFileSystem(), str(Path(url).expanduser().resolve())
+        if _ONE_SLASH.match(url):
+            raise RequestError(f"{key}={url}: expected two slashes, as in s3://bucket/prefix, or a plain path")
+        return pa.fs.LocalFileSystem(), local_path(url, key)
     try:
         if url.split("://")[0] in OF_PYARROW:
             return pa.fs.FileSystem.from_uri(url)
@@ -65,8 +77,29 @@ def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
         raise RequestError(f"{key}={without_secrets(url)}: cannot be opened ({_first_line(error, url)})") from error
 
 
-OF_PYARROW = ("file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
-"""The kinds of URL that pyarrow opens by itself."""
+def local_path(path: str, key: str) -> str:
+    """A path of this machine as an absolute one, with `~` filled in.
+
+    Raises:
+        RequestError: there is no such home, or the name is not UTF-8; `key` is the setting that named it.
+    """
+    try:
+        found = str(Path(path).expanduser().resolve())
+        found.encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise RequestError(f"{key}={shown}: its name is not UTF-8; rename it, or a link to it") from error
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home, or links in a circle
+        raise RequestError(f"{key}={path}: is not a path ({_first_line(error, path)}); write it in full") from error
+    return found
+
+
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?|(?!//))(/.*)")
+_ONE_SLASH = re.compile(r"(s3|gs|gcs|hdfs|viewfs|abfss?|https?):/")
+
+
+OF_PYARROW = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
+"""The kinds of URL, besides `file`, that pyarrow opens by itself."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """Of these, those without directories and renames."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import getpass
+import io
 import os
+import re
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra.errors import HydraException
@@ -19,10 +22,14 @@ from rich.console import Console
 
 from amn_ray.config import SCHEMAS, register
 from amn_ray.errors import RequestError, RunError
+from amn_ray.overrides import as_meant
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 TRACEBACK = "AMN_TRACEBACK"
-TERMINATED = 128 + signal.SIGTERM
+ENDED_BY = {signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was closed"}
 
 
 def run(main: Callable[[], None]) -> None:
@@ -31,12 +38,18 @@ def run(main: Callable[[], None]) -> None:
     Hydra would report errors of the composition by itself, always with code 1; HYDRA_FULL_ERROR=1 stops it from that,
     so the user's own wish for a traceback is kept in another variable.
     """
+    _use_utf8()
+    _prepare_streams()
+    _prepare_user()
     register()
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in ENDED_BY:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, _terminate)
     os.environ[TRACEBACK] = os.environ.get(FULL_ERROR, "0")
     os.environ[FULL_ERROR] = "1"
     try:
         with plain_errors():
+            sys.argv[1:] = as_meant(sys.argv[1:])
             main()
     finally:
         os.environ[FULL_ERROR] = os.environ[TRACEBACK]
@@ -57,18 +70,92 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _leave(128 + signal.SIGINT, "interrupted; the same command goes on from here")
     except SystemExit as stop:
-        if not _terminated.is_set() or stop.code == TERMINATED:
+        if not _signals or stop.code == 128 + _signals[0]:
             raise
-        _leave(TERMINATED, "terminated; the same command goes on from here")
+        number = _signals[0]
+        _leave(128 + number, f"{ENDED_BY[number]}; the same command goes on from here")
+    except Exception as error:
+        told = _FULL.search(str(error))
+        if told is None:
+            raise
+        _leave(
+            RunError.exit_code,
+            f"{told[0]}: free some where store= and out= are, and where Ray keeps its files (RAY_TMPDIR, else /tmp); "
+            "the same command goes on from here",
+        )
 
 
-_terminated = threading.Event()
-"""Whether SIGTERM came: where it interrupts Ray, the exception that Ray makes of it does not tell."""
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|database or disk is full|Read-only file system")
+"""In errors of the system, of SQLite, and in what Ray tells of them."""
+
+
+_signals: list[signal.Signals] = []
+"""Those that came: where one interrupts Ray, the exception that Ray makes of it does not tell."""
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    _terminated.set()
+    _signals.append(signal.Signals(number))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell and the kernel both send it; the end takes a moment
     sys.exit(number)
+
+
+def _prepare_streams() -> None:
+    """No letter that a terminal lacks, and no terminal or reader that has gone, ends a job or hides its exit code."""
+    for number in range(3):  # else the next file that is opened becomes the standard output
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+            setattr(
+                sys,
+                name,
+                io.TextIOWrapper(
+                    io.BufferedWriter(_Lasting(stream.fileno(), "w", closefd=False)),
+                    encoding=stream.encoding,
+                    errors="replace",
+                    line_buffering=stream.line_buffering,
+                    write_through=stream.write_through,
+                ),
+            )
+    if "PYTHONIOENCODING" in os.environ:  # workers print, too
+        os.environ["PYTHONIOENCODING"] = f"{os.environ['PYTHONIOENCODING'].partition(':')[0]}:replace"
+
+
+class _Lasting(io.FileIO):
+    """A stream whose reader may go: `… | head`, or a terminal that is closed while SIGHUP is ignored."""
+
+    def write(self, content: ReadableBuffer) -> int:
+        """Drops what cannot be written."""
+        try:
+            return super().write(content)
+        except OSError:
+            return len(memoryview(content).cast("B"))
+
+
+def _prepare_user() -> None:
+    """Containers run as users that /etc/passwd does not name, but libraries ask for a home when they are imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"  # as Docker has it; nothing is written there
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+
+
+def _use_utf8() -> None:
+    """File names are UTF-8 for this process and all that it starts: Python begins again in its UTF-8 mode.
+
+    PyArrow takes all names for UTF-8, Python takes them for what the locale says: one store would be two folders.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        encoding = getattr(sys.stdout, "encoding", "utf-8")
+        os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{encoding}:replace"}
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def compose(job: str, overrides: Sequence[str]) -> DictConfig:

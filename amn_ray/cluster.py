@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 # Read on import. Trials say similar things, and all of them count.
@@ -43,7 +44,7 @@ from amn_ray.checks import check_choice
 from amn_ray.dashboard import without_usage_data
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.granted import granted_cpus
-from amn_ray.memory import RETRIES, Shortage, tell_retries, told_if_killed
+from amn_ray.memory import OOM_RETRIES, MemoryFull, Shortage, tell_retries, told_if_killed
 from amn_ray.reporting.console import say
 
 LIGHT_TASK_CPUS = 0.0001
@@ -52,6 +53,11 @@ LOADERS = 2
 """On each node at once at least, of the tasks that make training examples."""
 CORES_PER_TRIAL = 4
 """Without GPUs: with fewer, trials side by side are no faster than one after the other."""
+T = TypeVar("T")
+SHORTAGES = 3
+"""How often memory may be full before work that makes no progress is given up."""
+PATIENCE_S = 60.0
+"""How long memory is waited for at first, and each time twice as long."""
 POLL_S = 5.0
 ANSWER_S = 120.0
 """How long a node may take to answer whether it can do its part; a process on it may have to start for that."""
@@ -141,7 +147,7 @@ RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else an epoch's report takes up to 2 s
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # of waiting for room, before the cluster is looked at again
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process that was given no GPU sees none
-    "RAY_task_oom_retries": str(RETRIES),  # after 1, 2, 4, … seconds; else for ever
+    "RAY_task_oom_retries": str(OOM_RETRIES),  # else for ever
 }
 """For all processes of a job; set in the environment, they are the user's."""
 
@@ -161,14 +167,18 @@ def authenticate(is_own: bool) -> None:
     Who reaches the ports of a Ray can run any code, also those of one that lives as long as a job.
 
     Args:
-        is_own: whether it is started; a token that is missing is then written to ~/.ray/auth_token. A cluster of
-            others is joined with a token if there is one.
+        is_own: whether it is started; a token that is missing is then written to ~/.ray/auth_token, or, where there is
+            no home to write to, is kept in the environment. A cluster of others is joined with a token if there is one.
     """
     if is_own or AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     Config.initialize("")  # reads the environment again: Ray did so on import
     if is_own:
-        ensure_token_if_auth_enabled()
+        try:
+            ensure_token_if_auth_enabled()
+        except (OSError, RuntimeError):  # RuntimeError: there is no home at all
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _set_driver_environment() -> None:
@@ -267,7 +277,8 @@ class Cluster:
         except Exception as error:  # of any kind that its processes fail with
             raise RunError(
                 f"Ray did not start on this machine ({_first_line(error)}); run again when it is less busy, and look "
-                "for free memory and for room in /dev/shm and /tmp"
+                "for free memory, for room in /dev/shm and where Ray keeps its files (RAY_TMPDIR, TMPDIR, or /tmp: "
+                "a directory with a short name that you can write to)"
             ) from error
 
     def _wait_for_nodes(self) -> None:
@@ -349,6 +360,29 @@ class Cluster:
             if wrong is not None:
                 raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {wrong}")
 
+    def patiently(self, stage: str, work: Callable[[], T], progress: Callable[[], int]) -> T:
+        """What `work` returns, which goes on where it was each time that memory was full and there is room again.
+
+        Args:
+            stage: what works.
+            work: can be called again.
+            progress: how far it is; without any, it is not called more than a few times.
+
+        Raises:
+            MemoryFull: there was never enough.
+        """
+        shortages, reached = 0, -1
+        while True:
+            try:
+                return work()
+            except MemoryFull as error:
+                before, reached = reached, progress()
+                shortages = shortages + 1 if reached == before else 1
+                if shortages > SHORTAGES:
+                    raise
+                say(stage, f"warning: {str(error).removeprefix(f'{stage}: ')}; it goes on when there is room")
+                self.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
+
     def wait_for_memory(self, shortage: Shortage, at_most_s: float) -> None:
         """Return when a node has room again for what was killed there, or when that has taken long enough.
 
@@ -410,7 +444,7 @@ class Cluster:
                 "for that server on itself; start `mlflow server --host 0.0.0.0` in a private network (see "
                 "deploy/compose.yaml) and name the machine it runs on"
             )
-        if uri.startswith("sqlite:") and len(_alive()) > 1:
+        if uri.startswith("sqlite") and len(_alive()) > 1:
             raise RequestError(
                 f"tracking.uri={uri}: is a file of one machine, but the cluster has {len(_alive())} nodes; start "
                 "`mlflow server` (see deploy/compose.yaml) and set tracking.uri=http://host:port"

@@ -66,6 +66,20 @@ def map_table(
         RunError: rows are missing or double at the end.
     """
     cluster.connect()
+    work = partial(_map_rest, cluster, source, columns, mapper, settings, output, share)
+    return cluster.patiently(output[0].stage, work, progress=_table(output).count)
+
+
+def _map_rest(
+    cluster: Cluster,
+    source: tuple[Artifact, str],
+    columns: Sequence[str],
+    mapper: type,
+    settings: Mapping[str, Any],
+    output: tuple[Artifact, str],
+    share: Share | None,
+) -> float:
+    """See map_table; it can be called again."""
     table_in, table_out = _table(source), _table(output)
     before, expected = table_out.count(), table_in.count()
     if before >= expected:  # all was written by a run that died before its manifest

@@ -16,8 +16,10 @@ from ray.core.generated import common_pb2, gcs_pb2
 from amn_ray.errors import RequestError, RunError
 from amn_ray.reporting.console import say
 
-RETRIES = 6
-"""How often a task is tried again whose process was killed."""
+RETRIES = 3
+"""How often a task is tried again whose process died."""
+OOM_RETRIES = 6
+"""How often if Ray's memory monitor killed it: after 1, 2, 4, … seconds."""
 _KILLED = re.compile(r"worker\(s\) were killed due to the node running low on memory")
 _NODE = re.compile(r"Memory on the node \(IP: ([^,\s]+).*?\) was ([\d.]+)GB used / ([\d.]+)GB limit")
 _THRESHOLD = re.compile(r"exceeded threshold of (\d+)B")
@@ -81,27 +83,43 @@ class Shortage:
         return cls.told_by(max(killed, key=lambda worker: worker.end_time_ms).exit_detail) if killed else None
 
 
-def killed(error: BaseException | str, started: float) -> str | None:
-    """What is known of a worker that was killed, as the beginning of a sentence; None if none was.
+class MemoryFull(RunError):
+    """A run that failed because workers were killed for want of memory."""
 
-    Args:
-        error: what Ray says.
-        started: when the work began, as by time.time().
-    """
-    crashed = bool(_CRASHED.search(str(error))) and "node has died" not in str(error)
-    shortage = Shortage.told_by(error) or (Shortage.since(started) if crashed else None)
-    if shortage is not None:
-        return str(shortage)
-    if crashed:
-        return "a worker died of a signal again and again; the kernel sends one where memory is full (see `dmesg`)"
-    return None
+    def __init__(self, sentence: str, shortage: Shortage) -> None:
+        super().__init__(sentence, shortage)
+        self.shortage = shortage
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
-class _Stage:
-    name: str
+class Work:
+    """What workers do."""
+
+    stage: str
     remedy: str
+    """What to lower if they are killed, as settings."""
     started: float
+    """When, as by time.time()."""
+
+    def advice(self, shortage: Shortage) -> str:
+        return f"{shortage}; lower {self.remedy}, or make room there"
+
+
+def killed(error: BaseException, work: Work) -> RunError | None:
+    """The sentence about workers that were killed; None if the error is about something else."""
+    crashed = bool(_CRASHED.search(str(error))) and "node has died" not in str(error)
+    shortage = Shortage.told_by(error) or (Shortage.since(work.started) if crashed else None)
+    if shortage is not None:
+        return MemoryFull(f"{work.stage}: {work.advice(shortage)}", shortage)
+    if crashed:
+        return RunError(
+            f"{work.stage}: a worker died of a signal again and again; the kernel sends one where memory is full (see "
+            f"`dmesg`); lower {work.remedy}"
+        )
+    return None
 
 
 @contextmanager
@@ -113,25 +131,33 @@ def told_if_killed(stage: str, remedy: str) -> Iterator[None]:
         remedy: what to lower, as settings.
 
     Raises:
-        RunError: they were, and Ray has given up.
+        MemoryFull: for want of memory, and Ray has given up.
+        RunError: by somebody else.
     """
-    running = _Stage(stage, remedy, time.time())
-    _running.append(running)
+    work = Work(stage, remedy, time.time())
     try:
-        yield
+        with working(work):
+            yield
     except (RequestError, RunError):
         raise
     except Exception as error:
-        reason = killed(error, running.started)
-        if reason is None:
+        if (told := killed(error, work)) is None:
             raise
-        raise RunError(f"{stage}: {reason}; lower {remedy}, or make room there") from error
+        raise told from error
+
+
+@contextmanager
+def working(work: Work) -> Iterator[None]:
+    """Name it when Ray tries again what was killed; see `tell_retries`."""
+    _running.append(work)
+    try:
+        yield
     finally:
-        _running.remove(running)
+        _running.remove(work)
 
 
-_running: list[_Stage] = []
-"""What workers are working for; the last one is meant."""
+_running: list[Work] = []
+"""What workers are doing; the last one is meant."""
 _print_all = worker.print_to_stdstream
 
 
@@ -144,9 +170,9 @@ def _print(data: dict[str, Any], ignore_prefix: bool) -> None:
     text = "\n".join(data["lines"])
     shortage = None
     if data.get("pid") == "raylet" and "will be retried" in text:
-        stage = _running[-1] if _running else _Stage("memory", "what runs there at the same time", time.time())
-        shortage = Shortage.told_by(text) or Shortage.since(stage.started)
+        work = _running[-1] if _running else Work("memory", "what runs at the same time", time.time())
+        shortage = Shortage.told_by(text) or Shortage.since(work.started)
     if shortage is None:
         _print_all(data, ignore_prefix)
     else:
-        say(stage.name, f"warning: {shortage}; it is tried again, but lower {stage.remedy}, or make room there")
+        say(work.stage, f"warning: {work.advice(shortage)}; it is tried again")

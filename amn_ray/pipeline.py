@@ -170,7 +170,7 @@ def execute(
     """
     if missing := missing_modules():
         raise RequestError(f"this machine {missing}")
-    splits = list_splits(config.dataset) if splits is None else splits
+    splits = list_splits(config.dataset, needs_val=config.reaches("deeplab")) if splits is None else splits
     for label, count in splits["train"].unknown_classes.items():
         console.say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
     for warning in dict.fromkeys(warning for summary in splits.values() for warning in summary.warnings):
@@ -357,7 +357,10 @@ class Maker:
                 child.tags({"reused": str(reused).lower()})
             if reused:
                 console.say(step, f"is there already ({place})")
-                return output.manifest()
+                manifest = output.manifest()
+                if hasattr(stage, "check_reuse"):
+                    stage.check_reuse(config, manifest)
+                return manifest
             self._check_cluster()
             console.say(step, f"→ {place}")
             started, spilled = time.monotonic(), self.cluster.spilled_gb()

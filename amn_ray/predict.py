@@ -1,7 +1,8 @@
-"""Segmenting new images with a trained network: a folder of files in, masks and overlays out.
+"""Segmenting new images with a trained network: an image or a folder of them in, masks and overlays out.
 
     <out>/masks/<name>.png       labels, in VOC's colours
     <out>/overlays/<name>.jpg    the image under its mask
+    <out>/predict.json           whose predictions these are, and which image each mask belongs to
 
 Actors with the network make logits, tasks refine them and write; both run at the same time. A mask that is there is
 not made again, so the same command goes on after a crash.
@@ -12,7 +13,6 @@ from __future__ import annotations
 import json
 import posixpath
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,12 +23,13 @@ import pyarrow as pa
 import ray.data
 
 from amn_ray import runs
-from amn_ray.artifacts import Artifact, Store, fingerprint, write_whole
+from amn_ray.artifacts import Artifact, Store, fingerprint
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.data.images import BadFile, encode_overlay, encode_palette_mask
 from amn_ray.data.photographs import brightness, dark_warning
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
+from amn_ray.inputs import assign, find, some
 from amn_ray.mapping import actors_of_tries, pool, tasks_of_tries
 from amn_ray.memory import told_if_killed
 from amn_ray.nn.maps import grid_maps, to_row
@@ -51,7 +52,7 @@ class PredictConfig:
     """Everything that `jobs/predict.py` can be told."""
 
     images: str | None = None
-    """Folder of images, with its sub-folders: a path or a URL."""
+    """An image, or a folder of images with its sub-folders: a path or a URL."""
     out: str | None = None
     """Folder to write to: a path or a URL."""
     store: str = "outputs"
@@ -65,95 +66,83 @@ class PredictConfig:
 
 
 def predict(config: PredictConfig) -> None:
-    """Segment all files of the folder.
+    """Segment an image, or all of a folder.
 
     Raises:
         RequestError: there is no such run, folder or image.
-        RunError: some files are not images or are broken; all others are done.
+        RunError: some images are broken; all others are done.
     """
-    for name in ("images", "out"):
+    for name, what in (("images", "an image or a folder of images"), ("out", "a folder to write to")):
         if getattr(config, name) is None:
-            raise RequestError(f"{name} is not set: expected a folder; set {name}=/path")
+            raise RequestError(f"{name} is not set: expected {what}; set {name}=/path")
     run = runs.find(Store.reading(config.store), config.run, "deeplab")
     predictions = run.step("deeplab", needed_by="predict")
     settings = Settings.of(predictions, run.artifacts["images"], run.crf)
-    source, files = _files(str(config.images))
+    found = find(str(config.images))
     out = Store.reading(str(config.out), "out")
-    if f"{out.path}/".startswith(f"{source.path}/"):
-        raise RequestError(f"out={out.url}: lies in images={source.url}, so masks would be taken for images")
+    if found.is_folder and f"{out.path}/".startswith(f"{found.source.path}/"):
+        raise RequestError(f"out={out.url}: lies in images={found.source.url}, so masks would be taken for images")
     out = Store.open(str(config.out), "out")
-    _claim(out, fingerprint(predictions.fingerprint, settings.crf if config.crf else None), config)
+    masks = _claim(
+        out, fingerprint(predictions.fingerprint, settings.crf if config.crf else None), config, found.images
+    )
+    if found.others:
+        say("predict", f"{len(found.others)} files are no images and are passed over: {some(found.others)}")
     done = set() if config.overwrite else _present(out)
-    left = [name for name in files if _stem(name) not in done]
-    if len(left) < len(files):
-        say("predict", f"{len(files) - len(left)} masks are there already")
-    failures = _run(Cluster(config.cluster), left, source, out, settings, predictions, crf=config.crf) if left else {}
-    say("predict", f"{len(files) - len(failures)} masks and overlays in {out.path}")
+    left = {name: mask for name, mask in masks.items() if mask not in done}
+    if len(left) < len(masks):
+        say("predict", f"{len(masks) - len(left)} masks are there already")
+    failures = dict(found.broken)
+    if left:
+        failures |= _run(Cluster(config.cluster), left, found.source, out, settings, predictions, crf=config.crf)
+    total = len(found.images) + len(found.broken)
+    say("predict", f"{total - len(failures)} masks and overlays in {out.path}")
     if failures:
         shown = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())[:SHOWN])
         more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
         raise RunError(
-            f"{len(failures)} of {len(files)} files could not be read as images, all others are done: {shown}{more}"
+            f"{len(failures)} of {total} files could not be read as images, all others are done: {shown}{more}"
         )
 
 
-def _claim(out: Store, identity: str, config: PredictConfig) -> None:
-    """Note in the folder whose predictions it holds; with `overwrite`, older predictions are removed.
+def _claim(out: Store, identity: str, config: PredictConfig, images: Sequence[str]) -> dict[str, str]:
+    """Note in the folder whose predictions it holds, and of which images; with `overwrite`, older ones are removed.
+
+    Returns the mask of each image, see inputs.assign.
 
     Raises:
         RequestError: it holds another network's, or something else.
     """
-    path = posixpath.join(out.path, RECORD)
-    content = json.dumps({"predictions": identity}).encode()
-    claimed = out.fs.get_file_info(path).type == pa.fs.FileType.File
-    if not claimed:  # whatever is there, it is not ours to overwrite
+    known: dict[str, str] = {}
+    if not out.exists(RECORD):  # whatever is there, it is not ours to overwrite
         refuse_full(out, overwrite=False, remedy="choose another folder")
     elif config.overwrite:
-        for folder in (MASKS, OVERLAYS):
-            if out.fs.get_file_info(posixpath.join(out.path, folder)).type == pa.fs.FileType.Directory:
-                out.fs.delete_dir(posixpath.join(out.path, folder))
+        out.remove(MASKS)
+        out.remove(OVERLAYS)
     else:
-        with out.fs.open_input_stream(path) as stream:
-            if stream.read() != content:
-                raise RequestError(
-                    f"out={out.url}: holds the predictions of another run or another crf=; choose another folder, "
-                    "or set overwrite=true"
-                )
-    write_whole(out.fs, path, content)
-
-
-def _files(url: str) -> tuple[Store, list[str]]:
-    """All files below a folder, as paths relative to it; hidden ones are left out."""
-    source = Store.reading(url, "images")
-    if source.fs.get_file_info(source.path).type != pa.fs.FileType.Directory:
-        raise RequestError(f"images={source.url}: not found, expected a folder of images")
-    found = source.fs.get_file_info(pa.fs.FileSelector(source.path, recursive=True))
-    names = sorted(posixpath.relpath(item.path, source.path) for item in found if item.type == pa.fs.FileType.File)
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    if not names:
-        raise RequestError(f"images={source.url}: holds no file, expected images")
-    stems = Counter(map(_stem, names))
-    doubles = [name for name in names if stems[_stem(name)] > 1]
-    if doubles:
-        raise RequestError(
-            f"images={source.url}: {doubles[0]} and {doubles[1]} would get the same mask; rename one of them"
-        )
-    return source, names
-
-
-def _stem(name: str) -> str:
-    return posixpath.splitext(name)[0]
+        record = json.loads(out.read(RECORD))
+        if record["predictions"] != identity:
+            raise RequestError(
+                f"out={out.url}: holds the predictions of another run or another crf=; choose another folder, or set "
+                "overwrite=true"
+            )
+        known = record.get("masks", {})
+    masks = assign(images, known)
+    out.write(RECORD, json.dumps({"predictions": identity, "masks": known | masks}, ensure_ascii=False).encode())
+    return masks
 
 
 def _present(out: Store) -> set[str]:
-    masks = posixpath.join(out.path, "masks")
-    found = out.fs.get_file_info(pa.fs.FileSelector(masks, recursive=True, allow_not_found=True))
-    return {_stem(posixpath.relpath(item.path, masks)) for item in found if item.path.endswith(".png")}
+    """The masks that are there, without their ending."""
+    found = out.fs.get_file_info(pa.fs.FileSelector(out.at(MASKS), recursive=True, allow_not_found=True))
+    return {
+        posixpath.relpath(item.path, out.at(MASKS)).removesuffix(".png") for item in found if item.path.endswith(".png")
+    }
 
 
 def _run(
     cluster: Cluster,
-    files: Sequence[str],
+    masks: Mapping[str, str],
     source: Store,
     out: Store,
     settings: Settings,
@@ -161,12 +150,14 @@ def _run(
     *,
     crf: bool,
 ) -> dict[str, str]:
-    """Returns the reasons of the files that are no images, by name."""
+    """Make the masks of some images; returns the reasons of the files that are broken, by name."""
+    files = list(masks)
     cluster.check_shared(out, "out")
     cluster.check_seen(source, files[0], "images")
     cluster.check_seen(weights, MODEL, "store")
     share = cluster.map_share()
-    blocks = [pa.table({"file": files[start : start + BATCH]}) for start in range(0, len(files), BATCH)]
+    table = pa.table({"file": files, "mask": list(masks.values())})
+    blocks = [table.slice(start, BATCH).combine_chunks() for start in range(0, len(files), BATCH)]
     finish = partial(_finish, source=source, out=out, settings=settings, crf=crf)
     failures: dict[str, str] = {}
     shares: list[float] = []
@@ -222,8 +213,9 @@ class MakeLogits:
         self.labels = list(range(len(settings.classes) + 1))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """`file` -> rows of LOGITS."""
-        return pa.Table.from_pylist([self._logits(name) for name in batch.column("file").to_pylist()], schema=LOGITS)
+        """`file`, `mask` -> rows of LOGITS, and `mask`."""
+        rows = [self._logits(name) for name in batch.column("file").to_pylist()]
+        return pa.Table.from_pylist(rows, schema=LOGITS).append_column("mask", batch.column("mask"))
 
     def _logits(self, name: str) -> dict[str, Any]:
         try:
@@ -250,16 +242,14 @@ LOGITS = pa.schema(
 
 
 def _finish(batch: pa.Table, source: Store, out: Store, settings: Settings, *, crf: bool) -> pa.Table:
-    """Rows of LOGITS -> `file`, `error`, `brightness`; masks and overlays are written."""
+    """Rows of LOGITS, and `mask` -> `file`, `error`, `brightness`; masks and overlays are written."""
     for row in batch.to_pylist():
         if not row["error"]:
             image_HWC = settings.read(_read(source, row["file"])).rgb
             mask_HW = mask_of(image_HWC, _logits_of(row), settings.crf if crf else None, settings.longest)
-            stem = _stem(row["file"])
-            overlay = encode_overlay(image_HWC, mask_HW)
-            write_whole(out.fs, posixpath.join(out.path, OVERLAYS, f"{stem}.jpg"), overlay)
+            out.write(f"{OVERLAYS}/{row['mask']}.jpg", encode_overlay(image_HWC, mask_HW))
             # The mask comes last: where it is, both are.
-            write_whole(out.fs, posixpath.join(out.path, MASKS, f"{stem}.png"), encode_palette_mask(mask_HW))
+            out.write(f"{MASKS}/{row['mask']}.png", encode_palette_mask(mask_HW))
     return batch.select(["file", "error", "brightness"])
 
 

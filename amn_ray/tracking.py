@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks GitPython, which complains where git is missing
 # A server that does not answer must not be waited for: MLflow would try for minutes.
@@ -30,6 +31,7 @@ from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from sqlalchemy import make_url
 
 from amn_ray.artifacts import Store, fingerprint, without_secrets
 from amn_ray.claims import claimed
@@ -63,7 +65,11 @@ def default_uri(store: Store) -> str:
             "tracking.uri is null, which keeps MLflow's database in the store, but the store is not a local directory; "
             "start `mlflow server` and set tracking.uri=http://host:port"
         )
-    return f"sqlite:///{store.path}/mlflow.db"
+    path = f"{store.path}/mlflow.db"
+    if not set(path) & set("%?"):
+        return f"sqlite:///{path}"
+    # SQLAlchemy decodes it. With the driver's name, MLflow does not take the encoded path for one, and make its folder.
+    return f"sqlite+pysqlite:///{quote(path)}"
 
 
 class Tracker:
@@ -104,7 +110,7 @@ class Tracker:
             self.client = MlflowClient(self.uri)
             experiment = self.client.get_experiment_by_name(config.experiment)
             if experiment is None:
-                location = None if config.uri else f"file://{store.path}/mlartifacts"
+                location = None if config.uri else Path(store.path, "mlartifacts").as_uri()
                 self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
         if experiment is not None:
             if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
@@ -369,11 +375,10 @@ class RunStates:
 
     def __init__(self, uri: str) -> None:
         self.client: MlflowClient | None = None
-        path = Path(uri.removeprefix("sqlite:///"))
         self._away = "MLflow does not answer"
         if without_secrets(uri) == uri and "***" in uri:  # as records have it
             self._away = "MLflow asks for a password, which is not recorded"
-        elif not uri.startswith("sqlite:///") or path.is_file():  # MLflow would create it
+        elif not uri.startswith("sqlite") or Path(make_url(uri).database or "").is_file():  # MLflow would create it
             self.client = MlflowClient(uri)
 
     def of(self, run_id: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from amn_ray import artifacts
-from amn_ray.artifacts import Artifact, Store, Table, fingerprint, without_secrets
+from amn_ray.artifacts import Artifact, Store, Table, fingerprint, locate, without_secrets
 from amn_ray.errors import RequestError
 from amn_ray.stages.crf.config import CrfConfig
 
@@ -169,3 +169,46 @@ def test_a_module_that_a_later_step_imports_is_missed_at_the_start(monkeypatch: 
     assert artifacts.missing_modules() == (
         "lacks the Python module(s) no_such_module, nor_this; install requirements.txt there"
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["a#b", "a%20b", "a?b", "a b", "é猫", "Bob's", 'a"b', "a[b]*", "a\\b", "a:b", "{a}", "~a", "-a"]
+)
+def test_every_character_of_a_path_is_meant(tmp_path: Path, name: str) -> None:
+    store = Store.open(f"{tmp_path}/{name}/")
+    artifact = store.artifact("cam", 1, {}, {})
+    commit(artifact)
+    (Path(artifact.path) / "rows").mkdir()
+    pq.write_table(pa.table({"image_id": ["x"], "value": [1]}), f"{artifact.path}/rows/0.parquet")
+    table = artifact.table("rows")
+    assert table.find(["x"], ["value"]) == [{"image_id": "x", "value": 1}]
+    assert table.take(["x"], ["value"]) == [{"value": 1}]
+    assert table.column("value") == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///a%20b", "/a b"),
+        ("file:///a b#c?d%", "/a b#c?d%"),
+        ("file://localhost/a", "/a"),
+        ("file:/a/../b/", "/b"),
+        ("~/a", "/home-of-tests/a"),
+        ("/a/~/b", "/a/~/b"),
+    ],
+)
+def test_a_file_url_is_decoded_and_a_home_filled_in(monkeypatch: pytest.MonkeyPatch, url: str, path: str) -> None:
+    monkeypatch.setenv("HOME", "/home-of-tests")
+    assert locate(url)[1] == path
+
+
+@pytest.mark.parametrize("url", ["", "file://host/a", "file:a", "s3:/bucket/a", "~nobody-here/a", "/a\udce9", "/a\0b"])
+def test_what_is_no_place_is_refused(url: str) -> None:
+    with pytest.raises(RequestError, match=r"^out=.*(empty|expected|home|UTF-8|null)"):
+        locate(url, "out")
+
+
+def test_a_place_to_read_from_is_not_made(tmp_path: Path) -> None:
+    assert not Store.reading(f"{tmp_path}/typo").entries()
+    assert not list(tmp_path.iterdir())

@@ -134,12 +134,12 @@ def test_an_image_without_any_label_is_refused(refused: Callable[..., str], fold
 
 
 def test_a_table_without_labels_column_is_refused(refused: Callable[..., str], folder: Path) -> None:
-    (folder / "labels.csv").write_text("image,class\np.png,nut\n")
+    (folder / "labels.csv").write_text("image,weight\np.png,nut\n")
     assert "no column 'labels'" in refused("dataset=folder", f"dataset.root={folder}")
 
 
 def test_a_table_in_another_encoding_is_refused(refused: Callable[..., str], folder: Path) -> None:
-    (folder / "labels.csv").write_bytes("image,labels\np.png,Würfel\n".encode("latin-1"))
+    (folder / "labels.csv").write_bytes("image,labels\np.png,кубик\n".encode("cp1251"))
     assert "UTF-8" in refused("dataset=folder", f"dataset.root={folder}")
 
 

@@ -23,7 +23,7 @@ from amn_ray.data.folder import FolderConfig
 from amn_ray.data.listing import open_source
 from amn_ray.errors import RequestError, RunError
 from amn_ray.mapping import pool
-from amn_ray.memory import Shortage
+from amn_ray.memory import MemoryFull, Shortage
 
 Nodes = Callable[..., None]
 
@@ -229,6 +229,45 @@ def test_a_task_whose_process_dies_again_and_again_is_told(cluster: Cluster) -> 
 
 def dies() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Worker:
+    """Work that is killed for want of memory at each of these points of progress, and then ends well."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *points: int) -> None:
+        self.left, self.point = list(points), 0
+        self.waited: list[float] = []
+        monkeypatch.setattr(Cluster, "wait_for_memory", lambda cluster, shortage, at_most_s: self.wait(at_most_s))
+
+    def wait(self, at_most_s: float) -> None:
+        self.waited.append(at_most_s)
+
+    def work(self) -> str:
+        if self.left:
+            self.point = self.left.pop(0)
+            raise MemoryFull("amn: full; lower it", Shortage(node="there", used=1, limit=1, threshold=1, held=1))
+        return "done"
+
+    def run(self) -> str:
+        return Cluster(ClusterConfig()).patiently("amn", self.work, lambda: self.point)
+
+
+def test_work_that_was_killed_for_want_of_memory_waits_for_it_and_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = Worker(monkeypatch, 2, 2, 3, 4, 5, 5, 5)  # it may find memory full a few times at each point
+    assert worker.run() == "done"
+    assert worker.waited == [60, 120, 60, 60, 60, 120, 240]
+    assert capsys.readouterr().out.splitlines()[0].split(maxsplit=1) == [
+        "amn", "warning: full; lower it; it goes on when there is room",
+    ]  # fmt: skip
+
+
+def test_work_that_never_fits_into_memory_ends_with_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(monkeypatch, *[1] * 9)
+    with pytest.raises(MemoryFull, match=r"^amn: full; lower it$"):
+        worker.run()
+    assert worker.waited == [60, 120, 240]
 
 
 def test_memory_is_waited_for_until_there_is_room_or_for_long_enough(cluster: Cluster) -> None:

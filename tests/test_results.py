@@ -36,6 +36,7 @@ from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.maps import SCHEMA as MAPS
 from amn_ray.nn.maps import full_size, to_row
 from amn_ray.nn.weights import to_bytes
+from amn_ray.predict import PredictConfig, _claim
 from amn_ray.segmenter import LONGEST, ImageModel, Segmenter, Settings, mask_of, write_model
 from amn_ray.stages.crf.config import KernelConfig
 from amn_ray.stages.crf.model import refined_prediction
@@ -169,7 +170,7 @@ def test_a_folder_that_is_not_empty_is_written_to_only_when_asked(job: Job, fini
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Images of many shapes, one broken and one that is none."""
+    """Images of many shapes, one broken, two of one stem, and a file that is none."""
     folder = tmp_path / "pictures"
     (folder / "more").mkdir(parents=True)
     for name, (height, width) in {"plain.png": (40, 56), "dot.png": (1, 1), "more/line.png": (3, 700)}.items():
@@ -187,9 +188,9 @@ def test_predictions_are_written_for_every_readable_image_and_the_others_are_nam
     arguments = ("predict", f"store={finished.path}", f"images={pictures}", f"out={out}")
     code, err = job(*arguments)
     assert code == 1
-    assert "2 of 6 files" in err
+    assert "1 of 5 files" in err
     assert "cut.jpg" in err
-    assert "notes.txt: is not an image" in err
+    assert "notes.txt" not in err  # it is no photograph that is missed
     masks = {str(path.relative_to(out / "masks")): path for path in (out / "masks").rglob("*.*")}
     assert masks.keys() == {"plain.png", "dot.png", "more/line.png", "huge.png"}
     image_HWC = decode_image((pictures / "plain.png").read_bytes())
@@ -217,10 +218,15 @@ def test_predictions_are_written_for_every_readable_image_and_the_others_are_nam
 
 def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "twice").mkdir()
-    for name in ("a.png", "a.jpg"):
-        (tmp_path / "twice" / name).write_bytes(b"")
-    for images, words in [("missing", "not found"), ("empty", "no file"), ("twice", "same mask")]:
+    (tmp_path / "sidecars").mkdir()
+    (tmp_path / "sidecars/a.json").write_text("{}")
+    refused = [
+        ("missing", "not found"),
+        ("empty", "no file"),
+        ("sidecars", "only a.json"),
+        ("sidecars/a.json", "not an image"),
+    ]
+    for images, words in refused:
         code, err = job("predict", f"store={finished.path}", f"images={tmp_path}/{images}", f"out={tmp_path}/out")
         assert code == 2
         assert words in err
@@ -255,6 +261,18 @@ def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path:
     assert code == 2
     assert "another run" in err
     assert not (tmp_path / "out/masks").exists()
+
+
+def test_a_mask_belongs_to_its_image_also_when_others_come(tmp_path: Path) -> None:
+    def masks(*images: str, overwrite: bool = False) -> dict[str, str]:
+        settings = PredictConfig(images="x", out=str(tmp_path), overwrite=overwrite)
+        return _claim(Store.open(str(tmp_path), "out"), "network", settings, images)
+
+    assert masks("a.jpg") == {"a.jpg": "a"}
+    assert masks("a.jpg", "a.png", "b.png") == {"a.jpg": "a", "a.png": "a.png", "b.png": "b"}
+    assert masks("a.png") == {"a.png": "a.png"}
+    assert masks("b.jpg") == {"b.jpg": "b.jpg"}  # b.png, whose mask is there, may come back
+    assert masks("a.png", "b.jpg", overwrite=True) == {"a.png": "a", "b.jpg": "b"}
 
 
 def test_a_segmenter_is_the_networks_largest_logits_and_the_crf(weights: bytes) -> None:

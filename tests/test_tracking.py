@@ -304,3 +304,15 @@ def test_a_run_that_is_interrupted_or_terminated_is_marked_killed(tracker: Track
     with pytest.raises(type(stop)), tracker.run("p", "f", {}) as run:
         raise stop
     assert tracker.client.get_run(run.run_id).info.status == "KILLED"
+
+
+def test_mlflow_keeps_its_records_in_a_store_of_any_name(tmp_path: Path) -> None:
+    store = Store.open(f"{tmp_path}/a #%20?b")
+    tracker = Tracker(TrackingConfig(), store)
+    with tracker.run("pipeline", "f", {}) as run:
+        run.artifact("note.txt", b"1")
+    assert tracker.told_all
+    assert RunStates(tracker.uri).of(run.run_id) == run.run_id
+    assert {path.name for path in Path(store.path).iterdir()} >= {"mlflow.db", "mlartifacts"}
+    assert len(list(Path(store.path).rglob("note.txt"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a #%20?b"]

@@ -5,4 +5,4 @@ import sys
 
 from amn_ray.data.listing import list_here
 
-sys.stdout.buffer.write(pickle.dumps(list_here(pickle.load(sys.stdin.buffer))))
+sys.stdout.buffer.write(pickle.dumps(list_here(*pickle.load(sys.stdin.buffer))))

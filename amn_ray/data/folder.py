@@ -1,33 +1,66 @@
 """The user's own images: `images/`, `labels.csv` and, where there is ground truth, `masks/`.
 
-labels.csv has a header and the columns `image` (file name in images/), `labels` (class names separated by ;) and
-optionally `split` (train or val; without the column every image is in train). A mask has its image's name with
-the ending .png, and the label values of `dataset.classes` (0 = background, 255 = undefined).
+labels.csv has a header and the columns `image` (file name in images/), `labels` (class names) and optionally `split`
+(train or val; without the column every image is in train); table.py and label_lists.py say in which forms. Masks are
+named after their images (mask_files.py) and hold the labels of `dataset.classes` (0 = background, 255 = undefined),
+or black and white, or colours (masks.py). docs/data.md has all that is accepted.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
-from amn_ray.data.images import decode_mask
-from amn_ray.data.source import DatasetConfig, Listing, Record, checked, existing, label_of
+from amn_ray.data.label_lists import BACKGROUND, is_background, names_of
+from amn_ray.data.mask_files import ENDINGS, find_masks, without_ending
+from amn_ray.data.masks import MaskRule, mask_rule, read_mask
+from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
+from amn_ray.data.table import Row, Table, read_table
+from amn_ray.data.text import read_text, same_name
 from amn_ray.errors import RequestError
 
-SPLITS = ("train", "val")
+TABLES = ("labels.csv", "labels.tsv", "labels.txt")
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers", ".json", ".parquet")
 
 
 @dataclass(kw_only=True)
 class FolderConfig(DatasetConfig):
-    """`classes: null` takes the names that occur in labels.csv, in alphabetical order."""
+    """`classes: null` takes the names that occur in labels.csv, in alphabetical order; whole numbers are the labels."""
 
     root: str | None = None
     """The folder that holds images/ and labels.csv."""
+    separator: str | None = None
+    """The sign between several labels in one cell of labels.csv; null finds it. (That between columns is always found.)
+    With ';' a cell such as "nut, hex" is one name."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.separator == "":
+            raise ValueError("separator='': must be a sign, such as ';'")
+        if self.classes is not None and any(is_background(name) for name in self.classes):
+            raise ValueError(f"classes={self.classes}: background is label 0 already; list the other classes only")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of labels.csv."""
+
+    image: str
+    """Its file below images/."""
+    image_id: str
+    names: tuple[str, ...]
+    """Of its classes, without background."""
+    is_background: bool
+    """It is labelled as background, so that no label is what its author meant."""
+    split: str
+    line: int
 
 
 class Folder:
@@ -41,68 +74,305 @@ class Folder:
         self.config = config
         root = Path(config.root)
         self.root = existing(root, "a folder with images/ and labels.csv", "correct dataset.root")
-        self._table = existing(self.root / "labels.csv", "the image labels", "see README, Own data")
+        self._path = self._find_table()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is listed: a source travels to workers."""
+        return {
+            name: value for name, value in vars(self).items() if name not in ("_table", "_names", "_entries", "_masks")
+        }
 
     @cached_property
     def classes(self) -> list[str]:
         """See Source."""
-        found = self.config.classes or sorted({name for _, names, _ in self._rows() for name in names})
+        if self.config.classes:
+            return self.config.classes
+        found = {name for row in self._names[0] for name in row if not is_background(name)}
         if not found:
-            raise RequestError(f"{self._table}: names no class at all; fill the column `labels`")
-        return found
+            raise RequestError(f"{self._path}: names no class at all; fill the column `labels`")
+        if len(found) >= IGNORE:
+            raise RequestError(
+                f"{self._path}: names {len(found)} classes, such as {', '.join(sorted(found)[:3])}, but masks hold up "
+                "to "
+                f"{IGNORE - 1}; set dataset.separator if several labels were taken for one, or dataset.classes"
+            )
+        order = self._numbered(found) if all(name.isdecimal() for name in found) else sorted(found)
+        columns = [name for name in self._table.columns if name in found]
+        if columns and columns != order and self._has_masks:
+            raise RequestError(
+                f"{self._path}: its columns are in the order {', '.join(columns)}, so masks may number classes like "
+                "this or "
+                f"by alphabet; set dataset.classes=[{','.join(columns)}] or another order"
+            )
+        return order
 
     def listing(self, split: str) -> Listing:
         """See Source; an image with a file in masks/ is evaluated."""
         label = label_of(self.classes)
+        labelled = split == "train" and not self.config.allow_unlabelled
+        masks, warnings = self._masks
+        _ = self._rule  # a set is read by one rule, which workers are told
         records = []
-        for image, names, row_split in self._rows():
-            wrong = [name for name in names if name not in label]
-            if wrong:
-                raise RequestError(
-                    f"{self._table}: class {wrong[0]!r} of image {image} is not in dataset.classes={self.classes}; "
-                    "correct the name or the list"
-                )
-            if row_split != split:
+        for entry in self._entries:
+            if entry.split != split:
                 continue
-            mask = (self.root / "masks" / image).with_suffix(".png")
+            if labelled and not entry.names and not entry.is_background:
+                raise RequestError(
+                    f"{self._path}: image {entry.image_id!r} has no label of dataset.classes (line {entry.line}); "
+                    "label "
+                    "it, remove it, or set dataset.allow_unlabelled=true to train on it as background"
+                )
+            mask = masks.get(entry.image)
             records.append(
                 Record(
-                    image_id=Path(image).stem,
-                    labels=tuple(sorted(label[name] for name in set(names))),
-                    image=str(self.root / "images" / image),
-                    mask=str(mask) if mask.is_file() else None,
+                    image_id=entry.image_id,
+                    labels=tuple(sorted(label[name] for name in entry.names)),
+                    image=str(self._images / entry.image),
+                    mask=str(mask) if mask else None,
                 )
             )
         if split == "val" and not records:
             return Listing([])
-        return Listing(
-            checked(
-                records,
-                where=f"{self._table} (split {split})",
-                labelled=split == "train" and not self.config.allow_unlabelled,
-            )
-        )
+        listing = Listing(checked(records, where=f"{self._path} (split {split})", labelled=False))
+        if split == "train":
+            listing.warnings += [*self._warnings, *warnings, *self._rule_and_warnings[1]]
+        return listing
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
         """See Source."""
-        mask = decode_mask(Path(record.mask).read_bytes()) if record.mask else None
+        mask = read_mask(Path(record.mask).read_bytes(), self._rule, record.labels) if record.mask else None
         return Path(record.image).read_bytes(), mask
 
-    def _rows(self) -> Iterator[tuple[str, list[str], str]]:
-        """(image, class names, split) of every line."""
-        try:
-            yield from self._read()
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise RequestError(f"{self._table}: cannot be read ({error}); save it as CSV in UTF-8") from error
+    # --- What labels.csv says ---
 
-    def _read(self) -> Iterator[tuple[str, list[str], str]]:
-        with self._table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = {"image", "labels"} - set(reader.fieldnames or ())
-            if missing:
-                raise RequestError(f"{self._table}: has no column {sorted(missing)[0]!r}; see README, Own data")
-            for row in reader:
-                split = (row.get("split") or "train").strip()
-                if split not in SPLITS:
-                    raise RequestError(f"{self._table}: split {split!r} of image {row['image']}, expected train or val")
-                yield row["image"], [name.strip() for name in (row["labels"] or "").split(";") if name.strip()], split
+    def _find_table(self) -> Path:
+        files = {path.name.casefold(): path for path in self.root.iterdir()} if self.root.is_dir() else {}
+        for name in TABLES:
+            if name in files:
+                return files[name]
+        other = next(
+            (path for name, path in sorted(files.items()) if name.endswith(SHEETS) or name.endswith(".csv")), None
+        )
+        if other is not None:
+            raise RequestError(
+                f"{self.root}: has no labels.csv; save {other.name} as labels.csv, with the columns image, labels and "
+                "optionally split"
+            )
+        return existing(self.root / TABLES[0], "the image labels", "see docs/data.md, Labels in a table")
+
+    @cached_property
+    def _table(self) -> Table:
+        warnings: list[str] = []
+        table = read_table(self._path, read_text(self._path, self.config.encoding, warnings))
+        table.warnings[:0] = warnings
+        return table
+
+    @cached_property
+    def _names(self) -> tuple[list[list[str]], list[str]]:
+        rows = self._table.rows
+        if self._table.columns and self.config.classes is None:
+            return [list(row.labels) for row in rows], []
+        names, warnings = names_of(self._path, rows, self.config.separator, self.config.classes)
+        return [[_number(name) for name in row] for row in names] if self._numeric(names) else names, warnings
+
+    def _numeric(self, names: Sequence[Sequence[str]]) -> bool:
+        """Whether all classes are whole numbers, perhaps with the .0 that tables of floats give them."""
+        found = {name for row in names for name in row if not is_background(name)}
+        return self.config.classes is None and bool(found) and all(_number(name).isdecimal() for name in found)
+
+    def _numbered(self, found: set[str]) -> list[str]:
+        """Class n is label n, also where no image has the classes between."""
+        numbers = sorted(map(int, found))
+        if numbers[0] == 0:
+            rest = ",".join(map(str, numbers[1:]))
+            raise RequestError(
+                f"{self._path}: classes are numbers from 0, but 0 is the background in masks; set "
+                f"dataset.classes=[0,{rest}] if 0 is a class (label 1 in masks), or dataset.classes=[{rest}] if it is "
+                "the "
+                "background"
+            )
+        if numbers[-1] >= IGNORE or numbers[-1] > 2 * len(numbers):
+            raise RequestError(
+                f"{self._path}: classes are the numbers {', '.join(map(str, numbers[:8]))}, but labels are 1…N; set "
+                "dataset.classes to the list of them in the order of the labels in masks"
+            )
+        return [str(number) for number in range(1, numbers[-1] + 1)]
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        """The images of the table, each once."""
+        names, _ = self._names
+        files = _Files(self._images)
+        rows_of: dict[str, list[tuple[Row, list[str]]]] = defaultdict(list)
+        for row, found in zip(self._table.rows, names, strict=True):
+            rows_of[files.named(row, self._path)].append((row, found))
+        ids = _ids(list(rows_of))
+        entries = []
+        for image, rows in rows_of.items():
+            first = rows[0][0]
+            for row, _ in rows[1:]:
+                if row.split != first.split:
+                    raise RequestError(
+                        f"{self._path}: image {image} is in split {first.split} (line {first.line}) and in "
+                        f"{row.split} (line "
+                        f"{row.line}); an image is in one split"
+                    )
+            found = list(dict.fromkeys(name for _, several in rows for name in several))
+            entries.append(
+                Entry(
+                    image=image,
+                    image_id=ids[image],
+                    names=tuple(name for name in found if not is_background(name)),
+                    is_background=any(is_background(name) for name in found),
+                    split=first.split or "train",
+                    line=first.line,
+                )
+            )
+        return entries
+
+    @property
+    def _warnings(self) -> list[str]:
+        """What the table says in a way that may not be what its author meant."""
+        entries = self._entries
+        result = [*self._table.warnings, *self._names[1]]
+        if len(self._table.rows) > len(entries):
+            result.append(
+                f"{self._path}: {len(self._table.rows)} lines name {len(entries)} images; an image has the labels of "
+                "all "
+                "its lines"
+            )
+        if any(entry.is_background for entry in entries):
+            count = sum(entry.is_background for entry in entries)
+            result.append(f"{self._path}: {BACKGROUND!r} is label 0 and no class of its own ({count} images name it)")
+        count_of = Counter(name for entry in entries for name in entry.names)
+        odd = [name for name in count_of if count_of[name] == 1 and set(name) & set(",/+&:")]
+        if odd and self.config.classes is None and self.config.separator is None:
+            result.append(
+                f"{self._path}: {odd[0]!r} is read as one class, as are {', '.join(map(repr, self.classes[:12]))}; set "
+                "dataset.separator if it is several"
+            )
+        return result
+
+    # --- Files ---
+
+    @cached_property
+    def _images(self) -> Path:
+        """images/, or the folder itself where images lie beside labels.csv."""
+        folders = {path.name.casefold(): path for path in sorted(self.root.iterdir()) if path.is_dir()}
+        return next((folders[name] for name in ("images", "image", "imgs", "img") if name in folders), self.root)
+
+    @cached_property
+    def _mask_folder(self) -> Path | None:
+        folders = {path.name.casefold(): path for path in sorted(self.root.iterdir()) if path.is_dir()}
+        return next((folders[name] for name in ("masks", "mask") if name in folders), None)
+
+    @property
+    def _has_masks(self) -> bool:
+        return self._mask_folder is not None
+
+    @cached_property
+    def _masks(self) -> tuple[dict[str, Path], list[str]]:
+        """The masks by image, and sentences for the user."""
+        if self._mask_folder is not None:
+            return find_masks(self._mask_folder, [entry.image for entry in self._entries], self.config.mask_pattern)
+        others = [
+            path
+            for path in sorted(self.root.iterdir())
+            if path.is_dir() and path != self._images and any(f.suffix.lower() in ENDINGS for f in path.rglob("*"))
+        ]
+        if not others:
+            return {}, []
+        return {}, [
+            f"{self.root}: has no masks/, and {others[0].name}/ is not read; name it masks if it holds the masks"
+        ]
+
+    @cached_property
+    def _rule_and_warnings(self) -> tuple[MaskRule, list[str]]:
+        names = {label: name for name, label in label_of(self.classes).items()}
+        return mask_rule(self._masks[0].values(), self.config, names)
+
+    @property
+    def _rule(self) -> MaskRule:
+        return self._rule_and_warnings[0]
+
+
+class _Files:
+    """The images that there are, found as tables name them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = [
+            Path(place).relative_to(folder).joinpath(name).as_posix()
+            for place, _, files in os.walk(folder, followlinks=True)
+            for name in files
+            if not name.startswith(".")
+        ]
+        self._exact = set(names)
+        self._by_key: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            for key in {_key(name), _key(without_ending(name))}:
+                self._by_key[key].append(name)
+        self._by_tail: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            tail = PurePosixPath(name).name
+            for key in {_key(tail), _key(without_ending(tail))}:
+                self._by_tail[key].append(name)
+
+    def named(self, row: Row, table: Path) -> str:
+        """The file that a row means.
+
+        Raises:
+            RequestError: there is none, or there are several.
+        """
+        if row.image in self._exact:
+            return row.image
+        parts = PureWindowsPath(row.image).parts  # / and \ alike
+        for start in range(len(parts)):
+            found = self._by_key.get(_key("/".join(parts[start:])), [])
+            if not found:
+                continue
+            exact = [name for name in found if same_name(name) == same_name("/".join(parts[start:]))]
+            return self._only(exact or found, row, table)
+        if found := self._by_tail.get(_key(parts[-1]) if parts else "", []):
+            return self._only(found, row, table)
+        raise RequestError(
+            f"{table}: image {self.folder / row.image} does not exist (line {row.line}); remove its line or add the "
+            "file"
+        )
+
+    def _only(self, found: Sequence[str], row: Row, table: Path) -> str:
+        if len(found) > 1:
+            raise RequestError(
+                f"{table}: image {row.image} (line {row.line}) may be {found[0]} or {found[1]} in {self.folder}; "
+                "write its "
+                "whole name"
+            )
+        return found[0]
+
+
+def _ids(images: Sequence[str]) -> dict[str, str]:
+    """The name without ending where that is unique in the set, else with its folders, else the whole name."""
+    for shorter in (lambda name: without_ending(PurePosixPath(name).name), without_ending, str):
+        ids = {image: _readable(shorter(image)) for image in images}
+        if len(set(ids.values())) == len(ids):
+            break
+    return ids
+
+
+def _readable(name: str) -> str:
+    """A file name as text; bytes that are no UTF-8 are Western letters."""
+    raw = os.fsencode(name)
+    try:
+        return same_name(raw.decode())
+    except UnicodeDecodeError:
+        return same_name(raw.decode("cp1252", "replace"))
+
+
+def _key(name: str) -> str:
+    return _readable(name).casefold()
+
+
+def _number(name: str) -> str:
+    """1, 01 and 1.0 are the number 1; other names stay as they are."""
+    whole = name.removesuffix(".0") if name.replace(".", "", 1).isdecimal() else name
+    return str(int(whole)) if whole.isdecimal() else name

@@ -17,13 +17,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from amn_ray.artifacts import local_path
 from amn_ray.data.coco import Coco, CocoConfig
+from amn_ray.data.content import digests
 from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.source import DatasetConfig, Listing, Source
 from amn_ray.data.voc import Voc, VocConfig
 from amn_ray.errors import RequestError, RunError
 
+NOT_CONTENT = {
+    "name", "classes", "allow_unlabelled", "max_bad_fraction", "rows_per_shard",
+    "root", "train", "val", "annotations", "masks", "train_list", "evaluate_list", "val_list",
+    "numbering", "encoding", "separator", "mask_pattern",
+}  # fmt: skip
+"""Settings that do not say how files are read, only where they are, what is checked, and how a table is cut. (What they
+select is in the records, and the classes are in a summary as the source found them.)"""
 SOURCES: Mapping[type, type] = {ShapesConfig: Shapes, VocConfig: Voc, CocoConfig: Coco, FolderConfig: Folder}
 
 
@@ -43,11 +52,14 @@ class Summary:
     unknown_classes: Mapping[str, int]
     warnings: Sequence[str]
     digest: str
-    """Of names, labels, annotations and the sizes of all files."""
+    """Of ids, labels, annotations, the content of all files and what was found out about reading them."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the table's content: settings, names, labels and the sizes of all files, but not their place."""
-        settings = {key: value for key, value in asdict(self.config).items() if key != "root"}
+        """What decides the table's content: how files are read, ids, labels and what the files hold.
+
+        Not where they are, nor what the data set is called, nor when a file was written.
+        """
+        settings = {key: value for key, value in asdict(self.config).items() if key not in NOT_CONTENT}
         return settings | {"split": self.split, "classes": list(self.classes), "records": self.digest}
 
 
@@ -60,11 +72,27 @@ def open_source(config: DatasetConfig) -> Source:
     return SOURCES[type(config)](config)
 
 
+def list_content(source: Source, split: str) -> Listing:
+    """A listing whose records know what their files hold.
+
+    Raises:
+        RequestError: see Source.
+    """
+    listing = source.listing(split)
+    known = digests(path for record in listing.records for path in (record.image, record.mask) if path)
+    listing.records = [
+        replace(record, image_digest=known.get(record.image, ""), mask_digest=known.get(record.mask or "", ""))
+        for record in listing.records
+    ]
+    return listing
+
+
 def summarise(config: DatasetConfig, source: Source, split: str, listing: Listing) -> Summary:
-    """What the driver is told of a listing."""
-    digest = hashlib.sha256()
+    """What the driver is told of a listing, whose files' content is known."""
+    digest = hashlib.sha256(json.dumps([type(config).__name__, listing.reading], sort_keys=True).encode())
     for record in listing.records:
-        entry = (record.image_id, record.labels, _size(record.image), _size(record.mask), record.annotations)
+        truth = None if record.mask is None else (record.mask_digest, record.annotations)
+        entry = (record.image_id, record.labels, record.image_digest, truth)
         digest.update(json.dumps(entry).encode())
     return Summary(
         config=config,
@@ -79,8 +107,12 @@ def summarise(config: DatasetConfig, source: Source, split: str, listing: Listin
     )
 
 
-def list_splits(config: DatasetConfig) -> dict[str, Summary]:
-    """`train`, and `val` if the data set has one: listed and checked, not yet read.
+def list_splits(config: DatasetConfig, *, needs_val: bool = True) -> dict[str, Summary]:
+    """`train`, and `val` if the data set has one: listed and checked, not yet decoded.
+
+    Args:
+        config: of the data set.
+        needs_val: whether somebody is going to use `val`; else a fault in it is no more than a warning.
 
     Raises:
         RequestError: the data set's root, lists or labels are wrong.
@@ -90,7 +122,7 @@ def list_splits(config: DatasetConfig) -> dict[str, Summary]:
     paths = [str(Path(__file__).parent.parent.parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-m", "amn_ray.data"],
-        input=pickle.dumps(config),
+        input=pickle.dumps((config, needs_val)),
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
@@ -105,20 +137,21 @@ def list_splits(config: DatasetConfig) -> dict[str, Summary]:
 def placed(config: DatasetConfig) -> DatasetConfig:
     """With an absolute `root`: workers may have another working directory."""
     root = getattr(config, "root", None)
-    settings: dict[str, Any] = {"root": str(Path(root).expanduser().resolve())} if root else {}
+    settings: dict[str, Any] = {"root": local_path(root, "dataset.root")} if root else {}
     return replace(config, **settings)
 
 
-def list_here(config: DatasetConfig) -> dict[str, Summary] | RequestError:
+def list_here(config: DatasetConfig, needs_val: bool) -> dict[str, Summary] | RequestError:
     """What `list_splits` returns or raises, by this process."""
+    found: dict[str, Summary] = {}
     try:
         config = placed(config)
         source = open_source(config)
-        found = {split: summarise(config, source, split, source.listing(split)) for split in ("train", "val")}
+        found["train"] = summarise(config, source, "train", list_content(source, "train"))
+        found["val"] = summarise(config, source, "val", list_content(source, "val"))
     except RequestError as error:
-        return error
+        if needs_val or "train" not in found:
+            return error
+        warning = f"there are no images to evaluate the segmentation network on, which until=deeplab needs: {error}"
+        return {"train": replace(found["train"], warnings=(*found["train"].warnings, warning))}
     return {split: summary for split, summary in found.items() if split == "train" or summary.rows}
-
-
-def _size(path: str | None) -> int | None:
-    return Path(path).stat().st_size if path else None

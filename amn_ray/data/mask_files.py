@@ -61,11 +61,13 @@ def _files(folder: Path) -> list[str]:
 def _by_pattern(folder: Path, images: Sequence[str], pattern: str) -> dict[str, Path]:
     def named(image: str) -> Path:
         inside = PurePosixPath(image)
-        return folder / inside.parent / pattern.replace("{id}", _stem(inside.name)).replace("{name}", inside.name)
+        return (
+            folder / inside.parent / pattern.replace("{id}", without_ending(inside.name)).replace("{name}", inside.name)
+        )
 
     def flat(image: str) -> Path:
         inside = PurePosixPath(image)
-        return folder / pattern.replace("{id}", _stem(inside.name)).replace("{name}", inside.name)
+        return folder / pattern.replace("{id}", without_ending(inside.name)).replace("{name}", inside.name)
 
     found = {image: path for image in images for path in (named(image), flat(image)) if path.is_file()}
     _refuse_shared(found)
@@ -75,7 +77,7 @@ def _by_pattern(folder: Path, images: Sequence[str], pattern: str) -> dict[str, 
 def _by_scheme(folder: Path, files: Sequence[str], images: Sequence[str]) -> dict[str, Path]:
     by_stem = defaultdict(list)
     for image in images:
-        by_stem[_key(_stem(PurePosixPath(image).name))].append(image)
+        by_stem[_key(without_ending(PurePosixPath(image).name))].append(image)
     fits = [(name, scheme, stem) for name in files for scheme, stem in _schemes(name, by_stem)]
     count = Counter(scheme for _, scheme, _ in fits)
     if not count:
@@ -115,7 +117,7 @@ def _rank(scheme: tuple[str, str], best: tuple[str, str], count: Mapping[tuple[s
 
 def _schemes(name: str, stems: Mapping[str, object]) -> list[tuple[tuple[str, str], str]]:
     """((what stands before, what stands after), stem) of every image whose name is in the file's."""
-    whole = _key(_stem(PurePosixPath(name).name))
+    whole = _key(without_ending(PurePosixPath(name).name))
     result = []
     for start in range(len(whole)):
         if not _may_end(whole, start):
@@ -161,7 +163,7 @@ def _refuse_shared(found: Mapping[str, Path]) -> None:
         owner[path] = image
 
 
-def _stem(name: str) -> str:
+def without_ending(name: str) -> str:
     """Without the ending of an image; dots of an id stay."""
     stem, dot, ending = name.rpartition(".")
     return stem if dot and stem and f".{ending.lower()}" in _IMAGE_ENDINGS else name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -99,6 +101,10 @@ class Record:
     """Where its ground truth is (a path; empty where `load` draws it); None where the image is not evaluated."""
     annotations: str = ""
     """What the ground truth is drawn from, if it is not in a file (COCO: JSON)."""
+    image_digest: str = ""
+    """Of the content of `image` (see content.py); empty while it is not known."""
+    mask_digest: str = ""
+    """The same of `mask`."""
 
 
 @dataclass
@@ -110,6 +116,8 @@ class Listing:
     """Objects of classes that are not in the class list, by name: ignored, but not silently."""
     warnings: list[str] = field(default_factory=list)
     """Sentences for the user: what was read in a way that they may not expect."""
+    reading: dict[str, Any] = field(default_factory=dict)
+    """How files are to be read, where the source found it out and no setting says it (JSON): part of the identity."""
 
 
 class Source(Protocol):
@@ -145,9 +153,10 @@ def checked(records: Iterable[Record], *, where: str, labelled: bool) -> list[Re
     """The records, if they form a usable split; with `labelled`, every image must have a label.
 
     Raises:
-        RequestError: no image at all, an id twice, an image without label that may not have none, a missing file.
+        RequestError: no image at all, an id twice or one that no file can be named after, an image without label that
+            may not have none, a missing file.
     """
-    result = list(records)
+    result = [replace(record, image_id=_checked_id(record.image_id, where)) for record in records]
     if not result:
         raise RequestError(f"{where}: lists no image, expected at least one; check the list or choose another split")
     doubles = [name for name, count in Counter(record.image_id for record in result).items() if count > 1]
@@ -164,6 +173,22 @@ def checked(records: Iterable[Record], *, where: str, labelled: bool) -> list[Re
                 "dataset.allow_unlabelled=true to train on it as background"
             )
     return result
+
+
+def _checked_id(image_id: str, where: str) -> str:
+    """The id in its composed Unicode form; it is the name of a file, perhaps in folders, wherever masks are written."""
+    try:
+        image_id.encode()
+    except UnicodeEncodeError as error:  # Python holds other bytes as surrogates
+        shown = os.fsencode(image_id).decode(errors="backslashreplace")
+        raise RequestError(f"{where}: image {shown} is not in UTF-8, as ids must be; rename the file") from error
+    control = any(unicodedata.category(character) == "Cc" for character in image_id)
+    if control or set(image_id.split("/")) & {"", ".", ".."}:
+        raise RequestError(
+            f"{where}: image id {image_id!r} cannot be the path of a mask below a folder; rename the image, without "
+            "empty or dotted folders and control characters"
+        )
+    return unicodedata.normalize("NFC", image_id)
 
 
 def existing(path: Path, what: str, remedy: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 STRIDE = 16
@@ -23,6 +24,8 @@ class BackboneConfig:
     """`running` uses the stored statistics in training too (the method's); `batch` is for training from scratch."""
 
     def __post_init__(self) -> None:
+        if self.weights is not None:
+            self.weights = os.path.expanduser(self.weights)
         if self.name not in BACKBONES:
             raise ValueError(f"name={self.name}: must be one of {', '.join(BACKBONES)}")
         if self.batchnorm not in ("running", "batch"):

@@ -133,13 +133,16 @@ def report(config: ReportConfig) -> Path:
     """Write `report.html`, `report.md` and the figures; returns the folder.
 
     Raises:
-        RequestError: a named run or study is not in the store, or there is none.
+        RequestError: a named run or study is not in the store, or there is none; or `out` cannot be written.
     """
-    store = Store.open(config.store)
+    store = Store.reading(config.store)
     chosen, studies = _chosen(store, config.runs)
-    out = Path(config.out)
+    place = Store.open(config.out, "out")
+    if not place.is_local:
+        raise RequestError(f"out={place.url}: expected a directory of this machine")
+    out = Path(place.path)
     pictures = out / "figures"
-    pictures.mkdir(parents=True, exist_ok=True)
+    pictures.mkdir(exist_ok=True)
     by_data: dict[str, list[Run]] = {}
     for run in chosen:
         by_data.setdefault(run.artifacts["images"].fingerprint, []).append(run)

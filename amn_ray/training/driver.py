@@ -20,15 +20,13 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from amn_ray.artifacts import Artifact
 from amn_ray.cluster import Cluster
 from amn_ray.errors import RequestError, RunError, told_by_workers
-from amn_ray.memory import Shortage, killed
+from amn_ray.memory import MemoryFull, Shortage, Work, killed, working
 from amn_ray.reporting.console import say
 from amn_ray.training.feed import Example, Feed
 from amn_ray.training.job import HISTORY, MODEL, Job, Probe
 
 RUN = "train"
 RESTARTS = 3
-PATIENCE_S = 60.0
-"""How long memory is waited for at first, and each time twice as long."""
 
 
 def train(
@@ -96,22 +94,13 @@ def train(
         share=share,
         probe=probe,
     )
-    deaths, shortages, reached, waiting = 0, 0, 0, None
+    deaths, waiting = 0, None
     while not output.exists(MODEL):
         output.check_claim()
         try:
-            _fit(worker, job, callbacks)
-        except MemoryFull as error:
-            before, reached = reached, _finished_epochs(output)
-            shortages = shortages + 1 if reached == before else 1
-            remedy = f"lower {output.stage}.batch_size, {output.stage}.crop or {share.setting}"
-            if shortages > RESTARTS:
-                raise RunError(f"{output.stage}: {error.shortage}, {shortages} times; {remedy}") from error
-            say(
-                output.stage,
-                f"{error.shortage}; goes on from epoch {reached} when there is room, but {remedy}, or make room there",
+            cluster.patiently(
+                output.stage, partial(_fit, worker, job, callbacks), progress=partial(_finished_epochs, output)
             )
-            cluster.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
         except ray.exceptions.RayActorError as error:  # Ray Train brings back its workers, but nobody its controller
             deaths += 1
             if deaths > RESTARTS:
@@ -131,7 +120,8 @@ def train(
 
 
 def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallback]) -> None:
-    share = job.share
+    share, stage = job.share, job.output.stage
+    work = Work(stage, f"{stage}.batch_size, {stage}.crop or {share.setting}", time.time())
     options = ExecutionOptions(preserve_order=True)
     trainer = TorchTrainer(
         worker,
@@ -147,35 +137,24 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
             storage_filesystem=job.output.fs,
             failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            callbacks=[*callbacks, _NotAgain()],
+            callbacks=[*callbacks, _NotAgain(work)],
             logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # what fails is raised, and told once
         ),
         # Called anew at every (re)start of the workers: the stream begins where the checkpoint ends.
         datasets={"train": partial(_remaining, job)},
         dataset_config=DataConfig(execution_options=options),
     )
-    started = time.time()
     try:
-        with told_by_workers():
+        with working(work), told_by_workers():
             trainer.fit()
     except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
         cause = getattr(error, "controller_failure", None)
         if isinstance(cause, WorkerGroupStartupTimeoutError | RequestError | RunError):
             raise cause from error
-        its_controller = isinstance(error, ray.exceptions.RayActorError)
-        if shortage := Shortage.told_by(error) or (Shortage.since(started) if its_controller else None):
-            raise MemoryFull(shortage) from error
-        if its_controller:
+        told = killed(error, work)
+        if isinstance(error, ray.exceptions.RayActorError) and not isinstance(told, MemoryFull):
             raise
-        raise RunError(f"{job.output.stage}: training failed; {killed(error, started) or _reason(error)}") from error
-
-
-class MemoryFull(RunError):
-    """Workers were killed because memory was full."""
-
-    @property
-    def shortage(self) -> Shortage:
-        return self.args[0]
+        raise (told or RunError(f"{work.stage}: training failed; {_reason(error)}")) from error
 
 
 class _NotAgain(UserCallback):
@@ -185,13 +164,16 @@ class _NotAgain(UserCallback):
     to be waited for.
     """
 
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """See ray.train.UserCallback; what it raises ends the training."""
         for error in worker_exceptions.values():
             if isinstance(error, RequestError | RunError):
                 raise error
             if shortage := Shortage.told_by(error):
-                raise MemoryFull(shortage)
+                raise MemoryFull(f"{self.work.stage}: {self.work.advice(shortage)}", shortage)
 
 
 def _remaining(job: Job) -> ray.data.Dataset:

@@ -43,7 +43,7 @@ class Loop:
         self.job = job
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        if job.share.gpus and self.device.type == "cpu":
+        if job.share.gpus and not torch.cuda.is_available():
             raise RequestError(
                 f"cluster.device: node {socket.gethostname()} has a GPU that PyTorch cannot use; look there at "
                 "`nvidia-smi`, install a PyTorch that fits its driver, or set cluster.device=cpu"

@@ -29,6 +29,7 @@ from amn_ray.claims import claimed
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.config import GROUPS, PipelineConfig, SweepConfig, TrackingConfig, flat
 from amn_ray.data.listing import Summary, list_splits
+from amn_ray.data.source import DatasetConfig
 from amn_ray.errors import RequestError, RunError
 from amn_ray.reporting.console import say
 from amn_ray.tracking import Tracker
@@ -59,7 +60,7 @@ class Plan:
     directory: str
     """Where relative paths of the user begin."""
     splits: Mapping[str, Mapping[str, Summary]]
-    """The listed data sets, by the fingerprints of their settings."""
+    """The listed data sets, by what asks for them."""
     at_once: int = 1
     is_own: bool = True
     """See Cluster, both."""
@@ -177,9 +178,9 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
             pipe = config.load(composed[trial.label]).pipeline()
             known = pipeline.metric_names(pipe)
             _check_metric("study.metric", asked.metric, known)
-            data = fingerprint(pipe.dataset)
+            data = _data(pipe)
             if data not in splits:
-                splits[data] = list_splits(pipe.dataset)
+                splits[data] = list_splits(pipe.dataset, needs_val=pipe.reaches("deeplab"))
             pipeline.check_batches(pipe, splits[data]["train"].rows)
             pipeline.check_truth(pipe, splits[data], "study.metric", asked.metric)
         except RequestError as error:
@@ -209,9 +210,15 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
     )
 
 
+def _data(pipe: PipelineConfig) -> str:
+    """What a trial asks of its data set."""
+    return fingerprint(pipe.dataset, pipe.reaches("deeplab"))
+
+
 def _without_place(pipe: PipelineConfig) -> PipelineConfig:
-    """What decides a pipeline's results."""
-    return dataclasses.replace(pipe, store="", cluster=ClusterConfig(), tracking=TrackingConfig())
+    """What decides a pipeline's results, besides the data set, which is known by what it holds."""
+    elsewhere: dict[str, Any] = {"cluster": ClusterConfig(), "tracking": TrackingConfig(), "dataset": DatasetConfig()}
+    return dataclasses.replace(pipe, store="", **elsewhere)
 
 
 def _check_metric(key: str, metric: str, known: set[str]) -> None:
@@ -322,7 +329,7 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
             Cluster(pipe.cluster, plan.at_once, plan.is_own),
             name=trial.label,
             study=plan.run_id,
-            splits=plan.splits.get(fingerprint(pipe.dataset)),
+            splits=plan.splits.get(_data(pipe)),
             watch=AmnWatch() if plan.study.asha is not None else None,
         )
         metrics = {f"{step}/{key}": value for step, values in finished.summary.items() for key, value in values.items()}

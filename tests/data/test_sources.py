@@ -64,8 +64,8 @@ def test_voc_falls_back_to_the_official_masks(voc: Path) -> None:
 
 
 def test_evaluated_images_must_be_in_the_training_list(voc: Path) -> None:
-    (voc / "ImageSets/Segmentation/train.txt").write_text("z\n")
-    with pytest.raises(RequestError, match="'z' is not in"):
+    (voc / "ImageSets/Segmentation/train_aug.txt").write_text("a\n")
+    with pytest.raises(RequestError, match="'b' is not in"):
         voc_source(voc).listing("train")
 
 

@@ -292,3 +292,10 @@ def test_impossible_reports_are_refused(home: Home, job: Job, tmp_path: Path) ->
         old.remove()
     assert code == 2
     assert "older version" in error
+
+
+def test_scores_whose_ious_are_by_name_are_still_read() -> None:
+    from amn_ray.reporting.report import _by_label
+
+    now = {"labels": ["background", "nut"], "iou": [0.5, None]}
+    assert _by_label({"iou": {"background": 0.5, "nut": None}}) == _by_label(now) == now

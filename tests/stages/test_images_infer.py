@@ -142,7 +142,7 @@ def test_a_folder_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
     photographs.add("a.png", encode(noise(6, 4)), np.ones((6, 4), np.uint8))
     photographs.add("b.png", b"broken")
     (photographs.root / "labels.csv").write_text("image,labels\na.png,nut\nb.png,nut\n")
-    listed = list_here(FolderConfig(root=str(photographs.root)))
+    listed = list_here(FolderConfig(root=str(photographs.root)), needs_val=True)
     assert not isinstance(listed, RequestError)
     output = Store.open(str(tmp_path / "store")).artifact("images", 1, {}, {})
     source = list_records(listed["train"], output)

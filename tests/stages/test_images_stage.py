@@ -11,6 +11,7 @@ import pytest
 from amn_ray.artifacts import Artifact, Store
 from amn_ray.cluster import Cluster
 from amn_ray.data.listing import Summary, open_source, summarise
+from amn_ray.data.pixels import DEFAULT
 from amn_ray.errors import RequestError, RunError
 from amn_ray.stages.images import stage
 from amn_ray.stages.images.apart import Died, apart
@@ -66,7 +67,7 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_image() -> None:
 def test_a_second_try_reads_what_the_first_one_died_of_in_another_process(tmp_path: Path, skip_bad: bool) -> None:
     described = summary()
     output = artifact(tmp_path, described)
-    load = Load(list_records(described, output), output, described.config.pixels, skip_bad=skip_bad)
+    load = Load(list_records(described, output), output, DEFAULT, skip_bad=skip_bad)
     output.write(f"{TRIES}/1", b"1")  # the first one's
     if skip_bad:
         assert load({"id": [1]}).column("image_id").to_pylist() == ["train_00004", "train_00006", "train_00007"]
@@ -78,7 +79,7 @@ def test_a_second_try_reads_what_the_first_one_died_of_in_another_process(tmp_pa
 def test_tries_have_an_end(tmp_path: Path) -> None:
     described = summary(fatal="")
     output = artifact(tmp_path, described)
-    load = Load(list_records(described, output), output, described.config.pixels, skip_bad=True)
+    load = Load(list_records(described, output), output, DEFAULT, skip_bad=True)
     for _ in range(MAX_TRIES):
         assert load({"id": [2]}).num_rows == 4
     with pytest.raises(RunError, match=rf"train_00008 to train_00011 died {MAX_TRIES} times"):

@@ -20,7 +20,7 @@ from amn_ray.cluster import Cluster, ClusterConfig, Share
 from amn_ray.data.images import MASK_SCHEMA, mask_row
 from amn_ray.data.pixels import DEFAULT
 from amn_ray.errors import RunError
-from amn_ray.memory import Shortage
+from amn_ray.memory import MemoryFull, Shortage, Work
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
@@ -145,61 +145,31 @@ def test_gpus_that_have_gone_are_waited_for_and_not_replaced_by_processors(
     assert [(share.count, share.gpus) for share in tried] == [(2, 1), (2, 1), (1, 1)]
 
 
-FULL = Shortage(node="192.0.2.2", used=22.4, limit=23.5, threshold=22.3, held=9.05)
+def test_workers_that_ray_killed_for_want_of_memory_are_not_started_again_at_once() -> None:
+    callback = driver._NotAgain(Work("amn", "amn.crop", 0))
+    with pytest.raises(MemoryFull, match=r"^amn: a worker on node .* it held 9.1 GiB.*; lower amn.crop") as told:
+        callback.after_exception(None, {0: ValueError("collateral"), 1: OutOfMemoryError(page(9.05))})
+    assert pickle.loads(pickle.dumps(told.value)).shortage == told.value.shortage
+    callback.after_exception(None, {0: ValueError("anything else")})
 
 
-class Machine:
-    """A training whose workers are killed for want of memory after the epochs that are told."""
+def test_a_training_whose_workers_are_killed_for_want_of_memory_goes_on_from_its_last_epoch(
+    sources: tuple[Store, Artifact, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter(["full", "full", "model"])
+    epochs = iter([1, 2])
+    waited: list[float] = []
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *epochs: int) -> None:
-        self.left, self.epoch = list(epochs), 0
-        self.waited: list[float] = []
-        self.lines: list[str] = []
-        monkeypatch.setattr(driver, "_fit", self.fit)
-        monkeypatch.setattr(driver, "_finished_epochs", lambda output: self.epoch)
-        monkeypatch.setattr(driver, "say", lambda step, text: self.lines.append(text))
-        monkeypatch.setattr(Cluster, "wait_for_memory", lambda cluster, shortage, at_most_s: self.wait(at_most_s))
-        monkeypatch.setattr(Cluster, "train_share", lambda cluster, size: Share(1, cpus=1, setting="cluster.count"))
-        monkeypatch.setattr(Cluster, "loaders", lambda cluster, beside: 1)
-
-    def fit(self, worker: object, job: Job, callbacks: object) -> None:
-        if self.left:
-            self.epoch = self.left.pop(0)
-            raise driver.MemoryFull(FULL)
+    def fit(worker: object, job: Job, callbacks: object) -> None:
+        if next(ends) == "full":
+            raise MemoryFull("amn: full", Shortage(node="there", used=1, limit=1, threshold=1, held=1))
         job.output.write(HISTORY, b"[]")
         job.output.write(MODEL, b"")
 
-    def wait(self, at_most_s: float) -> None:
-        self.waited.append(at_most_s)
-
-
-def test_a_worker_that_was_killed_for_want_of_memory_waits_for_it_and_goes_on_from_its_last_epoch(
-    sources: tuple[Store, Artifact, Artifact], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine = Machine(monkeypatch, 0, 2, 2, 3, 4, 5)  # each epoch may find memory full a few times
+    monkeypatch.setattr(driver, "_fit", fit)
+    monkeypatch.setattr(driver, "_finished_epochs", lambda output: next(epochs))
+    monkeypatch.setattr(Cluster, "wait_for_memory", lambda cluster, shortage, at_most_s: waited.append(at_most_s))
+    monkeypatch.setattr(Cluster, "train_share", lambda self, batch_size: Share(1, cpus=1))
+    monkeypatch.setattr(Cluster, "loaders", lambda self, beside: 1)
     losses(*sources)
-    assert machine.waited == [60, 60, 120, 60, 60, 60]
-    assert machine.lines[1] == (
-        "a worker on node 192.0.2.2 was killed because memory was full; it held 9.1 GiB, all processes there 22.4 of "
-        "23.5 GiB; goes on from epoch 2 when there is room, but lower amn.batch_size, amn.crop or cluster.count, or "
-        "make room there"
-    )
-
-
-def test_a_training_that_never_fits_into_memory_ends_with_what_to_lower(
-    sources: tuple[Store, Artifact, Artifact], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine = Machine(monkeypatch, *[1] * 9)
-    with pytest.raises(
-        RunError, match=r"^amn: a worker on node .*, 4 times; lower amn.batch_size, amn.crop or cluster.count$"
-    ):
-        losses(*sources)
-    assert len(machine.left) == 5
-
-
-def test_workers_that_ray_killed_for_want_of_memory_are_not_started_again_at_once() -> None:
-    with pytest.raises(driver.MemoryFull) as told:
-        driver._NotAgain().after_exception(None, {0: ValueError("collateral"), 1: OutOfMemoryError(page(9.05))})
-    assert told.value.shortage.held == 9.05
-    assert pickle.loads(pickle.dumps(told.value)).shortage == told.value.shortage
-    driver._NotAgain().after_exception(None, {0: ValueError("anything else")})
+    assert waited == [60, 60], "each epoch may find memory full"

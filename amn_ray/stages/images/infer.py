@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amn_ray.artifacts import Artifact
+from amn_ray.data.content import digest_of, hash_file, memory
 from amn_ray.data.images import check_mask, encode_mask, mask_of_photograph, read_image
-from amn_ray.data.listing import Summary, open_source, summarise
+from amn_ray.data.listing import Summary, list_content, open_source, summarise
 from amn_ray.data.photographs import FACTS, mask_lay, warnings
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.source import Record, Source
@@ -33,6 +34,8 @@ RECORD_SCHEMA = pa.schema(
         "image": pa.binary(),  # a path is bytes, which need not be text
         "mask": pa.binary(),
         "annotations": pa.large_string(),
+        "image_digest": pa.string(),
+        "mask_digest": pa.string(),
     }
 )
 PATHS = ("image", "mask")
@@ -68,7 +71,7 @@ def list_records(summary: Summary, output: Artifact) -> Source:
         RequestError: what is listed is not what `summary` says.
     """
     source = open_source(summary.config)
-    listing = source.listing(summary.split)
+    listing = list_content(source, summary.split)
     if summarise(summary.config, source, summary.split, listing).digest != summary.digest:
         raise RequestError(f"dataset={summary.config.name}: its files changed while they were listed; run again")
     size = summary.config.rows_per_shard
@@ -99,9 +102,11 @@ def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object
 
     Raises:
         BadImage: the image cannot be decoded, or its mask does not fit it or the class list.
+        RequestError: they are not what was listed, so the table would not be what its name says.
     """
     try:
         encoded, mask_HW = source.load(record)
+        _check_content(record, encoded)
         image = read_image(encoded, pixels)
         lay = None if mask_HW is None else mask_lay(mask_HW.shape, image)
         if mask_HW is not None:
@@ -129,6 +134,18 @@ def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object
         "peak": image.peak,
         "floats": image.floats,
     }
+
+
+def _check_content(record: Record, image: bytes) -> None:
+    """Refuse files that changed after they were listed."""
+    changed = record.image if record.image_digest and digest_of(image) != record.image_digest else None
+    if record.mask and record.mask_digest and (mask := hash_file(record.mask)) and mask.digest != record.mask_digest:
+        changed = record.mask
+    if changed:
+        raise RequestError(
+            f"{changed}: changed after the data set was listed; run again (should this come back, remove "
+            f"{memory()}, where the content of files is remembered)"
+        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,7 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
                 concurrency=cluster.light_tasks(),
             )
         rows, problems = cluster.elsewhere(problems_of, source, output, TABLE, num_shards, pixels)
-        allowed = config.config.max_bad_fraction
-        if len(problems) > allowed * config.rows:
-            raise RequestError(
-                f"{len(problems)} of {config.rows} images are bad, dataset.max_bad_fraction={allowed} allows fewer; "
-                f"the first: {problems[0]}"
-            )
+        _check_bad(config, problems)
         if not rows:
             raise RequestError(f"all of {config.rows} images are bad; the first: {problems[0]}")
         reviewed = cluster.elsewhere(review, output, TABLE, pixels)
@@ -87,6 +82,24 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
         **reviewed,
         "metrics": {"images": rows},
     }
+
+
+def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
+    """Refuse a table that was made where more bad images were allowed.
+
+    Raises:
+        RequestError: it lacks more images than `dataset.max_bad_fraction` allows now.
+    """
+    _check_bad(config, manifest["bad_images"])
+
+
+def _check_bad(config: Summary, problems: Sequence[str]) -> None:
+    allowed = config.config.max_bad_fraction
+    if len(problems) > allowed * config.rows:
+        raise RequestError(
+            f"{len(problems)} of {config.rows} images are bad, dataset.max_bad_fraction={allowed} allows fewer; "
+            f"the first: {problems[0]}"
+        )
 
 
 def _lacks(root: str) -> str | None:
