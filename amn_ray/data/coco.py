@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from amn_ray.data.image_files import image_ids, locate
-from amn_ray.data.instances import Instances, Key, Size, folded, is_background, read_instances
+from amn_ray.data.instances import Instances, Key, Size, folded, read_instances
+from amn_ray.data.label_lists import is_background
 from amn_ray.data.mask_files import find_masks
 from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.segmentations import has_outline, paint
