@@ -61,6 +61,8 @@ class Entry:
     """It is labelled as background, so that no label is what its author meant."""
     split: str
     line: int
+    missing: bool
+    """There is no such file; told where its split is needed."""
 
 
 class Folder:
@@ -111,11 +113,16 @@ class Folder:
         label = label_of(self.classes)
         labelled = split == "train" and not self.config.allow_unlabelled
         masks, warnings = self._masks
-        _ = self._rule  # a set is read by one rule, which workers are told
+        rule, doubts = self._rule_and_warnings  # of the whole set, whatever the split
         records = []
         for entry in self._entries:
             if entry.split != split:
                 continue
+            if entry.missing:
+                raise RequestError(
+                    f"{self._path}: image {self._images / entry.image} does not exist (line {entry.line}); remove its "
+                    "line or add the file"
+                )
             if labelled and not entry.names and not entry.is_background:
                 raise RequestError(
                     f"{self._path}: image {entry.image_id!r} has no label of dataset.classes (line {entry.line}); "
@@ -134,13 +141,15 @@ class Folder:
         if split == "val" and not records:
             return Listing([])
         listing = Listing(checked(records, where=f"{self._path} (split {split})", labelled=False))
+        listing.reading["masks"] = str(rule)
         if split == "train":
-            listing.warnings += [*self._warnings, *warnings, *self._rule_and_warnings[1]]
+            listing.warnings += [*self._warnings, *warnings, *doubts]
         return listing
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
         """See Source."""
-        mask = read_mask(Path(record.mask).read_bytes(), self._rule, record.labels) if record.mask else None
+        rule, _ = self._rule_and_warnings
+        mask = read_mask(Path(record.mask).read_bytes(), rule, record.labels) if record.mask else None
         return Path(record.image).read_bytes(), mask
 
     # --- What labels.csv says ---
@@ -205,7 +214,7 @@ class Folder:
         files = _Files(self._images)
         rows_of: dict[str, list[tuple[Row, list[str]]]] = defaultdict(list)
         for row, found in zip(self._table.rows, names, strict=True):
-            rows_of[files.named(row, self._path)].append((row, found))
+            rows_of[files.named(row, self._path) or row.image].append((row, found))
         ids = _ids(list(rows_of))
         entries = []
         for image, rows in rows_of.items():
@@ -226,6 +235,7 @@ class Folder:
                     is_background=any(is_background(name) for name in found),
                     split=first.split or "train",
                     line=first.line,
+                    missing=image not in files,
                 )
             )
         return entries
@@ -274,7 +284,8 @@ class Folder:
     def _masks(self) -> tuple[dict[str, Path], list[str]]:
         """The masks by image, and sentences for the user."""
         if self._mask_folder is not None:
-            return find_masks(self._mask_folder, [entry.image for entry in self._entries], self.config.mask_pattern)
+            images = [entry.image for entry in self._entries if not entry.missing]
+            return find_masks(self._mask_folder, images, self.config.mask_pattern)
         others = [
             path
             for path in sorted(self.root.iterdir())
@@ -290,10 +301,6 @@ class Folder:
     def _rule_and_warnings(self) -> tuple[MaskRule, list[str]]:
         names = {label: name for name, label in label_of(self.classes).items()}
         return mask_rule(self._masks[0].values(), self.config, names)
-
-    @property
-    def _rule(self) -> MaskRule:
-        return self._rule_and_warnings[0]
 
 
 class _Files:
@@ -318,11 +325,14 @@ class _Files:
             for key in {_key(tail), _key(without_ending(tail))}:
                 self._by_tail[key].append(name)
 
-    def named(self, row: Row, table: Path) -> str:
-        """The file that a row means.
+    def __contains__(self, name: str) -> bool:
+        return name in self._exact
+
+    def named(self, row: Row, table: Path) -> str | None:
+        """The file that a row means; None if there is none.
 
         Raises:
-            RequestError: there is none, or there are several.
+            RequestError: there are several.
         """
         if row.image in self._exact:
             return row.image
@@ -335,10 +345,7 @@ class _Files:
             return self._only(exact or found, row, table)
         if found := self._by_tail.get(_key(parts[-1]) if parts else "", []):
             return self._only(found, row, table)
-        raise RequestError(
-            f"{table}: image {self.folder / row.image} does not exist (line {row.line}); remove its line or add the "
-            "file"
-        )
+        return None
 
     def _only(self, found: Sequence[str], row: Row, table: Path) -> str:
         if len(found) > 1:

@@ -113,7 +113,7 @@ def review_masks(
 def _remedy(pairs: Sequence[tuple[str, set[int], set[int]]], classes: Sequence[str]) -> str:
     if order := _permutation([(row, values - {0, IGNORE}) for _, row, values in pairs], len(classes)):
         return f"labels and masks agree with dataset.classes=[{','.join(classes[label - 1] for label in order)}]"
-    seen = {value for _, _, values in pairs for value in values - {0}}
+    seen = {value for _, _, values in pairs for value in values - {0, IGNORE}}
     if len(seen) == 1 and len(classes) > 1:
         return (
             f"all masks hold only {seen.pop()}: set dataset.mask_values=binary if that is the class of the image, or "

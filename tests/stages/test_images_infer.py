@@ -49,7 +49,9 @@ class Set:
         table = pa.Table.from_pylist(list(self.rows(pixels).values()), schema=SCHEMA)
         Path(output.at("rows")).mkdir(parents=True, exist_ok=True)
         pq.write_table(table, Path(output.at("rows")) / "0.parquet")
-        return review(Artifact(output.fs, output.path, output.stage, output.fingerprint), "rows", pixels)
+        return review(
+            Artifact(output.fs, output.path, output.stage, output.fingerprint), "rows", pixels, ["thing"], "val"
+        )
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from amn_ray.data.images import check_mask, encode_mask, mask_of_photograph, rea
 from amn_ray.data.listing import Summary, list_content, open_source, summarise
 from amn_ray.data.photographs import FACTS, mask_lay, warnings
 from amn_ray.data.pixels import Pixels
+from amn_ray.data.plausibility import review_labels, review_masks
 from amn_ray.data.source import Record, Source
 from amn_ray.errors import RequestError, RunError
 from amn_ray.stages.images.apart import Died, apart
@@ -239,17 +240,23 @@ def problems_of(source: Source, output: Artifact, table: str, num_shards: int, p
     return len(good), problems
 
 
-def review(output: Artifact, table: str, pixels: Pixels) -> dict[str, Any]:
-    """What the images say together.
+def review(output: Artifact, table: str, pixels: Pixels, classes: Sequence[str], split: str) -> dict[str, Any]:
+    """What the images say together; `classes` and `split` are those of the table.
 
     Returns:
         `warnings`, sentences for the user; and `largest`, the image of most pixels: `image_id`, `height`, `width`,
         `num_labels`.
 
     Raises:
-        RequestError: as they are read, they would be black or white.
+        RequestError: as they are read, they would be black or white, or most masks contradict the labels.
     """
-    rows = output.table(table).read([*FACTS, "labels", "height", "width"]).to_pylist()
+    rows = output.table(table).read([*FACTS, "labels", "present", "height", "width"]).to_pylist()
+    labels, present, ids = ([row[name] for row in rows] for name in ("labels", "present", "image_id"))
+    doubts, refusal = review_masks(labels, present, classes, ids)
+    if refusal is not None:
+        raise RequestError(refusal)
+    if split == "train":
+        doubts = review_labels(labels, classes) + doubts
     largest = max(rows, key=lambda row: row["height"] * row["width"])
     size = {name: largest[name] for name in ("image_id", "height", "width")}
-    return {"warnings": warnings(rows, pixels), "largest": size | {"num_labels": len(largest["labels"])}}
+    return {"warnings": warnings(rows, pixels) + doubts, "largest": size | {"num_labels": len(largest["labels"])}}

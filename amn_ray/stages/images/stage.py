@@ -66,7 +66,7 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, clust
         _check_bad(config, problems)
         if not rows:
             raise RequestError(f"all of {config.rows} images are bad; the first: {problems[0]}")
-        reviewed = cluster.elsewhere(review, output, TABLE, pixels)
+        reviewed = cluster.elsewhere(review, output, TABLE, pixels, config.classes, config.split)
     except (RequestError, RunError):
         output.remove()
         raise
