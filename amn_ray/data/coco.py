@@ -140,6 +140,12 @@ class Coco:
                     annotations=_painted(instances.images[name], objects) if masks is None and outlined else "",
                 )
             )
+        crowds = [crowd for found in instances.objects.values() for _, crowd, _ in found]
+        if 2 * sum(crowds) > len(crowds):
+            warnings.append(
+                f"{path}: {sum(crowds)} of {len(crowds)} objects are crowds, which are undefined in masks; some tools "
+                "(CVAT) write iscrowd=1 for all that was painted: set it to 0 in the file for single objects"
+            )
         if instances.outside:
             warnings.append(
                 f"{path}: {len(instances.outside)} objects lie wholly outside of their images (the first: one of "
@@ -165,6 +171,7 @@ class Coco:
             checked(records, where=str(path), labelled=labelled),
             unknown,
             [*instances.warnings, *self._left_out(path, instances.categories.values()), *warnings],
+            {"masks": str(self._rule), "labels": sorted(self._label_of_value.items())} if masks is not None else {},
         )
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:

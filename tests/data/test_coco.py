@@ -638,6 +638,7 @@ def test_crowds_are_told_in_any_way(tmp_path: Path, crowd: Any) -> None:
     notes = [{"image_id": 1, "category_id": 1, "iscrowd": crowd}]
     found, listing = listed(four(tmp_path, [{"id": 1}], notes))
     assert masks(found, listing) == [[255] if crowd else [1]]
+    assert any("1 of 1 objects are crowds" in told for told in listing.warnings) == bool(crowd)
 
 
 def test_annotations_that_occur_twice_are_one(tmp_path: Path) -> None:
