@@ -139,16 +139,21 @@ def test_whatever_cannot_be_read_is_a_bad_image_that_is_named(photographs: Set) 
         photographs.rows()
 
 
-def test_a_folder_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
-    photographs = Set(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")))
+def test_photographs_whose_names_are_no_text_are_read(tmp_path: Path) -> None:
+    photographs = Set(tmp_path / "set")
     photographs.add("a.png", encode(noise(6, 4)), np.ones((6, 4), np.uint8))
     photographs.add("b.png", b"broken")
-    (photographs.root / "labels.csv").write_text("image,labels\na.png,nut\nb.png,nut\n")
+    images = os.fsencode(photographs.root / "images")
+    os.rename(images + b"/a.png", images + b"/caf\xe9.png")
+    os.rename(images + b"/b.png", images + b"/th\xe9.png")
+    masks = os.fsencode(photographs.root / "masks")
+    os.rename(masks + b"/a.png", masks + b"/caf\xe9.png")
+    (photographs.root / "labels.csv").write_text("image,labels\ncafé.png,nut\nthé.png,nut\n")
     listed = list_here(FolderConfig(root=str(photographs.root)), needs_val=True)
-    assert not isinstance(listed, RequestError)
+    assert not isinstance(listed, RequestError), listed
     output = Store.open(str(tmp_path / "store")).artifact("images", 1, {}, {})
     source = list_records(listed["train"], output)
     first, second = records_of(output, [0])
     assert load_row(source, first, DEFAULT)["present"] == [1]
-    with pytest.raises(BadImage, match=r"caf\\xe9/images/b\.png: is not an image"):
+    with pytest.raises(BadImage, match=r"images/th\\xe9\.png: is not an image"):
         load_row(source, second, DEFAULT)
