@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from amn_ray.data.image_files import image_ids, locate
-from amn_ray.data.instances import Instances, Key, Size, folded, is_background, read_instances
+from amn_ray.data.instances import Instances, Key, Size, folded, read_instances
+from amn_ray.data.label_lists import is_background
 from amn_ray.data.mask_files import find_masks
 from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.segmentations import has_outline, paint
@@ -117,54 +117,70 @@ class Coco:
             return Listing([])
         label = label_of(self.classes)  # before this split is parsed: two files take twice the memory
         instances = self._instances(folder)
-        path = instances.path
-        warnings: list[str] = []
-        names = self._matched(instances, warnings)
+        listing = Listing([])
+        names = self._matched(instances, listing.warnings)
         value = {number: 0 if is_background(name) else label.get(name, IGNORE) for number, name in names.items()}
-        places = self._located(list(instances.images), folder, path, warnings)
+        places = self._located(list(instances.images), folder, instances.path, listing.warnings)
         ids = image_ids(places)
-        masks = self._masks(instances, ids, warnings) if self.config.masks is not None else None
-        records, boxed = [], []
+        masks = None
+        if self.config.masks is not None:
+            masks = self._masks(instances, ids, listing.warnings)
+            listing.reading = {"masks": str(self._rule), "labels": sorted(self._label_of_value.items())}
+        records = []
         for name, place in places.items():
             objects = [(value[category], *rest) for category, *rest in instances.objects.get(name, [])]
-            outlined = all(has_outline(segmentation) for label, _, segmentation in objects if label)
-            if masks is None and not outlined:
-                boxed.append(name)
+            painted = masks is None and all(has_outline(segmentation) for label, _, segmentation in objects if label)
+            listing.unknown_classes.update(names[number] for number, *_ in instances.objects.get(name, []))
             records.append(
                 Record(
                     image_id=ids[name],
                     labels=tuple(sorted({label for label, *_ in objects} - {0, IGNORE})),
                     image=str(place),
-                    mask=masks[name] if masks is not None else "" if outlined else None,
-                    annotations=_painted(instances.images[name], objects) if masks is None and outlined else "",
+                    mask=masks[name] if masks is not None else "" if painted else None,
+                    annotations=_painted(instances.images[name], objects) if painted else "",
                 )
             )
-        if instances.outside:
-            warnings.append(
-                f"{path}: {len(instances.outside)} objects lie wholly outside of their images (the first: one of "
-                f"{instances.outside[0]}), as they do where images were scaled or cropped without their annotations"
-            )
-        if boxed:
-            warnings.append(
-                f"{path}: {len(boxed)} of {len(records)} images have objects without an outline (only a box, fewer "
-                f"than three points, or an empty segmentation; the first: {boxed[0]}): their labels count, but they "
-                "are not scored; dataset.masks names masks that are"
-            )
-        unknown = Counter(names[category] for place in places for category, *_ in instances.objects.get(place, []))
         for name in {*self.categories.values(), *filter(is_background, names.values())}:
-            unknown.pop(name, None)
-        if unknown:
+            listing.unknown_classes.pop(name, None)
+        labelled = split == "train" and not self.config.allow_unlabelled
+        listing.records = checked(records, where=str(instances.path), labelled=labelled)
+        listing.warnings += [*instances.warnings, *self._told(instances, listing)]
+        return listing
+
+    def _told(self, instances: Instances, listing: Listing) -> Iterator[str]:
+        """What the user may not expect of the categories and objects of a file."""
+        path = instances.path
+        for name in instances.categories.values():
+            if is_background(name):
+                yield f"{path}: category {name!r} is label 0, the background"
+            elif name in self._groups and self.config.classes is None:
+                yield (
+                    f"{path}: category {name!r} has no object and is only the supercategory of others, so it is no "
+                    "class; dataset.classes can name it"
+                )
+        if unknown := listing.unknown_classes:
             counts = ", ".join(f"{name}: {count}" for name, count in unknown.most_common(5))
-            warnings.append(
+            yield (
                 f"{path}: {unknown.total()} objects are of categories that {self._file(self.config.train)} does not "
                 f"have ({counts}): their pixels are undefined"
             )
-        labelled = split == "train" and not self.config.allow_unlabelled
-        return Listing(
-            checked(records, where=str(path), labelled=labelled),
-            unknown,
-            [*instances.warnings, *self._left_out(path, instances.categories.values()), *warnings],
-        )
+        crowds = [crowd for found in instances.objects.values() for _, crowd, _ in found]
+        if 2 * sum(crowds) > len(crowds):
+            yield (
+                f"{path}: {sum(crowds)} of {len(crowds)} objects are crowds, which are undefined in masks; some tools "
+                "(CVAT) write iscrowd=1 for all that was painted: set it to 0 in the file for single objects"
+            )
+        if instances.outside:
+            yield (
+                f"{path}: {len(instances.outside)} objects lie wholly outside of their images (the first: one of "
+                f"{instances.outside[0]}), as they do where images were scaled or cropped without their annotations"
+            )
+        if boxed := [Path(record.image).name for record in listing.records if record.mask is None]:
+            yield (
+                f"{path}: {len(boxed)} of {len(listing.records)} images have objects without an outline (only a box, "
+                f"fewer than three points, or an empty segmentation; the first: {boxed[0]}): their labels count, but "
+                "they are not scored; dataset.masks names masks that are"
+            )
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
         """See Source."""
@@ -232,16 +248,6 @@ class Coco:
                 "dataset.mask_values=category_ids could mean either; renumber the masks and set "
                 "dataset.mask_values=labels, or dataset.masks=null"
             )
-
-    def _left_out(self, path: Path, names: Iterable[str]) -> list[str]:
-        """What is said of categories that are no classes."""
-        warnings = [f"{path}: category {name!r} is label 0, the background" for name in names if is_background(name)]
-        if self.config.classes is None and (groups := [name for name in names if name in self._groups]):
-            warnings.append(
-                f"{path}: category {groups[0]!r} has no object and is only the supercategory of others, so it is no "
-                "class; dataset.classes can name it"
-            )
-        return warnings
 
     def _located(self, names: Sequence[str], folder: str, path: Path, warnings: list[str]) -> dict[str, Path]:
         """Where the images are.

@@ -22,7 +22,6 @@ Size = tuple[int, int] | None
 """(height, width), where an image's entry tells it."""
 LARGEST_SHARE = 1.5
 """Coordinates that are shares of width and height are not larger, but for rounding; no object is so few pixels wide."""
-BACKGROUND = "background"
 
 
 @lru_cache(maxsize=1)
@@ -218,11 +217,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "annotations": {"iscrowd": 0, "segmentation": None},
 }
 """What others' exports leave out."""
-
-
-def is_background(name: str) -> bool:
-    """Whether a category is no object, but what is around them: label 0 in every data set."""
-    return name.strip("_ ").casefold() == BACKGROUND
 
 
 def folded(name: str) -> str:

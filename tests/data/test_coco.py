@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -638,6 +639,7 @@ def test_crowds_are_told_in_any_way(tmp_path: Path, crowd: Any) -> None:
     notes = [{"image_id": 1, "category_id": 1, "iscrowd": crowd}]
     found, listing = listed(four(tmp_path, [{"id": 1}], notes))
     assert masks(found, listing) == [[255] if crowd else [1]]
+    assert any("1 of 1 objects are crowds" in told for told in listing.warnings) == bool(crowd)
 
 
 def test_annotations_that_occur_twice_are_one(tmp_path: Path) -> None:
@@ -658,3 +660,9 @@ def test_a_file_without_sizes_whose_coordinates_are_shares_is_refused(tmp_path: 
     path = four(tmp_path, [{"id": 1, "height": None}], notes) / "annotations/instances_train.json"
     with pytest.raises(RequestError, match=r"does not tell for 1.jpg; add `height` and `width`"):
         _ = Instances(path, None).objects
+
+
+def test_a_source_stays_small_whatever_it_has_listed(drawn: Path) -> None:
+    found = source(drawn)
+    assert sum(len(record.annotations) for record in found.listing("train").records) > 10_000
+    assert len(pickle.dumps(found)) < 3_000
