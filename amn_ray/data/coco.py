@@ -164,6 +164,7 @@ class Coco:
             checked(records, where=str(path), labelled=labelled),
             unknown,
             [*instances.warnings, *self._left_out(path, instances.categories.values()), *warnings],
+            {"values": self._label_of_value, "rule": str(self._rule)} if self.config.masks is not None else {},
         )
 
     def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
