@@ -284,7 +284,7 @@ class Folder:
     def _masks(self) -> tuple[dict[str, Path], list[str]]:
         """The masks by image, and sentences for the user."""
         if self._mask_folder is not None:
-            images = [entry.image for entry in self._entries if not entry.missing]
+            images = [entry.image for entry in self._entries]
             return find_masks(self._mask_folder, images, self.config.mask_pattern)
         others = [
             path
