@@ -348,6 +348,7 @@ class _Files:
         return None
 
     def _only(self, found: Sequence[str], row: Row, table: Path) -> str:
+        found = sorted(found)
         if len(found) > 1:
             raise RequestError(
                 f"{table}: image {row.image} (line {row.line}) may be {found[0]} or {found[1]} in {self.folder}; "
