@@ -284,7 +284,7 @@ class Folder:
     def _masks(self) -> tuple[dict[str, Path], list[str]]:
         """The masks by image, and sentences for the user."""
         if self._mask_folder is not None:
-            images = [entry.image for entry in self._entries if not entry.missing]
+            images = [entry.image for entry in self._entries]
             return find_masks(self._mask_folder, images, self.config.mask_pattern)
         others = [
             path
@@ -348,6 +348,7 @@ class _Files:
         return None
 
     def _only(self, found: Sequence[str], row: Row, table: Path) -> str:
+        found = sorted(found)
         if len(found) > 1:
             raise RequestError(
                 f"{table}: image {row.image} (line {row.line}) may be {found[0]} or {found[1]} in {self.folder}; "

@@ -61,7 +61,9 @@ def plain(name: str) -> str:
     name = re.sub(r"\s+", " ", same_name(name)).strip()
     while len(name) > 1 and name[0] in QUOTES and name[-1] in QUOTES:
         name = name[1:-1].strip()
-    return name.strip(QUOTES) if name.strip(QUOTES) and sum(name.count(quote) for quote in QUOTES) == 1 else name
+    if sum(name.count(quote) for quote in QUOTES) == 1 and not re.search(r"\d\W$", name):  # but for inches
+        name = name.strip(QUOTES)
+    return name
 
 
 def fold(name: str) -> str:

@@ -78,26 +78,18 @@ def _by_scheme(folder: Path, files: Sequence[str], images: Sequence[str]) -> dic
     by_stem = defaultdict(list)
     for image in images:
         by_stem[_key(without_ending(PurePosixPath(image).name))].append(image)
-    fits = [(name, scheme, stem) for name in files for scheme, stem in _schemes(name, by_stem)]
-    count = Counter(scheme for _, scheme, _ in fits)
+    lengths = sorted({len(stem) for stem in by_stem})
+    fits = {name: _schemes(name, by_stem, lengths) for name in files}
+    count = Counter(scheme for schemes in fits.values() for scheme, _ in schemes)
     if not count:
         return {}
     best = max(count, key=lambda scheme: (count[scheme], scheme == ("", "")))
-    usable = {scheme for scheme in count if scheme == best or _says_mask(scheme)}
-    explained: dict[str, tuple[str, str]] = {}  # file -> its scheme: the plain name first, then the most frequent
-    for name, scheme, _ in fits:
-        rank = (scheme == ("", ""), scheme == best, count[scheme])
-        if scheme in usable and (name not in explained or rank > _rank(explained[name], best, count)):
-            explained[name] = scheme
+    # Others count where they speak of masks, or are nearly as frequent: x_1.png and x_2.png, a mask of each object.
+    usable = {scheme for scheme in count if _says_mask(scheme) or count[scheme] * 2 >= count[best]}
     owners = defaultdict(list)
-    for name, scheme, stem in fits:
-        if explained.get(name) == scheme:
-            for image in _of_folder(name, by_stem[stem]):
-                owners[image].append(name)
-    # Several masks of an image by another scheme than the best: x_1.png and x_2.png, an object each.
-    others = {scheme for scheme in count if scheme not in usable and count[scheme] * 2 >= count[best]}
-    for name, scheme, stem in fits:
-        if scheme in others and name not in explained:
+    for name, schemes in fits.items():
+        if known := [fit for fit in schemes if fit[0] in usable]:
+            _, stem = max(known, key=lambda fit: (fit[0] == best, count[fit[0]]))
             for image in _of_folder(name, by_stem[stem]):
                 owners[image].append(name)
     for image, names in owners.items():
@@ -111,20 +103,23 @@ def _by_scheme(folder: Path, files: Sequence[str], images: Sequence[str]) -> dic
     return found
 
 
-def _rank(scheme: tuple[str, str], best: tuple[str, str], count: Mapping[tuple[str, str], int]) -> tuple:
-    return scheme == ("", ""), scheme == best, count[scheme]
+def _schemes(name: str, stems: Mapping[str, object], lengths: Sequence[int]) -> list[tuple[tuple[str, str], str]]:
+    """((what stands before, what stands after), stem) of every image whose name is in the file's.
 
-
-def _schemes(name: str, stems: Mapping[str, object]) -> list[tuple[tuple[str, str], str]]:
-    """((what stands before, what stands after), stem) of every image whose name is in the file's."""
+    Args:
+        name: of a mask file.
+        stems: names of images without their endings.
+        lengths: those that occur among them.
+    """
     whole = _key(without_ending(PurePosixPath(name).name))
+    if whole in stems:
+        return [(("", ""), whole)]
     result = []
     for start in range(len(whole)):
-        if not _may_end(whole, start):
-            continue
-        for end in range(start + 1, len(whole) + 1):
-            if whole[start:end] in stems and _may_end(whole, end):
-                result.append(((whole[:start], whole[end:]), whole[start:end]))
+        if _may_end(whole, start):
+            for end in (start + length for length in lengths if start + length <= len(whole)):
+                if whole[start:end] in stems and _may_end(whole, end):
+                    result.append(((whole[:start], whole[end:]), whole[start:end]))
     return result
 
 

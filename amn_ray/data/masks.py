@@ -235,7 +235,7 @@ def _binary(pixels: _Pixels, rule: MaskRule, labels: Sequence[int]) -> np.ndarra
             "correct dataset.mask_values"
         )
     else:
-        object_HW = values_HW * 2 > pixels.white
+        object_HW = values_HW > pixels.white // 2  # not values * 2, which 8 bits cannot hold
     if not object_HW.any():
         return np.zeros(object_HW.shape, np.uint8)
     own = rule.labels if len(rule.labels) == 1 else labels

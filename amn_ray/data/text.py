@@ -81,7 +81,7 @@ def check_encoding(encoding: str | None) -> None:
         ValueError: with the sentence, which begins with the key.
     """
     try:
-        b"".decode(encoding or "utf-8")
+        "a".encode(encoding or "utf-8")
     except LookupError as error:
         raise ValueError(f"encoding={encoding}: is not known; try utf-8, utf-16, cp1252 or latin-1") from error
 
