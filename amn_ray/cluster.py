@@ -41,9 +41,9 @@ from amn_ray import submitted
 from amn_ray.address import answering, names_cluster, refused_address
 from amn_ray.artifacts import Folder, without_secrets
 from amn_ray.checks import check_choice
-from amn_ray.dashboard import without_usage_data
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.granted import granted_cpus
+from amn_ray.local_ray import on_this_host
 from amn_ray.memory import OOM_RETRIES, MemoryFull, Shortage, tell_retries, told_if_killed
 from amn_ray.reporting.console import say
 
@@ -264,7 +264,7 @@ class Cluster:
         # Ray runs on this machine it does not know which is meant.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         try:
-            with without_usage_data():
+            with on_this_host():
                 ray.init(
                     address="local",
                     num_cpus=self.config.cpus or granted_cpus(),
