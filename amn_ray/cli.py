@@ -171,7 +171,7 @@ def compose(job: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def _leave(code: int, sentence: str) -> NoReturn:
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True, emoji=False)
     if os.environ.get(TRACEBACK) == "1":
         console.print_exception()
     console.print("error:", style="bold red", end=" ")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
+from amn_ray.artifacts import local_path
 from amn_ray.errors import RequestError
 from amn_ray.reporting.console import say
 
@@ -41,7 +42,7 @@ def check_places(settings: Mapping[str, Any], written: str) -> None:
         RequestError: that lies in a folder of a session; or what the job reads is named by a relative path, and is
             not in the copy of the working directory.
     """
-    place = _path(settings.get(written))
+    place = _path(settings, written)
     if place is not None and _session(place) is not None:
         raise RequestError(
             f"{written}={settings[written]}: would lie in {place}, a folder of Ray's session that Ray removes; give an "
@@ -52,7 +53,7 @@ def check_places(settings: Mapping[str, Any], written: str) -> None:
     if _session(Path.cwd()) is None:
         return
     for key in READ:
-        place = _path(settings.get(key))
+        place = _path(settings, key)
         named = settings.get(key) != IMAGENET
         if named and place is not None and not Path(settings[key]).is_absolute() and not place.exists():
             raise RequestError(
@@ -61,9 +62,10 @@ def check_places(settings: Mapping[str, Any], written: str) -> None:
             )
 
 
-def _path(value: Any) -> Path | None:
+def _path(settings: Mapping[str, Any], key: str) -> Path | None:
     """Where a setting points to on this machine, if it is a path."""
-    return Path(value).expanduser().resolve() if isinstance(value, str) and "://" not in value else None
+    value = settings.get(key)
+    return Path(local_path(value, key)) if isinstance(value, str) and "://" not in value else None
 
 
 def _session(path: Path) -> Path | None:
