@@ -54,7 +54,7 @@ def review_labels(labels: Sequence[Sequence[int]], classes: Sequence[str]) -> li
             "them out by dataset.classes"
         )
     if absent := [name for name, n in number.items() if n == 0]:
-        result.append(f"no image has the class {_few(absent)}; correct the labels, or dataset.classes")
+        result.append(f"no image has {_names(absent)}; correct the labels, or dataset.classes")
     return result
 
 

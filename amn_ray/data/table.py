@@ -256,7 +256,12 @@ def _split(line: str, sign: str) -> list[str] | None:
     try:
         return parse(strict=True)
     except csv.Error as error:
-        return None if "unexpected end" in str(error) else parse(strict=False)
+        if "unexpected end" in str(error):
+            return None
+    try:
+        return parse(strict=False)
+    except csv.Error:  # a field of more than 128 kB, which no table has
+        return line.split(sign)
 
 
 def _plain(cell: str) -> str:

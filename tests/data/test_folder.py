@@ -150,6 +150,8 @@ def test_a_row_for_each_label_and_doubled_rows_are_one_image(write: Any) -> None
 def test_a_column_of_0_and_1_for_each_class_is_read(write: Any) -> None:
     root = write("image,split,cat,dog\n0.png,train,1,0\n1.png,train,0,1\n2.png,train,1.0,1.0\n3.png,train,,1\n")
     assert names(root) == BOTH
+    root = write("image,background,cat,dog\n0.png,0,1,0\n1.png,1,0,0\n2.png,0,1,1\n3.png,0,0,1\n")
+    assert names(root) == BOTH | {"1": ()}
     root = write("image,cat,dog\n0.png,0.7,0.3\n")
     with pytest.raises(RequestError, match=r"no column 'labels'; its columns are image, cat, dog.*line 2 has '0.7'"):
         names(root)
