@@ -95,16 +95,14 @@ class Folder:
         if len(found) >= IGNORE:
             raise RequestError(
                 f"{self._path}: names {len(found)} classes, such as {', '.join(sorted(found)[:3])}, but masks hold up "
-                "to "
-                f"{IGNORE - 1}; set dataset.separator if several labels were taken for one, or dataset.classes"
+                f"to {IGNORE - 1}; set dataset.separator if several labels were taken for one, or dataset.classes"
             )
         order = self._numbered(found) if all(name.isdecimal() for name in found) else sorted(found)
         columns = [name for name in self._table.columns if name in found]
         if columns and columns != order and self._has_masks:
             raise RequestError(
                 f"{self._path}: its columns are in the order {', '.join(columns)}, so masks may number classes like "
-                "this or "
-                f"by alphabet; set dataset.classes=[{','.join(columns)}] or another order"
+                f"this or by alphabet; set dataset.classes=[{','.join(columns)}] or another order"
             )
         return order
 
@@ -126,8 +124,7 @@ class Folder:
             if labelled and not entry.names and not entry.is_background:
                 raise RequestError(
                     f"{self._path}: image {entry.image_id!r} has no label of dataset.classes (line {entry.line}); "
-                    "label "
-                    "it, remove it, or set dataset.allow_unlabelled=true to train on it as background"
+                    "label it, remove it, or set dataset.allow_unlabelled=true to train on it as background"
                 )
             mask = masks.get(entry.image)
             records.append(
@@ -197,8 +194,7 @@ class Folder:
             raise RequestError(
                 f"{self._path}: classes are numbers from 0, but 0 is the background in masks; set "
                 f"dataset.classes=[0,{rest}] if 0 is a class (label 1 in masks), or dataset.classes=[{rest}] if it is "
-                "the "
-                "background"
+                "the background"
             )
         if numbers[-1] >= IGNORE or numbers[-1] > 2 * len(numbers):
             raise RequestError(
@@ -248,8 +244,7 @@ class Folder:
         if len(self._table.rows) > len(entries):
             result.append(
                 f"{self._path}: {len(self._table.rows)} lines name {len(entries)} images; an image has the labels of "
-                "all "
-                "its lines"
+                "all its lines"
             )
         if any(entry.is_background for entry in entries):
             count = sum(entry.is_background for entry in entries)
@@ -352,8 +347,7 @@ class _Files:
         if len(found) > 1:
             raise RequestError(
                 f"{table}: image {row.image} (line {row.line}) may be {found[0]} or {found[1]} in {self.folder}; "
-                "write its "
-                "whole name"
+                "write its whole name"
             )
         return found[0]
 

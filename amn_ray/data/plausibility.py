@@ -44,8 +44,7 @@ def review_labels(labels: Sequence[Sequence[int]], classes: Sequence[str]) -> li
     if always := [name for name, n in number.items() if n == total > 1]:
         result.append(
             f"{_names(always)} {'is' if len(always) == 1 else 'are'} in every one of {total} images, so no image "
-            "shows what "
-            "is not the class and its maps will cover whole images; add images without it (and set "
+            "shows what is not the class and its maps will cover whole images; add images without it (and set "
             "dataset.allow_unlabelled=true where they have no label)"
         )
     if few := [f"{name} ({n})" for name, n in number.items() if 0 < n < HANDFUL and n < total]:
@@ -95,8 +94,7 @@ def review_masks(
             image, label = found[0]
             told.append(
                 f"{len(found)} of {len(pairs)} masks {sentence}, such as {classes[label - 1]!r} (label {label}) of "
-                "image "
-                f"{image!r}; correct its labels or its mask"
+                f"image {image!r}; correct its labels or its mask"
             )
     wrong = {image for image, _ in [*extra, *lacking]}
     if len(wrong) * 2 <= len(pairs) or len(wrong) < 3:
@@ -117,8 +115,7 @@ def _remedy(pairs: Sequence[tuple[str, set[int], set[int]]], classes: Sequence[s
     if len(seen) == 1 and len(classes) > 1:
         return (
             f"all masks hold only {seen.pop()}: set dataset.mask_values=binary if that is the class of the image, or "
-            "give "
-            "dataset.classes in the order of the masks' values"
+            "give dataset.classes in the order of the masks' values"
         )
     return (
         "give dataset.classes in the order of the masks' values 1…N (0 is background, 255 undefined), or say how masks "
