@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from amn_ray.data.text import same_name
@@ -54,6 +54,17 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
             f"({len(found)} of {len(images)} images have a mask); dataset.mask_pattern says which do"
         )
     return found, warnings
+
+
+def masks_among(files: Iterable[str], images: Iterable[str]) -> list[str]:
+    """Files that are named as masks of these images are (1_mask.png), sorted."""
+    stems = {_key(without_ending(PurePosixPath(image).name)): image for image in images}
+    lengths = sorted({len(stem) for stem in stems})
+    return sorted(
+        name
+        for name in files
+        if name.lower().endswith(ENDINGS) and any(_says_mask(scheme) for scheme, _ in _schemes(name, stems, lengths))
+    )
 
 
 def _files(folder: Path) -> list[str]:

@@ -76,8 +76,7 @@ def review_masks(
     if void := [image for image, _, values in pairs if values == {IGNORE}]:
         told.append(
             f"{len(void)} of {len(pairs)} masks, such as that of image {void[0]!r}, are {IGNORE} (undefined) "
-            "everywhere, so "
-            "nothing is measured there; see dataset.mask_values"
+            "everywhere, so nothing is measured there; see dataset.mask_values"
         )
     extra, lacking = [], []
     for image, row, values in pairs:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import pickle
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -349,6 +351,30 @@ def test_masks_in_a_folder_of_another_name_are_not_ignored_silently(write: Any, 
     assert f"has no masks/, and {folder}/ is not read; name it masks" in told(root)
     (root / folder).rename(root / "Masks")
     assert source(root).listing("train").records[0].mask is not None
+
+
+def test_masks_beside_the_images_are_not_ignored_silently(write: Any) -> None:
+    root = write("image,labels\n0.png,cat\n1.png,cat\n", ["0.png", "1.png", "0_mask.png", "1_mask.png", "other.png"])
+    assert "2 files, such as 0_mask.png, are no images of labels.csv; move them to masks/" in told(root)
+    with pytest.raises(RequestError, match=r"has no masks/, but dataset.mask_pattern=\{id\}_mask.png"):
+        names(root, mask_pattern="{id}_mask.png")
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_what_a_program_writes_is_what_is_read(write: Any, sign: str, quoting: Any) -> None:
+    draw = random.Random(f"{sign}{quoting}")
+    every = ["cat", "traffic light", "C++", "R&D", "Würfel", '15" wheel', "x-ray", "d'or", "日本"]
+    rows = {f"im {n}.v{n}.png": draw.sample(every, draw.randint(1, 4)) for n in range(40)}
+    rows |= {f"one {n}.png": [name] for n, name in enumerate(every)}
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=sign, quoting=quoting)
+    writer.writerow(["image", "labels"])
+    for image, labels in rows.items():
+        writer.writerow([image, draw.choice([";", "|", "; ", ","]).join(labels)])
+    root = write(stream.getvalue(), list(rows))
+    assert source(root).classes == sorted(every)
+    assert names(root) == {Path(image).stem: tuple(sorted(labels)) for image, labels in rows.items()}
 
 
 def test_the_rule_of_masks_travels_with_the_source_and_the_table_does_not(write: Any) -> None:
