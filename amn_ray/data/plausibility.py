@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from amn_ray.data.source import IGNORE
 
 HANDFUL = 5
-"""A class in fewer images than this is learnt from almost nothing."""
+"""A class in fewer images than this is learnt from almost nothing; so few contradictions are no system."""
 
 
 def review(
@@ -96,7 +96,7 @@ def review_masks(
                 f"image {image!r}; correct its labels or its mask"
             )
     wrong = {image for image, _ in [*extra, *lacking]}
-    if len(wrong) * 2 <= len(pairs) or len(wrong) < 3:
+    if len(wrong) * 2 <= len(pairs) or len(wrong) <= HANDFUL:  # so few can be mended by hand
         return told, None
     # Objects lost under undefined pixels are common, other contradictions of most images are not.
     image, row, values = next(pair for pair in pairs if pair[0] in wrong)
