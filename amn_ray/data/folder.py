@@ -9,6 +9,7 @@ or black and white, or colours (masks.py). docs/data.md has all that is accepted
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from amn_ray.data.label_lists import BACKGROUND, is_background, names_of
-from amn_ray.data.mask_files import ENDINGS, find_masks, without_ending
+from amn_ray.data.mask_files import find_masks, masks_among, without_ending
 from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
 from amn_ray.data.table import Row, Table, read_table
@@ -27,6 +28,8 @@ from amn_ray.data.text import read_text, same_name
 from amn_ray.errors import RequestError
 
 TABLES = ("labels.csv", "labels.tsv", "labels.txt")
+_MASKS = re.compile("mask|label|annot|segm|truth|target|^gt", re.IGNORECASE)
+"""In names of folders that may hold masks."""
 SHEETS = (".xlsx", ".xls", ".ods", ".numbers", ".json", ".parquet")
 
 
@@ -95,16 +98,14 @@ class Folder:
         if len(found) >= IGNORE:
             raise RequestError(
                 f"{self._path}: names {len(found)} classes, such as {', '.join(sorted(found)[:3])}, but masks hold up "
-                "to "
-                f"{IGNORE - 1}; set dataset.separator if several labels were taken for one, or dataset.classes"
+                f"to {IGNORE - 1}; set dataset.separator if several labels were taken for one, or dataset.classes"
             )
         order = self._numbered(found) if all(name.isdecimal() for name in found) else sorted(found)
         columns = [name for name in self._table.columns if name in found]
         if columns and columns != order and self._has_masks:
             raise RequestError(
                 f"{self._path}: its columns are in the order {', '.join(columns)}, so masks may number classes like "
-                "this or "
-                f"by alphabet; set dataset.classes=[{','.join(columns)}] or another order"
+                f"this or by alphabet; set dataset.classes=[{','.join(columns)}] or another order"
             )
         return order
 
@@ -126,8 +127,7 @@ class Folder:
             if labelled and not entry.names and not entry.is_background:
                 raise RequestError(
                     f"{self._path}: image {entry.image_id!r} has no label of dataset.classes (line {entry.line}); "
-                    "label "
-                    "it, remove it, or set dataset.allow_unlabelled=true to train on it as background"
+                    "label it, remove it, or set dataset.allow_unlabelled=true to train on it as background"
                 )
             mask = masks.get(entry.image)
             records.append(
@@ -197,8 +197,7 @@ class Folder:
             raise RequestError(
                 f"{self._path}: classes are numbers from 0, but 0 is the background in masks; set "
                 f"dataset.classes=[0,{rest}] if 0 is a class (label 1 in masks), or dataset.classes=[{rest}] if it is "
-                "the "
-                "background"
+                "the background"
             )
         if numbers[-1] >= IGNORE or numbers[-1] > 2 * len(numbers):
             raise RequestError(
@@ -248,8 +247,7 @@ class Folder:
         if len(self._table.rows) > len(entries):
             result.append(
                 f"{self._path}: {len(self._table.rows)} lines name {len(entries)} images; an image has the labels of "
-                "all "
-                "its lines"
+                "all its lines"
             )
         if any(entry.is_background for entry in entries):
             count = sum(entry.is_background for entry in entries)
@@ -286,16 +284,25 @@ class Folder:
         if self._mask_folder is not None:
             images = [entry.image for entry in self._entries]
             return find_masks(self._mask_folder, images, self.config.mask_pattern)
-        others = [
-            path
-            for path in sorted(self.root.iterdir())
-            if path.is_dir() and path != self._images and any(f.suffix.lower() in ENDINGS for f in path.rglob("*"))
-        ]
-        if not others:
-            return {}, []
-        return {}, [
-            f"{self.root}: has no masks/, and {others[0].name}/ is not read; name it masks if it holds the masks"
-        ]
+        if self.config.mask_pattern is not None:
+            raise RequestError(
+                f"{self.root}: has no masks/, but dataset.mask_pattern={self.config.mask_pattern} says how files in "
+                "it are "
+                "named; add the folder, or leave the setting out"
+            )
+        others = [path for path in sorted(self.root.iterdir()) if path.is_dir() and _MASKS.search(path.name)]
+        if others:
+            return {}, [
+                f"{self.root}: has no masks/, and {others[0].name}/ is not read; name it masks if it holds masks"
+            ]
+        listed = {entry.image for entry in self._entries}
+        beside = masks_among(_Files(self._images).names - listed, listed)
+        if beside:
+            return {}, [
+                f"{self._images}: {len(beside)} files, such as {beside[0]}, are no images of labels.csv; move them to "
+                "masks/ if they are masks"
+            ]
+        return {}, []
 
     @cached_property
     def _rule_and_warnings(self) -> tuple[MaskRule, list[str]]:
@@ -314,7 +321,7 @@ class _Files:
             for name in files
             if not name.startswith(".")
         ]
-        self._exact = set(names)
+        self.names = set(names)
         self._by_key: dict[str, list[str]] = defaultdict(list)
         for name in names:
             for key in {_key(name), _key(without_ending(name))}:
@@ -326,7 +333,7 @@ class _Files:
                 self._by_tail[key].append(name)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._exact
+        return name in self.names
 
     def named(self, row: Row, table: Path) -> str | None:
         """The file that a row means; None if there is none.
@@ -334,7 +341,7 @@ class _Files:
         Raises:
             RequestError: there are several.
         """
-        if row.image in self._exact:
+        if row.image in self.names:
             return row.image
         parts = PureWindowsPath(row.image).parts  # / and \ alike
         for start in range(len(parts)):
@@ -352,8 +359,7 @@ class _Files:
         if len(found) > 1:
             raise RequestError(
                 f"{table}: image {row.image} (line {row.line}) may be {found[0]} or {found[1]} in {self.folder}; "
-                "write its "
-                "whole name"
+                "write its whole name"
             )
         return found[0]
 

@@ -154,8 +154,7 @@ def _commas(path: Path, lists: Lists, warnings: list[str]) -> Lists:
         row, part, count = doubtful[0]
         warnings.append(
             f"{path}: labels {part!r} (line {row.line}) are read as {count} classes; set dataset.separator=';' if it "
-            "is "
-            "the name of one"
+            "is the name of one"
         )
     return result
 

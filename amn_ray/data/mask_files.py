@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from amn_ray.data.text import same_name
@@ -30,9 +30,17 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
     Raises:
         RequestError: no file is the mask of any image, or an image has several.
     """
-    files = sorted(_files(folder))
+    everything = sorted(_files(folder))
+    files = [name for name in everything if name.lower().endswith(ENDINGS)]
+    if everything and not files:
+        raise RequestError(
+            f"{folder}: holds {len(everything)} files, such as {everything[0]}, but none is an image of a format for "
+            "masks; save masks as PNG"
+        )
+    if not files:
+        return {}, [f"{folder}: is empty, so nothing is evaluated"]
     found = _by_pattern(folder, images, pattern) if pattern else _by_scheme(folder, files, images)
-    if files and images and not found:
+    if images and not found:
         raise RequestError(
             f"{folder}: holds {len(files)} files, such as {files[0]}, but none is the mask of an image, such as "
             f"{images[0]}; name masks after their images, or set dataset.mask_pattern (such as "
@@ -48,13 +56,24 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
     return found, warnings
 
 
+def masks_among(files: Iterable[str], images: Iterable[str]) -> list[str]:
+    """Files that are named as masks of these images are (1_mask.png), sorted."""
+    stems = {_key(without_ending(PurePosixPath(image).name)): image for image in images}
+    lengths = sorted({len(stem) for stem in stems})
+    return sorted(
+        name
+        for name in files
+        if name.lower().endswith(ENDINGS) and any(_says_mask(scheme) for scheme, _ in _schemes(name, stems, lengths))
+    )
+
+
 def _files(folder: Path) -> list[str]:
-    """Names of files below the folder that may be images."""
+    """Names of files below the folder, but for hidden ones."""
     return [
         (Path(place) / name).relative_to(folder).as_posix()
         for place, _, names in os.walk(folder, followlinks=True)
         for name in names
-        if name.lower().endswith(ENDINGS) and not name.startswith(".")
+        if not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini")
     ]
 
 

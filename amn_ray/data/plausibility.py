@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from amn_ray.data.source import IGNORE
 
 HANDFUL = 5
-"""A class in fewer images than this is learnt from almost nothing."""
+"""A class in fewer images than this is learnt from almost nothing; so few contradictions are no system."""
 
 
 def review(
@@ -44,8 +44,7 @@ def review_labels(labels: Sequence[Sequence[int]], classes: Sequence[str]) -> li
     if always := [name for name, n in number.items() if n == total > 1]:
         result.append(
             f"{_names(always)} {'is' if len(always) == 1 else 'are'} in every one of {total} images, so no image "
-            "shows what "
-            "is not the class and its maps will cover whole images; add images without it (and set "
+            "shows what is not the class and its maps will cover whole images; add images without it (and set "
             "dataset.allow_unlabelled=true where they have no label)"
         )
     if few := [f"{name} ({n})" for name, n in number.items() if 0 < n < HANDFUL and n < total]:
@@ -54,7 +53,7 @@ def review_labels(labels: Sequence[Sequence[int]], classes: Sequence[str]) -> li
             "them out by dataset.classes"
         )
     if absent := [name for name, n in number.items() if n == 0]:
-        result.append(f"no image has the class {_few(absent)}; correct the labels, or dataset.classes")
+        result.append(f"no image has {_names(absent)}; correct the labels, or dataset.classes")
     return result
 
 
@@ -77,8 +76,7 @@ def review_masks(
     if void := [image for image, _, values in pairs if values == {IGNORE}]:
         told.append(
             f"{len(void)} of {len(pairs)} masks, such as that of image {void[0]!r}, are {IGNORE} (undefined) "
-            "everywhere, so "
-            "nothing is measured there; see dataset.mask_values"
+            "everywhere, so nothing is measured there; see dataset.mask_values"
         )
     extra, lacking = [], []
     for image, row, values in pairs:
@@ -95,11 +93,10 @@ def review_masks(
             image, label = found[0]
             told.append(
                 f"{len(found)} of {len(pairs)} masks {sentence}, such as {classes[label - 1]!r} (label {label}) of "
-                "image "
-                f"{image!r}; correct its labels or its mask"
+                f"image {image!r}; correct its labels or its mask"
             )
     wrong = {image for image, _ in [*extra, *lacking]}
-    if len(wrong) * 2 <= len(pairs) or len(wrong) < 3:
+    if len(wrong) * 2 <= len(pairs) or len(wrong) <= HANDFUL:  # so few can be mended by hand
         return told, None
     # Objects lost under undefined pixels are common, other contradictions of most images are not.
     image, row, values = next(pair for pair in pairs if pair[0] in wrong)
@@ -117,8 +114,7 @@ def _remedy(pairs: Sequence[tuple[str, set[int], set[int]]], classes: Sequence[s
     if len(seen) == 1 and len(classes) > 1:
         return (
             f"all masks hold only {seen.pop()}: set dataset.mask_values=binary if that is the class of the image, or "
-            "give "
-            "dataset.classes in the order of the masks' values"
+            "give dataset.classes in the order of the masks' values"
         )
     return (
         "give dataset.classes in the order of the masks' values 1…N (0 is background, 255 undefined), or say how masks "

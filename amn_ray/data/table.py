@@ -96,27 +96,38 @@ def _labels_column(
             "which images to train on is named split"
         )
     for line, fields in rows:
-        first, after = column["labels"], len(names) - column["labels"] - 1
-        more = len(fields) - len(names)
-        if more < 0:
-            fields = [*fields, *[""] * -more]
-        elif more and any(fields[len(names) :]):  # commas without quotes: are they between labels?
-            fields = [*fields[:first], *fields[first : len(fields) - after], *fields[len(fields) - after :]]
-            split = fields[column["split"] + more] if column.get("split", -1) > first else ""
-            if after and not (column.get("split") == len(names) - 1 and split.casefold() in SPLITS):
-                raise RequestError(
-                    f"{path}: line {line} has {len(fields)} fields, the header {len(names)}; put labels in quotes, or "
-                    "write another sign between them (dataset.separator)"
-                )
-        more = max(0, len(fields) - len(names)) if any(fields[len(names) :]) else 0
-        cells = fields[first : first + more + 1]
-
-        def cell(role: str, fields: list[str] = fields, first: int = first, more: int = more) -> str:
-            place = column.get(role)
-            return "" if place is None else _plain(fields[place + (more if place > first else 0)])
-
-        _add(path, table, line, cell("image"), tuple(cells), cell("split"), "split" in column)
+        before, cells, after = _around_labels(path, line, fields, names, column)
+        known = dict(enumerate([*before, "", *after]))
+        image, split = (_plain(known.get(column.get(role, -1), "")) for role in ("image", "split"))
+        _add(path, table, line, image, cells, split)
     _spread(path, table, "split" in column)
+
+
+def _around_labels(
+    path: Path, line: int, fields: Sequence[str], names: Sequence[str], column: dict[str, int]
+) -> tuple[Sequence[str], tuple[str, ...], Sequence[str]]:
+    """The fields before the labels, those of the labels, and those after them.
+
+    A line has more fields than the header where commas between labels have no quotes. They are labels if no other
+    column follows, or only the split, and the line ends with one.
+
+    Raises:
+        RequestError: there are more fields, and it is not clear of what.
+    """
+    place = column["labels"]
+    fields = [*fields, *[""] * (len(names) - len(fields))]
+    while len(fields) > len(names) and not fields[-1].strip():
+        fields.pop()
+    end = len(fields) - (len(names) - place - 1)
+    clear = place == len(names) - 1 or (
+        column.get("split") == len(names) - 1 == place + 1 and _plain(fields[-1]).casefold() in SPLITS
+    )
+    if len(fields) > len(names) and not clear:
+        raise RequestError(
+            f"{path}: line {line} has {len(fields)} fields, the header {len(names)}; put labels in quotes, or write "
+            "another sign between them (dataset.separator)"
+        )
+    return fields[:place], tuple(fields[place:end]), fields[end:]
 
 
 def _class_columns(
@@ -137,21 +148,20 @@ def _class_columns(
             )
         present = tuple(classes[place] for place, mark in marks.items() if mark in yes)
         split = _plain(fields[column["split"]]) if "split" in column else ""
-        _add(path, table, line, _plain(fields[column["image"]]), present, split, "split" in column)
+        _add(path, table, line, _plain(fields[column["image"]]), present, split)
     table.columns = list(classes.values())
     _spread(path, table, "split" in column)
     if not rows:
         raise RequestError(f"{path}: has no column 'labels'; its columns are {', '.join(names)}")
 
 
-def _add(path: Path, table: Table, line: int, image: str, labels: tuple[str, ...], split: str, has_split: bool) -> None:
+def _add(path: Path, table: Table, line: int, image: str, labels: tuple[str, ...], split: str) -> None:
     if not image:
         raise RequestError(f"{path}: line {line} names no image; fill the column image or remove the line")
     if split and split.casefold() not in SPLITS:
         raise RequestError(
             f"{path}: split {split!r} of image {image} (line {line}), expected train or val; a sign between labels "
-            "that "
-            "also separates columns needs quotes"
+            "that also separates columns needs quotes"
         )
     table.rows.append(Row(line, image, labels, SPLITS.get(split.casefold(), "")))
 
@@ -198,16 +208,14 @@ def _columns(path: Path, names: Sequence[str]) -> dict[str, int]:
         if len(exact or places) > 1:
             raise RequestError(
                 f"{path}: several columns may be {role!r}: {', '.join(names[place] for place in exact or places)}; "
-                "name "
-                f"one of them {role} and the others otherwise"
+                f"name one of them {role} and the others otherwise"
             )
         if places:
             column[role] = (exact or places)[0]
     if "image" not in column:
         raise RequestError(
             f"{path}: has no column 'image'; its first line has {', '.join(map(repr, names))}, expected image, labels "
-            "and "
-            "optionally split; write these names into the first line"
+            "and optionally split; write these names into the first line"
         )
     return column
 
@@ -256,7 +264,12 @@ def _split(line: str, sign: str) -> list[str] | None:
     try:
         return parse(strict=True)
     except csv.Error as error:
-        return None if "unexpected end" in str(error) else parse(strict=False)
+        if "unexpected end" in str(error):
+            return None
+    try:
+        return parse(strict=False)
+    except csv.Error:  # a field of more than 128 kB, which no table has
+        return line.split(sign)
 
 
 def _plain(cell: str) -> str:

@@ -59,7 +59,8 @@ def decode_text(content: bytes, where: str, encoding: str | None = None, warning
         ) from error
     if chosen == _WESTERN and not encoding:
         _judge(text, where, [] if warnings is None else warnings)
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    # Marks also stand within files that were put together.
+    text = text.replace("\ufeff", "").replace("\u200b", "").replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise RequestError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import pickle
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,8 @@ def test_a_row_for_each_label_and_doubled_rows_are_one_image(write: Any) -> None
 def test_a_column_of_0_and_1_for_each_class_is_read(write: Any) -> None:
     root = write("image,split,cat,dog\n0.png,train,1,0\n1.png,train,0,1\n2.png,train,1.0,1.0\n3.png,train,,1\n")
     assert names(root) == BOTH
+    root = write("image,background,cat,dog\n0.png,0,1,0\n1.png,1,0,0\n2.png,0,1,1\n3.png,0,0,1\n")
+    assert names(root) == BOTH | {"1": ()}
     root = write("image,cat,dog\n0.png,0.7,0.3\n")
     with pytest.raises(RequestError, match=r"no column 'labels'; its columns are image, cat, dog.*line 2 has '0.7'"):
         names(root)
@@ -347,6 +351,30 @@ def test_masks_in_a_folder_of_another_name_are_not_ignored_silently(write: Any, 
     assert f"has no masks/, and {folder}/ is not read; name it masks" in told(root)
     (root / folder).rename(root / "Masks")
     assert source(root).listing("train").records[0].mask is not None
+
+
+def test_masks_beside_the_images_are_not_ignored_silently(write: Any) -> None:
+    root = write("image,labels\n0.png,cat\n1.png,cat\n", ["0.png", "1.png", "0_mask.png", "1_mask.png", "other.png"])
+    assert "2 files, such as 0_mask.png, are no images of labels.csv; move them to masks/" in told(root)
+    with pytest.raises(RequestError, match=r"has no masks/, but dataset.mask_pattern=\{id\}_mask.png"):
+        names(root, mask_pattern="{id}_mask.png")
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_what_a_program_writes_is_what_is_read(write: Any, sign: str, quoting: Any) -> None:
+    draw = random.Random(f"{sign}{quoting}")
+    every = ["cat", "traffic light", "C++", "R&D", "Würfel", '15" wheel', "x-ray", "d'or", "日本"]
+    rows = {f"im {n}.v{n}.png": draw.sample(every, draw.randint(1, 4)) for n in range(40)}
+    rows |= {f"one {n}.png": [name] for n, name in enumerate(every)}
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=sign, quoting=quoting)
+    writer.writerow(["image", "labels"])
+    for image, labels in rows.items():
+        writer.writerow([image, draw.choice([";", "|", "; ", ","]).join(labels)])
+    root = write(stream.getvalue(), list(rows))
+    assert source(root).classes == sorted(every)
+    assert names(root) == {Path(image).stem: tuple(sorted(labels)) for image, labels in rows.items()}
 
 
 def test_the_rule_of_masks_travels_with_the_source_and_the_table_does_not(write: Any) -> None:

@@ -116,6 +116,10 @@ def test_two_ways_of_naming_are_both_read_if_every_image_has_one_mask(tmp_path: 
     assert found(tmp_path, files, images) == dict(zip(images, files, strict=True))
 
 
-def test_an_empty_folder_of_masks_is_none(tmp_path: Path) -> None:
+def test_an_empty_folder_of_masks_is_told_and_one_without_images_refused(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
-    assert warned(tmp_path, [], ["1.jpg"]) == ({}, [])
+    masks, [sentence] = warned(tmp_path, [".DS_Store", "Thumbs.db"], ["1.jpg"])
+    assert not masks
+    assert "masks: is empty" in sentence
+    with pytest.raises(RequestError, match=r"holds 2 files, such as 1.npy, but none is an image"):
+        found(tmp_path, ["1.npy", "2.npy"], ["1.jpg", "2.jpg"])

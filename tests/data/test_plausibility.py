@@ -83,5 +83,8 @@ def test_masks_numbered_from_0_are_refused() -> None:
     assert "dataset.classes" in refusal
 
 
-def test_most_of_two_images_is_no_system() -> None:
-    assert masks([[1], [2]], [[0, 2], [0, 1]])[1] is None
+def test_a_handful_of_contradictions_is_no_system_whatever_their_share() -> None:
+    told, refusal = masks([[1]] * 5, [[0, 2]] * 5)
+    assert refusal is None
+    assert "5 of 5 masks hold a class that labels lack" in told[0]
+    assert masks([[1]] * 6, [[0, 2]] * 6)[1] is not None
