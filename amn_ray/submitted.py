@@ -14,7 +14,6 @@ from amn_ray.artifacts import local_path
 from amn_ray.errors import RequestError
 from amn_ray.reporting.console import say
 
-WRITTEN = ("store", "out")
 IMAGENET = "imagenet"
 """Weights that are no file."""
 READ = ("images", "dataset.root", "backbone.weights", "deeplab.backbone.weights")
