@@ -6,7 +6,6 @@ from the largest to the smallest, so that smaller ones lie over larger ones. Or 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from amn_ray.data.image_files import image_ids, locate
+from amn_ray.data.images import LARGEST_SCALED, decoding, opened
 from amn_ray.data.instances import Instances, Key, Size, folded, read_instances
 from amn_ray.data.label_lists import is_background
 from amn_ray.data.mask_files import find_masks
@@ -35,8 +34,6 @@ PLACES = (
     "*.json",
 )
 """Where a split's instances are looked for: COCO and CVAT, mmdetection, Roboflow, one's own."""
-MAX_PIXELS = 2**29 - 1
-"""Of a mask that is painted: half a GB, and what pycocotools can count."""
 
 
 @dataclass(kw_only=True)
@@ -347,13 +344,8 @@ def _checked_size(image: bytes, stated: list[int]) -> tuple[int, int]:
 
     Before anything is painted, since what is stated could fill the memory.
     """
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            width, height = opened.size
-    except UnidentifiedImageError as error:
-        raise OSError("is not an image of any format that Pillow reads") from error
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"is {width}x{height}, larger than masks are painted")
+    with decoding(), opened(image, LARGEST_SCALED) as file:
+        width, height = file.size
     if not stated:
         return height, width
     if stated not in ([height, width], [width, height]):

@@ -24,10 +24,10 @@ MASK_SCHEMA = pa.schema({"image_id": pa.string(), "mask": pa.binary(), "present"
 the same thing."""
 LARGEST = 179_000_000
 """Pixels of the largest file that is decoded, about Pillow's own limit: it takes 0.7 GB."""
-LARGEST_SCALED = 3 * LARGEST
-"""The same where `max_side` makes it smaller at once."""
+LARGEST_SCALED = 2**29 - 1
+"""The same where `max_side` makes it smaller at once: three times as many, and what pycocotools can count."""
 
-# `_opened` has a limit of its own: Pillow's is one for the whole process, and it warns far below it.
+# `opened` has a limit of its own: Pillow's is one for the whole process, and it warns far below it.
 Image.MAX_IMAGE_PIXELS = None
 # NumPy's floats, of 64 bits, which Pillow can unpack but does not expect in a TIFF.
 TiffImagePlugin.OPEN_INFO |= {
@@ -87,7 +87,7 @@ def read_image(encoded: bytes, pixels: Pixels = DEFAULT) -> Photograph:
         BadFile: not an image, damaged, cut short or too large.
     """
     with decoding():
-        image = _opened(encoded, LARGEST if pixels.max_side is None else LARGEST_SCALED)
+        image = opened(encoded, LARGEST if pixels.max_side is None else LARGEST_SCALED)
         rawmode = _rawmode(image)  # before its EXIF tag, for which a PNG is decoded
         orientation = _orientation(image)
         values = _deep_values(encoded, image, rawmode)
@@ -114,7 +114,7 @@ def decode_mask(encoded: bytes, *, upright: bool = True) -> np.ndarray:
         BadFile: a colour image, whose pixels are not labels; or not an image, or damaged.
     """
     with decoding():
-        image = _opened(encoded)
+        image = opened(encoded)
         if image.mode not in ("P", "L", "1"):
             raise BadFile(f"mask has image mode {image.mode}, expected labels in a palette or 8-bit grey PNG")
         orientation = _orientation(image)
@@ -136,8 +136,12 @@ def decoding() -> Iterator[None]:
         raise BadFile(f"cannot be decoded ({type(error).__name__}{text and f': {text}'})") from error
 
 
-def _opened(encoded: bytes, largest: int = LARGEST) -> Image.Image:
-    """The image, not yet decoded."""
+def opened(encoded: bytes, largest: int = LARGEST) -> Image.Image:
+    """The image, not yet decoded.
+
+    Raises:
+        BadFile: not an image, or one of more than `largest` pixels, which would fill the memory.
+    """
     try:
         image = Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError as error:  # Pillow's own sentence names an object in memory

@@ -11,7 +11,6 @@ in mask_files.py. (Masks that we wrote ourselves are read by images.decode_mask.
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from amn_ray.data.images import BadFile, decoding, voc_palette
+from amn_ray.data.images import BadFile, decoding, opened, voc_palette
 from amn_ray.data.palette import Colour, colour
 from amn_ray.data.source import IGNORE, DatasetConfig
 from amn_ray.errors import RequestError
@@ -118,11 +117,7 @@ class _Pixels:
 
 @decoding()
 def _pixels(encoded: bytes) -> _Pixels:
-    try:
-        image = Image.open(io.BytesIO(encoded))
-    except UnidentifiedImageError as error:  # Pillow's own sentence names an object in memory
-        raise OSError("mask is not an image of any format that Pillow reads") from error
-    with image:
+    with opened(encoded) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"mask has {image.n_frames} frames, expected one")  # type: ignore[attr-defined]
         if image.format == "PNG" and encoded[24] == 16 and encoded[25] != 0:

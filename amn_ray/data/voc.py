@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from amn_ray.checks import check_choice
 from amn_ray.data.files import IMAGES, MASKS, Files
-from amn_ray.data.images import BadFile, decoding
+from amn_ray.data.images import BadFile, decoding, opened
 from amn_ray.data.mask_files import find_masks
 from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
@@ -304,7 +303,7 @@ def _hold_only(masks: Sequence[Path], colours: Iterable[Sequence[int]]) -> bool:
     shown: set[object] = set()
     for path in _some_of(masks):
         try:
-            with decoding(), Image.open(path) as image:
+            with decoding(), opened(path.read_bytes()) as image:
                 found = image.convert("RGB").getcolors()
         except BadFile:  # told with its name when it is loaded
             continue
