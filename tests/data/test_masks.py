@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from amn_ray.data.images import encode_palette_mask, voc_palette
-from amn_ray.data.masks import mask_rule, read_mask
+from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.source import DatasetConfig
 from amn_ray.errors import RequestError
 
@@ -288,3 +288,13 @@ def test_a_palette_that_does_not_fit_the_classes_is_refused(read: Any, palette: 
 def test_settings_of_masks_and_text_are_checked_at_once(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(settings)) if len(settings) == 1 else 'palette'}=.*{sentence}"):
         DatasetConfig(**settings)
+
+
+def test_a_mask_of_absurd_size_is_refused_before_it_fills_the_memory() -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 200_000, 200_000, 8, 0, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    with pytest.raises(ValueError, match=r"is 200000x200000 \(width x height\): larger than 179 megapixels"):
+        read_mask(content, MaskRule("index", (1,)), (1,))
