@@ -188,6 +188,7 @@ def _set_driver_environment() -> None:
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, and told once
     warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # is above the number of shards: fine
+    warnings.filterwarnings("ignore", "`ray_remote_args")  # how often to try again can be told in no other way
     # Ray 2.60's new reader lists files in a task that starts six processes: 8 s per execution on two cores, where
     # the old one takes 0.3 s (both measured on a table of two shards).
     DataContext.get_current().use_datasource_v2 = False
