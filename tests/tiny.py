@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from amn_ray.data.images import encode_mask
 from amn_ray.data.shapes import Shapes, ShapesConfig
 
@@ -62,12 +64,14 @@ def write_folder(root: Path, masks: bool) -> Path:
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
     lines = ["image,labels,split"]
+    # The folder's classes are in the order of the alphabet.
+    renumbered = np.array([0, *(1 + sorted(source.classes).index(name) for name in source.classes)], np.uint8)
     records = {split: source.listing(split).records for split in ("train", "val")}
     for split, record in ((split, record) for split, listed in records.items() for record in listed):
         image, mask = source.load(record)
         (root / "images" / f"{record.image_id}.png").write_bytes(image)
         if masks and mask is not None:
-            (root / "masks" / f"{record.image_id}.png").write_bytes(encode_mask(mask))
+            (root / "masks" / f"{record.image_id}.png").write_bytes(encode_mask(renumbered[mask]))
         labels = ";".join(source.classes[label - 1] for label in record.labels)
         lines.append(f"{record.image_id}.png,{labels},{split}")
     (root / "labels.csv").write_text("\n".join(lines))
