@@ -29,6 +29,8 @@ from amn_ray.errors import RequestError
 
 SAMPLE = 256
 """So many masks, spread evenly over the set, decide how all are read. Each is held to it when it is loaded."""
+THREADS = 4
+"""They look at masks at a time: a large one may take a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _lossy(image: Image.Image, encoded: bytes) -> str | None:
 def _integers(values_HW: np.ndarray) -> np.ndarray:
     if not np.isfinite(values_HW).all() or (values_HW != np.round(values_HW)).any():
         raise ValueError("mask holds fractions, expected whole numbers; write labels (0 = background) and no scores")
-    return values_HW.astype(np.int64)
+    return values_HW if values_HW.dtype.kind in "iu" else values_HW.astype(np.int32)
 
 
 def _without_alpha(rgba_HWC: np.ndarray, lossy: str | None) -> _Pixels:
@@ -302,24 +304,28 @@ class _Sight:
 def _seen(paths: Sequence[Path]) -> list[_Sight]:
     step = max(1, len(paths) / SAMPLE)
     chosen = [paths[int(position * step)] for position in range(min(len(paths), SAMPLE))]
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(THREADS) as threads:
         return [sight for sight in threads.map(_sight, chosen) if sight is not None]
 
 
 def _sight(path: Path) -> _Sight | None:
     try:
         pixels = _pixels(path.read_bytes())
-    except BadFile:  # told with its name when it is loaded
+    except (BadFile, OSError, MemoryError):  # told with its name when it is loaded
         return None
     values_HW, colours_HW = pixels.values, pixels.colours
     pairs: frozenset[tuple[int, int]] = frozenset()
     share: dict[int, float] = {}
     if values_HW is not None:
-        found, counts = np.unique(values_HW, return_counts=True)
+        if values_HW.dtype == np.uint8:
+            counts = np.bincount(values_HW.ravel(), minlength=256)
+            found = np.flatnonzero(counts)
+            counts = counts[found]
+        else:
+            found, counts = np.unique(values_HW, return_counts=True)
         share = dict(zip(found.tolist(), (counts / values_HW.size).tolist(), strict=True))
         if colours_HW is not None:
-            both = np.unique(values_HW.astype(np.int64) << 24 | colours_HW)
-            pairs = frozenset((int(pair) >> 24, int(pair) & 0xFFFFFF) for pair in both)
+            pairs = frozenset((value, int(colours_HW.flat[(values_HW == value).argmax()])) for value in share)
     return _Sight(
         path=path,
         values=frozenset(share) if values_HW is not None else None,
