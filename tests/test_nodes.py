@@ -14,23 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster as Nodes
 
 from amn_ray.cluster import authenticate
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT
+from tests.nodes import RAY, Nodes
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     """A head without CPUs and one node, on which jobs run that are started here."""
     authenticate(is_own=True)
-    head = {"num_cpus": 0, "object_store_memory": 100_000_000, "dashboard_port": free_port()}
-    cluster = Nodes(initialize_head=True, connect=False, head_node_args=head)
-    cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+    cluster = Nodes(num_cpus=0)
+    cluster.add(num_cpus=1)
     os.environ["RAY_ADDRESS"] = cluster.address
     yield cluster
     del os.environ["RAY_ADDRESS"]
-    cluster.shutdown()
+    cluster.end()
 
 
 def start(store: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -72,8 +71,7 @@ def private_mounts() -> bool:
 def test_a_store_that_another_node_does_not_see_is_refused(nodes: Nodes, mlflow_server: str, tmp_path: Path) -> None:
     # A node with an empty directory of its own where the store is.
     (tmp_path / "store").mkdir()
-    ray = str(Path(sys.executable).parent / "ray")
-    join = f"{ray} start --block --address {nodes.address} --num-cpus 1 --object-store-memory 100000000"
+    join = f"{RAY} start --block --address {nodes.address} --num-cpus 1 --object-store-memory 100000000"
     hidden = f"mount -t tmpfs none {tmp_path}/store && exec {join}"
     command = ["unshare", "--mount", "bash", "-c", hidden]
     node = subprocess.Popen(command, process_group=0, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

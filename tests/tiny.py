@@ -34,7 +34,8 @@ def start(
     command = [sys.executable, f"jobs/{job}.py", f"dataset.root={root}", f"store={store}", *SETTINGS, *overrides]
     environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "HYDRA_FULL_ERROR")}
     if address is not None:
-        environment["RAY_ADDRESS"] = address
+        # A Ray of our own has the address 127.0.0.1, for which Ray would take this machine's on Linux.
+        environment |= {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

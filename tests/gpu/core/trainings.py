@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from amn_ray.data.images import encode_mask, encode_png
+from amn_ray.data.pixels import DEFAULT
 from amn_ray.data.transforms import resize_image
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.resnet import normalise
@@ -62,7 +63,7 @@ def training(
         cam_config = CamConfig(**settings)
         return Training(
             lambda: CamNet(cam_config, classes),
-            CamExample(cam_config, classes),
+            CamExample(cam_config, classes, DEFAULT),
             lambda model, batch: [cam.batch_loss(model, batch, cam_config)],
             lambda model: cam.optimisation(model, cam_config, steps),
         )
@@ -70,7 +71,7 @@ def training(
         amn_config = AmnConfig(**settings)
         return Training(
             lambda: AmnNet(amn_config, classes),
-            AmnExample(amn_config, classes),
+            AmnExample(amn_config, classes, DEFAULT),
             lambda model, batch: [amn.batch_loss(model, batch, amn_config)],
             lambda model: (amn.optimiser(model, amn_config), None),
         )
@@ -78,14 +79,14 @@ def training(
         irn_config = IrnConfig(**settings)
         return Training(
             lambda: IrnNet(irn_config),
-            IrnExample(irn_config),
+            IrnExample(irn_config, DEFAULT),
             lambda model, batch: [irn.batch_loss(model, batch, irn_config)],
             lambda model: irn.optimisation(model, irn_config, steps),
         )
     deeplab_config = DeepLabConfig(**settings)
     return Training(
         lambda: DeepLabNet(deeplab_config, classes),
-        DeepLabExample(deeplab_config),
+        DeepLabExample(deeplab_config, DEFAULT),
         lambda model, batch: deeplab.batch_losses(model, batch, deeplab_config),
         lambda model: deeplab.optimisation(model, deeplab_config, steps),
     )
