@@ -6,6 +6,7 @@ Ray Data's own row checkpoints, so that a run that died goes on where it was, wi
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,6 +81,7 @@ def _map_rest(
     share: Share | None,
 ) -> float:
     """See map_table; it can be called again."""
+    gc.collect()  # the actors of a dataset that failed live as long as its error, and hold their CPUs
     table_in, table_out = _table(source), _table(output)
     before, expected = table_out.count(), table_in.count()
     if before >= expected:  # all was written by a run that died before its manifest
