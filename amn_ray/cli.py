@@ -116,8 +116,7 @@ def _prepare_streams() -> None:
                     io.BufferedWriter(_Lasting(stream.fileno(), "w", closefd=False)),
                     encoding=stream.encoding,
                     errors="replace",
-                    line_buffering=stream.line_buffering,
-                    write_through=stream.write_through,
+                    line_buffering=True,  # what workers told is out when this process is killed
                 ),
             )
     if "PYTHONIOENCODING" in os.environ:  # workers print, too
