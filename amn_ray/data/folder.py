@@ -387,6 +387,7 @@ def _key(name: str) -> str:
 
 
 def _number(name: str) -> str:
-    """1, 01 and 1.0 are the number 1; other names stay as they are."""
-    whole = name.removesuffix(".0") if name.replace(".", "", 1).isdecimal() else name
-    return str(int(whole)) if whole.isdecimal() else name
+    """1, 01, 1.0 and 1e+00 are the number 1; other names stay as they are."""
+    if re.fullmatch(r"\d+(\.\d*)?(e\+?\d{1,2})?", name, re.IGNORECASE) and float(name).is_integer():
+        return str(int(float(name)))
+    return name
