@@ -30,6 +30,7 @@ from amn_ray.errors import RequestError
 TABLES = ("labels.csv", "labels.tsv", "labels.txt")
 _MASKS = re.compile("mask|label|annot|segm|truth|target|^gt", re.IGNORECASE)
 """In names of folders that may hold masks."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 SHEETS = (".xlsx", ".xls", ".ods", ".numbers", ".json", ".parquet")
 
 
@@ -290,10 +291,15 @@ class Folder:
                 "it are "
                 "named; add the folder, or leave the setting out"
             )
-        others = [path for path in sorted(self.root.iterdir()) if path.is_dir() and _MASKS.search(path.name)]
+        others = [path for path in sorted(self.root.iterdir()) if path != self._path and _MASKS.search(path.name)]
+        gone = next((path for path in others if not path.exists()), None)
+        if gone is not None:
+            raise RequestError(f"{gone}: is a link to {os.readlink(gone)}, which does not exist; mend or remove it")
+        others = [path for path in others if path.is_dir() or path.suffix.lower() in ARCHIVES]
         if others:
             return {}, [
-                f"{self.root}: has no masks/, and {others[0].name}/ is not read; name it masks if it holds masks"
+                f"{self.root}: has no masks/, and {others[0].name} is not read; if it holds masks, make it a folder of "
+                "the name masks"
             ]
         listed = {entry.image for entry in self._entries}
         beside = masks_among(_Files(self._images).names - listed, listed)

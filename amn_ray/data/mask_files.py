@@ -6,8 +6,9 @@ files, warnings = find_masks(folder, image_names, config.mask_pattern)      # im
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from amn_ray.data.text import same_name
@@ -15,7 +16,7 @@ from amn_ray.errors import RequestError
 
 ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jp2", ".pgm", ".ppm")
 _WORDS = ("mask", "masks", "gt", "seg", "segm", "segmentation", "label", "labels", "annotation", "groundtruth",
-          "labelids", "labeltrainids", "truth", "m")  # fmt: skip
+          "labelids", "labeltrainids", "gtfine", "truth", "m")  # fmt: skip
 """What people add to an image's name for its mask."""
 
 
@@ -39,7 +40,11 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
         )
     if not files:
         return {}, [f"{folder}: is empty, so nothing is evaluated"]
-    found = _by_pattern(folder, images, pattern) if pattern else _by_scheme(folder, files, images)
+    found, dropped = dict[str, Path](), ""
+    for word, stem in _stems(images):
+        if not found:
+            found = _by_pattern(folder, images, pattern, stem) if pattern else _by_scheme(folder, files, images, stem)
+            dropped = word
     if images and not found:
         raise RequestError(
             f"{folder}: holds {len(files)} files, such as {files[0]}, but none is the mask of an image, such as "
@@ -47,6 +52,11 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
             f'"{{id}}_mask.png"){f", which is {pattern}" if pattern else ""}'
         )
     warnings = []
+    if dropped:
+        warnings.append(
+            f"{folder}: masks are named after images without the {dropped!r} that all images have, such as "
+            f"{next(iter(found.values())).name} for {next(iter(found))}; dataset.mask_pattern is the other answer"
+        )
     used = {path for path in found.values()}
     if left := [name for name in files if folder / name not in used]:
         warnings.append(
@@ -54,6 +64,25 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
             f"({len(found)} of {len(images)} images have a mask); dataset.mask_pattern says which do"
         )
     return found, warnings
+
+
+def _stems(images: Sequence[str]) -> Iterator[tuple[str, Callable[[str], str]]]:
+    """What all images' names share beside their endings, and how names are read without it: nothing comes first.
+
+    x_leftImg8bit.png has x_labelIds.png for its mask, and image_7.png has mask_7.png.
+    """
+    yield "", without_ending
+    names = [without_ending(PurePosixPath(image).name) for image in images]
+    for word in (_LAST_WORD, _FIRST_WORD):
+        shared = {found[0] if (found := word.search(name)) else "" for name in names}
+        if len(shared) == 1 and (part := shared.pop()):
+            cut = str.removesuffix if word is _LAST_WORD else str.removeprefix
+            yield part, lambda name, part=part, cut=cut: cut(without_ending(name), part)  # type: ignore[misc]
+
+
+_LAST_WORD = re.compile(r"[\W_]+[^\W_]*[^\W\d_][^\W_]*$")
+_FIRST_WORD = re.compile(r"^[^\W_]*[^\W\d_][^\W_]*[\W_]+|^[^\W\d_]+(?=\d)")
+"""With its sign, such as _leftImg8bit and image_; words have a letter."""
 
 
 def masks_among(files: Iterable[str], images: Iterable[str]) -> list[str]:
@@ -77,28 +106,31 @@ def _files(folder: Path) -> list[str]:
     ]
 
 
-def _by_pattern(folder: Path, images: Sequence[str], pattern: str) -> dict[str, Path]:
-    def named(image: str) -> Path:
-        inside = PurePosixPath(image)
-        return (
-            folder / inside.parent / pattern.replace("{id}", without_ending(inside.name)).replace("{name}", inside.name)
-        )
+def _by_pattern(folder: Path, images: Sequence[str], pattern: str, stem: Callable[[str], str]) -> dict[str, Path]:
+    def named(image: str) -> str:
+        name = PurePosixPath(image).name
+        return pattern.replace("{id}", stem(name)).replace("{name}", name)
 
-    def flat(image: str) -> Path:
-        inside = PurePosixPath(image)
-        return folder / pattern.replace("{id}", without_ending(inside.name)).replace("{name}", inside.name)
-
-    found = {image: path for image in images for path in (named(image), flat(image)) if path.is_file()}
+    found = {
+        image: path
+        for image in images
+        for path in (folder / PurePosixPath(image).parent / named(image), folder / named(image))
+        if path.is_file()
+    }
     _refuse_shared(found)
     return found
 
 
-def _by_scheme(folder: Path, files: Sequence[str], images: Sequence[str]) -> dict[str, Path]:
+def _by_scheme(
+    folder: Path, files: Sequence[str], images: Sequence[str], stem: Callable[[str], str]
+) -> dict[str, Path]:
     by_stem = defaultdict(list)
     for image in images:
-        by_stem[_key(without_ending(PurePosixPath(image).name))].append(image)
+        by_stem[_key(stem(PurePosixPath(image).name))].append(image)
     lengths = sorted({len(stem) for stem in by_stem})
     fits = {name: _schemes(name, by_stem, lengths) for name in files}
+    if stem is not without_ending:  # val_1 is not the mask of train_1
+        fits = {name: [fit for fit in schemes if _says_mask(fit[0])] for name, schemes in fits.items()}
     count = Counter(scheme for schemes in fits.values() for scheme, _ in schemes)
     if not count:
         return {}
@@ -108,8 +140,8 @@ def _by_scheme(folder: Path, files: Sequence[str], images: Sequence[str]) -> dic
     owners = defaultdict(list)
     for name, schemes in fits.items():
         if known := [fit for fit in schemes if fit[0] in usable]:
-            _, stem = max(known, key=lambda fit: (fit[0] == best, count[fit[0]]))
-            for image in _of_folder(name, by_stem[stem]):
+            _, owner = max(known, key=lambda fit: (fit[0] == best, count[fit[0]]))
+            for image in _of_folder(name, by_stem[owner]):
                 owners[image].append(name)
     for image, names in owners.items():
         if len(names) > 1:

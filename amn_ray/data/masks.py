@@ -81,7 +81,10 @@ def read_mask(encoded: bytes, rule: MaskRule, labels: Sequence[int] = ()) -> np.
         ValueError: its pixels do not keep to the rule.
         BadFile: not an image, damaged or cut short.
     """
-    pixels = _pixels(encoded)
+    try:
+        pixels = _pixels(encoded)
+    except BadFile as error:  # what is told of an image and its mask names the image
+        raise BadFile(str(error) if str(error).startswith("mask") else f"mask: {error}") from error
     if rule.values == "binary":
         return _binary(pixels, rule, labels)
     if rule.values == "colour":
@@ -311,7 +314,7 @@ def _seen(paths: Sequence[Path]) -> list[_Sight]:
 def _sight(path: Path) -> _Sight | None:
     try:
         pixels = _pixels(path.read_bytes())
-    except (BadFile, OSError, MemoryError):  # told with its name when it is loaded
+    except (BadFile, OSError, MemoryError):  # told with its name when it is listed or loaded
         return None
     values_HW, colours_HW = pixels.values, pixels.colours
     pairs: frozenset[tuple[int, int]] = frozenset()

@@ -25,8 +25,8 @@ CLASSES = [
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ]  # fmt: skip
-MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass", "SegmentationClassPNG")
-"""SBD's and VOC's; labelme's. Where an image has a mask in two of them, the first counts."""
+MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass", "SegmentationClassPNG", "SegmentationClassRaw")
+"""SBD's and VOC's; labelme's; TensorFlow's. Where an image has a mask in two of them, the first counts."""
 NUMBERINGS = ("voc", "classes")
 SAMPLE = 64
 """About so many masks tell how all are numbered and coloured."""
@@ -108,6 +108,8 @@ class Voc:
         images = Files(existing(self.root / "JPEGImages", "the images", self._remedy()), IMAGES)
         where = self._list_file(name, f"{split}_list")
         listed = read_list(where, images, self.config.encoding, listing.warnings)
+        if split == "train" and not listed:
+            raise RequestError(f"{where}: lists no image (dataset.train_list); {self._other_lists('train_list')}")
         labels = self._labels(listed, listing)
         evaluated = listed if split == "val" else self._evaluated(listed, images, listing.warnings)
         masks = self._masks([image.image_id for image in evaluated], listing.warnings)
@@ -282,16 +284,20 @@ class Voc:
         Raises:
             RequestError: there is none; it says which there are, also in the folders beside.
         """
+        return existing(self._path(name), "a list of images", f"correct dataset.root, or {self._other_lists(key)}")
+
+    def _other_lists(self, key: str) -> str:
+        """What may be asked for in place of a list."""
         folders = dict.fromkeys([self._lists, *sorted(self._lists.parent.glob("*/"))])
         there = [
             f"dataset.{key}={os.path.relpath(found.with_suffix(''), self._lists)}"
             for folder in folders
             for found in sorted(folder.glob("*.txt"))
+            if found != self._path(getattr(self.config, key) or "")
         ]
         if key != "train_list":
             there.insert(0, f"dataset.{key}=null (no images)")
-        remedy = f"set {' or '.join(there[:SHOWN])}" if there else "write the ids into it, one a line"
-        return existing(self._path(name), "a list of images", f"correct dataset.root, or {remedy}")
+        return f"set {' or '.join(there[:SHOWN])}" if there else "write the ids into it, one a line"
 
 
 def _counted(names: Sequence[str]) -> dict[int, str]:

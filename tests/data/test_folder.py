@@ -385,9 +385,18 @@ def test_masks_of_which_none_belongs_to_an_image_are_refused(write: Any) -> None
 def test_masks_in_a_folder_of_another_name_are_not_ignored_silently(write: Any, folder: str) -> None:
     root = write("image,labels\n0.png,cat\n", masks={"0.png": 1})
     (root / "masks").rename(root / folder)
-    assert f"has no masks/, and {folder}/ is not read; name it masks" in told(root)
+    assert f"has no masks/, and {folder} is not read; if it holds masks" in told(root)
     (root / folder).rename(root / "Masks")
     assert source(root).listing("train").records[0].mask is not None
+
+
+def test_masks_in_an_archive_or_behind_a_dead_link_are_not_ignored_silently(write: Any) -> None:
+    root = write("image,labels\n0.png,cat\n")
+    (root / "masks.zip").touch()
+    assert "has no masks/, and masks.zip is not read" in told(root)
+    (root / "masks").symlink_to("/no/such/disk")
+    with pytest.raises(RequestError, match=r"/masks: is a link to /no/such/disk, which does not exist"):
+        told(root)
 
 
 def test_masks_beside_the_images_are_not_ignored_silently(write: Any) -> None:

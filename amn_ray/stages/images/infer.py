@@ -116,8 +116,10 @@ def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object
     except (RequestError, RunError, MemoryError):
         raise
     except Exception as error:  # a file of a user's, read by libraries that raise anything
-        shown = os.fsencode(record.image or record.image_id).decode(errors="backslashreplace")
-        raise BadImage(f"{shown}: {' '.join(str(error).split()) or type(error).__name__}") from error
+        told = " ".join(str(error).split()) or type(error).__name__
+        if record.mask and told.startswith("mask"):
+            told += f" ({_shown(record.mask)})"
+        raise BadImage(f"{_shown(record.image or record.image_id)}: {told}") from error
     height, width = image.rgb.shape[:2]
     return {
         "image_id": record.image_id,
@@ -135,6 +137,10 @@ def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object
         "peak": image.peak,
         "floats": image.floats,
     }
+
+
+def _shown(path: str) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _check_content(record: Record, image: bytes) -> None:
