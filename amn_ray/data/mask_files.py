@@ -57,6 +57,12 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
             f"{folder}: masks are named after images without the {dropped!r} that all images have, such as "
             f"{next(iter(found.values())).name} for {next(iter(found))}; dataset.mask_pattern is the other answer"
         )
+    without = {_key(without_ending(PurePosixPath(image).name)) for image in images if image not in found}
+    if odd := [name for name in everything if name not in files and _key(PurePosixPath(name).stem) in without]:
+        warnings.append(
+            f"{folder}: {len(odd)} files, such as {odd[0]}, are named after images that have no mask, but are of no "
+            "format for masks; save them as PNG if they are"
+        )
     used = {path for path in found.values()}
     if left := [name for name in files if folder / name not in used]:
         warnings.append(

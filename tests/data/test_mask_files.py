@@ -157,3 +157,9 @@ def test_a_pattern_chooses_among_the_files_of_cityscapes(tmp_path: Path) -> None
     assert found(tmp_path, files, images, "{id}_gtFine_labelTrainIds.png") == {
         f"x_{n}_leftImg8bit.png": f"x_{n}_gtFine_labelTrainIds.png" for n in (1, 2)
     }
+
+
+def test_masks_of_a_format_that_is_not_read_are_told(tmp_path: Path) -> None:
+    files, warnings = warned(tmp_path, ["1.png", "2.npy", "2.json", "notes.txt"], ["1.jpg", "2.jpg"])
+    assert files == {"1.jpg": "1.png"}
+    assert "2 files, such as 2.json, are named after images that have no mask" in warnings[0]
