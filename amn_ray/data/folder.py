@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from amn_ray.data.label_lists import BACKGROUND, is_background, names_of
-from amn_ray.data.mask_files import find_masks, masks_among, without_ending
+from amn_ray.data.mask_files import ENDINGS, find_masks, masks_among, without_ending
 from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
 from amn_ray.data.table import Row, Table, read_table
@@ -249,6 +249,14 @@ class Folder:
             result.append(
                 f"{self._path}: {len(self._table.rows)} lines name {len(entries)} images; an image has the labels of "
                 "all its lines"
+            )
+        listed = {entry.image for entry in entries}
+        others = {name for name in _Files(self._images).names - listed if name.lower().endswith(ENDINGS)}
+        others -= set(masks_among(others, listed))
+        if self._images != self.root and len(others) > self._table.left_out:
+            result.append(
+                f"{self._images}: {len(others) - self._table.left_out} images in it, such as {min(others)}, are named "
+                f"by no line of {self._path.name}, so they are not read"
             )
         if any(entry.is_background for entry in entries):
             count = sum(entry.is_background for entry in entries)

@@ -8,6 +8,7 @@ nor does any other sign. Where the table leaves it open, the user is asked: data
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -71,7 +72,8 @@ def plain(name: str) -> str:
 
 def fold(name: str) -> str:
     """What is equal in spellings of one name."""
-    return re.sub(r"[\s_]+|(?<=\w)-(?=\w)", " ", plain(name)).casefold().strip()
+    visible = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")  # marks of direction, soft hyphens
+    return re.sub(r"[\s_]+|(?<=\w)-(?=\w)", " ", plain(visible)).casefold().strip()
 
 
 def is_background(name: str) -> bool:

@@ -103,13 +103,16 @@ def masks_among(files: Iterable[str], images: Iterable[str]) -> list[str]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Names of files below the folder, but for hidden ones."""
-    return [
-        (Path(place) / name).relative_to(folder).as_posix()
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini")
-    ]
+    """Names of files below the folder, but for hidden ones and those in hidden folders."""
+    names = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        names += [
+            (Path(place) / name).relative_to(folder).as_posix()
+            for name in files
+            if not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini")
+        ]
+    return names
 
 
 def _by_pattern(folder: Path, images: Sequence[str], pattern: str, stem: Callable[[str], str]) -> dict[str, Path]:

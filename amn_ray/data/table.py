@@ -52,6 +52,8 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     """The classes of a table of 0 and 1 in their order; else empty."""
+    left_out: int = 0
+    """Lines of the split test."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -183,6 +185,7 @@ def _spread(path: Path, table: Table, has_split: bool) -> None:
             )
         table.warnings.append(f"{path}: {count} images of split test are not read, only train and val are")
         table.rows = [row for row in table.rows if row.split != "test"]
+        table.left_out = count
 
 
 def _sign(header: str) -> str:

@@ -267,6 +267,8 @@ def test_spellings_of_one_name_are_one_class_and_told(write: Any) -> None:
     assert "'cat', 'Cat'" in told(root)
     assert names(root, classes=["CAT", "würfel"])["1"] == ("CAT", "würfel")
     assert source(write("image,labels\n0.png,T-shirt\n1.png,t_shirt\n2.png,T-shirt\n")).classes == ["T-shirt"]
+    root = write("image,labels\n0.png,cat\n1.png,\u200ecat\n2.png,ca\u00adt;dog\n3.png,cat\n")
+    assert source(root).classes == ["cat", "dog"]
     root = write("image,labels\n0.png,A\n1.png,a\n")
     with pytest.raises(RequestError, match=r"'A', 'a' differ in capitals only.*dataset.classes"):
         names(root)
@@ -353,6 +355,12 @@ def test_images_that_differ_in_their_ending_only_keep_it_in_the_id(write: Any) -
 def test_an_image_that_is_not_there_is_named_with_its_line(write: Any) -> None:
     with pytest.raises(RequestError, match=r"images/9.png does not exist \(line 3\)"):
         names(write("image,labels\n0.png,cat\n9.png,dog\n"))
+
+
+def test_images_that_no_line_names_are_counted(write: Any) -> None:
+    lines = "image,labels,split\n0.png,cat,train\n1.png,dog,train\n"
+    assert "2 images in it, such as 2.png, are named by no line" in told(write(lines))
+    assert "named by no line" not in told(write(f"{lines}2.png,cat,val\n3.png,cat,test\n"))
 
 
 def test_images_may_lie_beside_the_table(tmp_path: Path) -> None:

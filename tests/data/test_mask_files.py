@@ -163,3 +163,8 @@ def test_masks_of_a_format_that_is_not_read_are_told(tmp_path: Path) -> None:
     files, warnings = warned(tmp_path, ["1.png", "2.npy", "2.json", "notes.txt"], ["1.jpg", "2.jpg"])
     assert files == {"1.jpg": "1.png"}
     assert "2 files, such as 2.json, are named after images that have no mask" in warnings[0]
+
+
+def test_what_programs_hide_is_no_mask(tmp_path: Path) -> None:
+    files = ["1.png", ".ipynb_checkpoints/1.png", "__MACOSX/1.png", "._1.png", "Thumbs.db"]
+    assert warned(tmp_path, files, ["1.jpg"]) == ({"1.jpg": "1.png"}, [])
