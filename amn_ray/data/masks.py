@@ -370,9 +370,11 @@ def _decided(seen: Sequence[_Sight], labels: tuple[int, ...]) -> tuple[MaskRule,
                 f"{seen[0].path}: masks hold nothing but {white}; set dataset.mask_values=binary if that is the object "
                 "or =index if it means undefined"
             )
+        share = float(np.mean([sight.share.get(white, 0) for sight in seen]))
+        reverse = f"; if it is the background, set dataset.palette={{background: {white}, <class>: 0}}"
         return MaskRule("binary", labels, white=white), [
-            f"{seen[0].path.parent}: masks hold only 0 and {white}, which is taken for the one class; "
-            "dataset.mask_values=index is the other answer"
+            f"{seen[0].path.parent}: masks hold only 0 and {white}, which is taken for the one class ({share:.0%} of "
+            f"all pixels); dataset.mask_values=index is the other answer{reverse if share > 0.5 else ''}"
         ]
     if len(labels) > 1 and beside in ({IGNORE}, {65535}):
         white = beside.pop()
