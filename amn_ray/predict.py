@@ -25,9 +25,9 @@ import ray.data
 from amn_ray import runs
 from amn_ray.artifacts import Artifact, Store, fingerprint
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
-from amn_ray.data.content import digests
+from amn_ray.data.digests import digests
 from amn_ray.data.images import BadFile, encode_overlay, encode_palette_mask
-from amn_ray.data.photographs import brightness, dark_warning
+from amn_ray.data.photograph_checks import brightness, dark_warning
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
 from amn_ray.inputs import Found, assign, find, some
@@ -265,7 +265,7 @@ LOGITS = pa.schema(
         "w": pa.int32(),
     }
 )
-"""Logits are float16 [N+1, h, w]; null where `error` is not empty. For `brightness` see data.photographs."""
+"""Logits are float16 [N+1, h, w]; null where `error` is not empty. For `brightness` see data.photograph_checks."""
 
 
 def _finish(batch: pa.Table, source: Store, out: Store, settings: Settings, *, crf: bool) -> pa.Table:

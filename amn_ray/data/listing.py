@@ -19,7 +19,7 @@ from typing import Any
 
 from amn_ray.artifacts import local_path
 from amn_ray.data.coco import Coco, CocoConfig
-from amn_ray.data.content import digests
+from amn_ray.data.digests import digests
 from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.source import DatasetConfig, Listing, Source

@@ -103,7 +103,7 @@ class Record:
     annotations: str = ""
     """What the ground truth is drawn from, if it is not in a file (COCO: JSON)."""
     image_digest: str = ""
-    """Of the content of `image` (see content.py); empty while it is not known."""
+    """Of the content of `image` (see digests.py); empty while it is not known."""
     mask_digest: str = ""
     """The same of `mask`."""
 

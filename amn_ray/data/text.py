@@ -123,8 +123,8 @@ def _judge(text: str, where: str, warnings: list[str]) -> None:
     number, line = next((n, line) for n, line in enumerate(lines, start=1) if not line.isascii())
     if strange:
         raise RequestError(
-            f"{where}: line {number} is neither UTF-8 nor Western European text (Windows-1252 makes {strange[0]!r} "
-            "of it); save it in UTF-8 or set dataset.encoding to its encoding"
+            f"{where}: line {number} is neither UTF-8 nor Western European text (Windows-1252 makes {strange[0]!r} of "
+            "it); save it in UTF-8 or set dataset.encoding to its encoding"
         )
     warnings.append(
         f"{where}: is not UTF-8 and was read as Windows-1252 (line {number}: {line.strip()[:60]!r}); dataset.encoding "

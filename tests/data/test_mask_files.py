@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from amn_ray.data.mask_files import find_masks
+from amn_ray.data.masks import find_masks
 from amn_ray.errors import RequestError
 
 

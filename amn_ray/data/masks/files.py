@@ -5,13 +5,12 @@ files, warnings = find_masks(folder, image_names, config.mask_pattern)      # im
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from amn_ray.data.text import same_name
+from amn_ray.data.named_files import NamedFiles, folded, names_below, without_ending
 from amn_ray.errors import RequestError
 
 ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jp2", ".pgm", ".ppm")
@@ -31,7 +30,7 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
     Raises:
         RequestError: no file is the mask of any image, or an image has several.
     """
-    everything = sorted(_files(folder))
+    everything = sorted(names_below(folder))
     files = [name for name in everything if name.lower().endswith(ENDINGS)]
     if everything and not files:
         raise RequestError(
@@ -57,8 +56,9 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
             f"{folder}: masks are named after images without the {dropped!r} that all images have, such as "
             f"{next(iter(found.values())).name} for {next(iter(found))}; dataset.mask_pattern is the other answer"
         )
-    without = {_key(without_ending(PurePosixPath(image).name)) for image in images if image not in found}
-    if odd := [name for name in everything if name not in files and _key(PurePosixPath(name).stem) in without]:
+    without = {folded(without_ending(PurePosixPath(image).name)) for image in images if image not in found}
+    others = sorted(set(everything) - set(files))
+    if odd := [name for name in others if folded(PurePosixPath(name).stem) in without]:
         warnings.append(
             f"{folder}: {len(odd)} files, such as {odd[0]}, are named after images that have no mask, but are of no "
             "format for masks; save them as PNG if they are"
@@ -93,7 +93,7 @@ _FIRST_WORD = re.compile(r"^[^\W_]*[^\W\d_][^\W_]*[\W_]+|^[^\W\d_]+(?=\d)")
 
 def masks_among(files: Iterable[str], images: Iterable[str]) -> list[str]:
     """Files that are named as masks of these images are (1_mask.png), sorted."""
-    stems = {_key(without_ending(PurePosixPath(image).name)): image for image in images}
+    stems = {folded(without_ending(PurePosixPath(image).name)): image for image in images}
     lengths = sorted({len(stem) for stem in stems})
     return sorted(
         name
@@ -102,30 +102,16 @@ def masks_among(files: Iterable[str], images: Iterable[str]) -> list[str]:
     )
 
 
-def _files(folder: Path) -> list[str]:
-    """Names of files below the folder, but for hidden ones and those in hidden folders."""
-    names = []
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        names += [
-            (Path(place) / name).relative_to(folder).as_posix()
-            for name in files
-            if not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini")
-        ]
-    return names
-
-
 def _by_pattern(folder: Path, images: Sequence[str], pattern: str, stem: Callable[[str], str]) -> dict[str, Path]:
-    def named(image: str) -> str:
-        name = PurePosixPath(image).name
-        return pattern.replace("{id}", stem(name)).replace("{name}", name)
-
-    found = {
-        image: path
-        for image in images
-        for path in (folder / PurePosixPath(image).parent / named(image), folder / named(image))
-        if path.is_file()
-    }
+    files = NamedFiles(folder, ENDINGS)
+    found: dict[str, Path] = {}
+    for image in images:
+        inside = PurePosixPath(image)
+        name = pattern.replace("{id}", stem(inside.name)).replace("{name}", inside.name)
+        for place in (name, (inside.parent / name).as_posix()):
+            path = folder / place  # which may be outside of the folder
+            if image not in found and (mask := path if path.is_file() else files.find(place)):
+                found[image] = mask
     _refuse_shared(found)
     return found
 
@@ -135,7 +121,7 @@ def _by_scheme(
 ) -> dict[str, Path]:
     by_stem = defaultdict(list)
     for image in images:
-        by_stem[_key(stem(PurePosixPath(image).name))].append(image)
+        by_stem[folded(stem(PurePosixPath(image).name))].append(image)
     lengths = sorted({len(stem) for stem in by_stem})
     fits = {name: _schemes(name, by_stem, lengths) for name in files}
     if stem is not without_ending:  # val_1 is not the mask of train_1
@@ -171,7 +157,7 @@ def _schemes(name: str, stems: Mapping[str, object], lengths: Sequence[int]) -> 
         stems: names of images without their endings.
         lengths: those that occur among them.
     """
-    whole = _key(without_ending(PurePosixPath(name).name))
+    whole = folded(without_ending(PurePosixPath(name).name))
     if whole in stems:
         return [(("", ""), whole)]
     result = []
@@ -216,17 +202,3 @@ def _refuse_shared(found: Mapping[str, Path]) -> None:
                 'set dataset.mask_pattern (such as "{name}.png")'
             )
         owner[path] = image
-
-
-def without_ending(name: str) -> str:
-    """Without the ending of an image; dots of an id stay."""
-    stem, dot, ending = name.rpartition(".")
-    return stem if dot and stem and f".{ending.lower()}" in _IMAGE_ENDINGS else name
-
-
-_IMAGE_ENDINGS = {*ENDINGS, ".jpe", ".jfif", ".jif", ".heic", ".heif", ".avif", ".dds", ".tga", ".jpx", ".j2k", ".pnm",
-                  ".pbm", ".pcx", ".ico", ".exr", ".hdr", ".mpo", ".qoi", ".npy"}  # fmt: skip
-
-
-def _key(stem: str) -> str:
-    return same_name(stem).casefold()

@@ -8,19 +8,17 @@ nor does any other sign. Where the table leaves it open, the user is asked: data
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from amn_ray.data.table import Row
+from amn_ray.data.class_names import BACKGROUND, fold, plain
+from amn_ray.data.folder.table import Row
 from amn_ray.data.text import same_name
 from amn_ray.errors import RequestError
 
 WEAK = ("/", "+", "&")
 """Signs that separate labels in some tables and are part of names in others ("and/or", "C++", "R&D")."""
-QUOTES = "\"'“”‘’`"
-BACKGROUND = "background"
 _WIDE = str.maketrans("，、；｜", ",,;|")
 """What Chinese and Japanese keyboards write for signs of lists."""
 NOTHING = ("none", "nan", "null", "n/a", "na", "<na>", "-")
@@ -58,27 +56,6 @@ def names_of(
         _refuse_words(path, lists)
     lists = _without_nothing(path, lists, warnings)
     return _one_spelling(path, lists, warnings), warnings
-
-
-def plain(name: str) -> str:
-    """A class name without spaces and quotes around, in one Unicode form."""
-    name = re.sub(r"\s+", " ", same_name(name)).strip()
-    while len(name) > 1 and name[0] in QUOTES and name[-1] in QUOTES:
-        name = name[1:-1].strip()
-    if sum(name.count(quote) for quote in QUOTES) == 1 and not re.search(r"\d\W$", name):  # but for inches
-        name = name.strip(QUOTES)
-    return name
-
-
-def fold(name: str) -> str:
-    """What is equal in spellings of one name."""
-    visible = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")  # marks of direction, soft hyphens
-    return re.sub(r"[\s_]+|(?<=\w)-(?=\w)", " ", plain(visible)).casefold().strip()
-
-
-def is_background(name: str) -> bool:
-    """Whether a name is that of label 0."""
-    return fold(name) == BACKGROUND
 
 
 _WRITTEN = re.compile(
@@ -158,8 +135,8 @@ def _known(path: Path, row: Row, parts: Sequence[str], separator: str | None, cl
                 continue
             raise RequestError(
                 f"{path}: class {part!r} of image {row.image} (line {row.line}) is not in "
-                f"dataset.classes={list(classes)}; "
-                "correct the name or the list, or set dataset.separator if it is several"
+                f"dataset.classes={list(classes)}; correct the name or the list, or set dataset.separator "
+                "if it is several"
             )
         result += [str(match(name)) for name in found if name]
     return result
