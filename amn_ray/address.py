@@ -41,7 +41,9 @@ def answering() -> str:
             "prints it (port 6379)"
         )
     host, _, port = given.rpartition(":")
-    if given != "auto" and not (host and port.isdecimal() and 0 < int(port) < 2**16):
+    # A colon of IPv6 is between brackets.
+    is_host = bool(host) and (":" not in host or (host[0], host[-1]) == ("[", "]"))
+    if given != "auto" and not (is_host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
         raise refused_address("is not host:port; set it as `ray start --head` prints it (port 6379), or to auto")
     try:
         address = canonicalize_bootstrap_address(given)

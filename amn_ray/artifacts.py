@@ -156,6 +156,8 @@ class Folder:
     @property
     def url(self) -> str:
         """For the reader: a path, or `s3://bucket/…`."""
+        if "://" in self.path:  # of HTTP, whose paths are whole
+            return without_secrets(self.path)
         return self.path if isinstance(self.fs, pa.fs.LocalFileSystem) else f"{_scheme(self.fs)}://{self.path}"
 
     @property

@@ -47,7 +47,7 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
 
 def _as_meant(argument: str) -> str:
     key, is_assigned, value = argument.partition("=")
-    if not is_assigned and not key.startswith("~"):
+    if key != key.strip() or (not is_assigned and not key.startswith("~")):
         raise RequestError(
             f"{argument}: settings are given as key=value, without spaces around = (a value that holds spaces needs "
             "quotes for the shell)"
@@ -63,8 +63,10 @@ def _as_meant(argument: str) -> str:
         reason = ""
     except HydraException as error:
         read, reason = error, str(error).splitlines()[0]
-    if kind == TEXT and not isinstance(read, str | QuotedString | None):
+    if kind == TEXT and (not isinstance(read, str | QuotedString | None) or _is_trimmed(read, value)):
         return f"{key}={quoted(value)}"
+    if kind == TEXTS and isinstance(read, str) and value and "${" not in value:  # one without brackets
+        return f"{key}={quoted_list(f'[{value}]')}"
     if kind == TEXTS and isinstance(read, ChoiceSweep) and read.simple_form:  # commas without brackets
         return f"{key}={quoted_list(f'[{value}]')}"
     if kind == TEXTS and _is_list(value) and not (isinstance(read, list) and all(map(_is_text, read))):
@@ -81,6 +83,11 @@ def _as_meant(argument: str) -> str:
             f"digits, spaces and - _ . / : as in {shlex.quote(f'{key}={better}')}"
         )
     return argument
+
+
+def _is_trimmed(read: object, value: str) -> bool:
+    """Whether Hydra takes spaces away that are part of a text, as in dataset.separator=' '."""
+    return isinstance(read, str) and read != value and value != value.strip()
 
 
 def quoted(text: str) -> str:

@@ -2,7 +2,7 @@
 
     <out>/masks/<name>.png       labels, in VOC's colours
     <out>/overlays/<name>.jpg    the image under its mask
-    <out>/predict.json           whose predictions these are, and which image each mask belongs to
+    <out>/predict.json           whose predictions these are, which image each mask belongs to, and what it held
 
 Actors with the network make logits, tasks refine them and write; both run at the same time. A mask that is there is
 not made again, so the same command goes on after a crash.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import posixpath
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,11 +25,12 @@ import ray.data
 from amn_ray import runs
 from amn_ray.artifacts import Artifact, Store, fingerprint
 from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
+from amn_ray.data.digests import digests
 from amn_ray.data.images import BadFile, encode_overlay, encode_palette_mask
-from amn_ray.data.photographs import brightness, dark_warning
+from amn_ray.data.photograph_checks import brightness, dark_warning
 from amn_ray.errors import RequestError, RunError, told_by_workers
 from amn_ray.export import refuse_full
-from amn_ray.inputs import assign, find, some
+from amn_ray.inputs import Found, assign, find, some
 from amn_ray.mapping import actors_of_tries, pool, tasks_of_tries
 from amn_ray.memory import told_if_killed
 from amn_ray.nn.maps import grid_maps, to_row
@@ -83,9 +84,8 @@ def predict(config: PredictConfig) -> None:
     if found.is_folder and f"{out.path}/".startswith(f"{found.source.path}/"):
         raise RequestError(f"out={out.url}: lies in images={found.source.url}, so masks would be taken for images")
     out = Store.open(str(config.out), "out")
-    masks = _claim(
-        out, fingerprint(predictions.fingerprint, settings.crf if config.crf else None), config, found.images
-    )
+    identity = fingerprint(predictions.fingerprint, settings.crf if config.crf else None)
+    masks = _claim(out, identity, config, _content(found))
     if found.others:
         say("predict", f"{len(found.others)} files are no images and are passed over: {some(found.others)}")
     done = set() if config.overwrite else _present(out)
@@ -105,15 +105,35 @@ def predict(config: PredictConfig) -> None:
         )
 
 
-def _claim(out: Store, identity: str, config: PredictConfig, images: Sequence[str]) -> dict[str, str]:
-    """Note in the folder whose predictions it holds, and of which images; with `overwrite`, older ones are removed.
+def _content(found: Found) -> dict[str, str]:
+    """What each image holds: its digest, or what a store of objects says of it."""
+    paths = {name: found.source.at(name) for name in found.images}
+    if found.source.is_local:
+        known = digests(paths.values())
+        return {name: known.get(path, "") for name, path in paths.items()}
+    infos = found.source.fs.get_file_info(list(paths.values()))
+    return {name: f"{info.size} {info.mtime_ns}" for name, info in zip(paths, infos, strict=True)}
 
-    Returns the mask of each image, see inputs.assign.
+
+def _claim(out: Store, identity: str, config: PredictConfig, images: Mapping[str, str]) -> dict[str, str]:
+    """Note in the folder whose predictions it holds, and of which images.
+
+    Older ones are removed with `overwrite`, and those of images that changed since.
+
+    Args:
+        out: where masks are written.
+        identity: of the network and its settings.
+        config: what was asked for.
+        images: what each image holds, by name.
+
+    Returns:
+        The mask of each image, see inputs.assign.
 
     Raises:
         RequestError: it holds another network's, or something else.
     """
     known: dict[str, str] = {}
+    content: dict[str, str] = {}
     if not out.exists(RECORD):  # whatever is there, it is not ours to overwrite
         refuse_full(out, overwrite=False, remedy="choose another folder")
     elif config.overwrite:
@@ -126,9 +146,16 @@ def _claim(out: Store, identity: str, config: PredictConfig, images: Sequence[st
                 f"out={out.url}: holds the predictions of another run or another crf=; choose another folder, or set "
                 "overwrite=true"
             )
-        known = record.get("masks", {})
-    masks = assign(images, known)
-    out.write(RECORD, json.dumps({"predictions": identity, "masks": known | masks}, ensure_ascii=False).encode())
+        known, content = record.get("masks", {}), record.get("content", {})
+        changed = [name for name in known.keys() & images.keys() if content.get(name, images[name]) != images[name]]
+        for name in changed:
+            out.remove(f"{MASKS}/{known[name]}.png")
+            out.remove(f"{OVERLAYS}/{known[name]}.jpg")
+        if changed:
+            say("predict", f"{len(changed)} images changed, and are segmented again: {some(sorted(changed))}")
+    masks = assign(list(images), known)
+    record = {"predictions": identity, "masks": known | masks, "content": content | dict(images)}
+    out.write(RECORD, json.dumps(record, ensure_ascii=False).encode())
     return masks
 
 
@@ -238,7 +265,7 @@ LOGITS = pa.schema(
         "w": pa.int32(),
     }
 )
-"""Logits are float16 [N+1, h, w]; null where `error` is not empty. For `brightness` see data.photographs."""
+"""Logits are float16 [N+1, h, w]; null where `error` is not empty. For `brightness` see data.photograph_checks."""
 
 
 def _finish(batch: pa.Table, source: Store, out: Store, settings: Settings, *, crf: bool) -> pa.Table:

@@ -17,7 +17,7 @@ import numpy as np
 
 from amn_ray.artifacts import Artifact
 from amn_ray.data.images import Photograph, encode_palette_mask, read_image
-from amn_ray.data.photographs import check_white
+from amn_ray.data.photograph_checks import check_white
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import limited_size, resize_image, resize_label
 from amn_ray.nn.config import BackboneConfig

@@ -45,6 +45,9 @@ def test_an_address_is_a_cluster_of_others_unless_a_local_one_is_asked_for(
         (":6379", "is not host:port"),
         ("head:port", "is not host:port"),
         ("head:63790000", "is not host:port"),
+        ("head:6379:6379", "is not host:port"),
+        ("::1:6379", "is not host:port"),
+        ("ray:head:10001", "is not host:port"),
     ],
 )
 def test_what_is_no_address_of_a_cluster_is_refused_in_a_sentence_that_says_what_is(

@@ -209,6 +209,11 @@ def test_what_is_no_place_is_refused(url: str) -> None:
         locate(url, "out")
 
 
+def test_a_place_on_the_web_is_shown_as_it_was_given_but_for_its_secrets() -> None:
+    place = Store.reading("https://user:word@example.invalid/a.jpg?token=abc", "images")
+    assert place.url == "https://***@example.invalid/a.jpg?token=***"
+
+
 def test_a_place_to_read_from_is_not_made(tmp_path: Path) -> None:
     assert not Store.reading(f"{tmp_path}/typo").entries()
     assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from amn_ray import cli
+from amn_ray.data.source import DatasetConfig
 from amn_ray.errors import RequestError
 from amn_ray.overrides import as_meant, quoted
 
@@ -59,7 +60,23 @@ def test_a_list_of_texts_is_taken_as_it_stands() -> None:
     assert read("dataset.classes=[1,07,1e3,true]") == ["1", "07", "1e3", "true"]
     assert read("dataset.classes=cat,dog") == ["cat", "dog"]
     assert read('dataset.classes=["a,b",c]') == ["a,b", "c"]
+    assert read("dataset.classes=cat") == ["cat"]
+    assert read("dataset.classes=traffic light") == ["traffic light"]
     assert read("seeds=[0,1]") == [0, 1]
+
+
+def test_spaces_around_a_text_are_part_of_it() -> None:
+    assert read("dataset.separator= ") == " "
+    assert read("dataset.separator= and ") == " and "
+    assert read("dataset.separator=' '") == " "
+
+
+def test_a_palette_may_name_classes_that_hydra_cannot_read() -> None:
+    with pytest.raises(RequestError) as caught:
+        as_meant(["dataset.palette={猫: [255,0,0], 狗: '#00ff00'}"])
+    (shown,) = shlex.split(str(caught.value).partition("as in ")[2])
+    palette = OverridesParser.create().parse_override(shown).value()
+    assert DatasetConfig(palette=palette).palette == {"猫": [255, 0, 0], "狗": "#00ff00"}
 
 
 @pytest.mark.parametrize(
@@ -90,6 +107,7 @@ def test_quoted_texts_are_read_back(text: str) -> None:
         (["dataset=voc12,coco14"], ["dataset=voc12,coco14", "jobs/sweep.py"]),
         (["--epochs=3"], ["--epochs=3", "key=value"]),
         (["dataset.root=", "/x"], ["/x", "spaces around ="]),
+        (["dataset.root = /x"], ["dataset.root = /x", "spaces around ="]),
         (["dataset=/data/my set"], ["dataset=folder 'dataset.root=/data/my set'"]),
         (["dataset=~/x"], ["dataset=folder", "dataset.root=~/x"]),
         (["store="], ["store= is empty"]),

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -32,11 +33,12 @@ from amn_ray.config import TrackingConfig
 from amn_ray.data.images import MASK_SCHEMA, BadFile, decode_image, decode_mask, mask_row
 from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.data.transforms import resize_image
+from amn_ray.inputs import find
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.maps import SCHEMA as MAPS
 from amn_ray.nn.maps import full_size, to_row
 from amn_ray.nn.weights import to_bytes
-from amn_ray.predict import PredictConfig, _claim
+from amn_ray.predict import PredictConfig, _claim, _content, _present
 from amn_ray.segmenter import LONGEST, ImageModel, Segmenter, Settings, mask_of, write_model
 from amn_ray.stages.crf.config import KernelConfig
 from amn_ray.stages.crf.model import refined_prediction
@@ -266,13 +268,40 @@ def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path:
 def test_a_mask_belongs_to_its_image_also_when_others_come(tmp_path: Path) -> None:
     def masks(*images: str, overwrite: bool = False) -> dict[str, str]:
         settings = PredictConfig(images="x", out=str(tmp_path), overwrite=overwrite)
-        return _claim(Store.open(str(tmp_path), "out"), "network", settings, images)
+        return _claim(Store.open(str(tmp_path), "out"), "network", settings, dict.fromkeys(images, "digest"))
 
     assert masks("a.jpg") == {"a.jpg": "a"}
     assert masks("a.jpg", "a.png", "b.png") == {"a.jpg": "a", "a.png": "a.png", "b.png": "b"}
     assert masks("a.png") == {"a.png": "a.png"}
     assert masks("b.jpg") == {"b.jpg": "b.jpg"}  # b.png, whose mask is there, may come back
     assert masks("a.png", "b.jpg", overwrite=True) == {"a.png": "a", "b.jpg": "b"}
+
+
+def test_an_image_that_was_replaced_is_segmented_again(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(encode(noise(8, 8)))
+
+    def left() -> set[str]:
+        """Masks that are not there; those are then made."""
+        out = Store.open(str(tmp_path / "out"), "out")
+        settings = PredictConfig(images="x", out=str(tmp_path / "out"))
+        masks = _claim(out, "network", settings, _content(find(str(tmp_path / "in"))))
+        missing = set(masks.values()) - _present(out)
+        for name in missing:
+            out.write(f"masks/{name}.png", b"a mask")
+            out.write(f"overlays/{name}.jpg", b"an overlay")
+        return missing
+
+    assert left() == {"a", "b"}
+    image = tmp_path / "in" / "a.png"
+    before = image.stat()
+    os.utime(image)
+    assert left() == set()
+    image.write_bytes(encode(noise(8, 8, seed=1)))
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert left() == {"a"}
+    assert left() == set()
 
 
 def test_a_segmenter_is_the_networks_largest_logits_and_the_crf(weights: bytes) -> None:

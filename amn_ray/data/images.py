@@ -88,7 +88,7 @@ def read_image(encoded: bytes, pixels: Pixels = DEFAULT) -> Photograph:
     """
     with decoding():
         image = opened(encoded, LARGEST if pixels.max_side is None else LARGEST_SCALED)
-        rawmode = _rawmode(image)  # before its EXIF tag, for which a PNG is decoded
+        rawmode = raw_mode(image)  # before its EXIF tag, for which a PNG is decoded
         orientation = _orientation(image)
         values = _deep_values(encoded, image, rawmode)
         if values is None:
@@ -223,7 +223,7 @@ def _deep_values(encoded: bytes, image: Image.Image, rawmode: str) -> np.ndarray
     return None
 
 
-def _rawmode(image: Image.Image) -> str:
+def raw_mode(image: Image.Image) -> str:
     """How the file's bytes are laid out, in Pillow's words; empty where its decoder does not tell."""
     tiles = getattr(image, "tile", None)
     args = tiles[0].args if tiles else ""

@@ -19,7 +19,7 @@ from typing import Any
 
 from amn_ray.artifacts import local_path
 from amn_ray.data.coco import Coco, CocoConfig
-from amn_ray.data.content import digests
+from amn_ray.data.digests import digests
 from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.source import DatasetConfig, Listing, Source
@@ -134,6 +134,19 @@ def list_splits(config: DatasetConfig, *, needs_val: bool = True) -> dict[str, S
     return told
 
 
+def _shared(train: Listing, val: Listing) -> list[str]:
+    """A sentence if images are in both splits, whatever they are called there."""
+    trained = {record.image_digest: record.image for record in train.records if record.image_digest}
+    both = [record for record in val.records if record.image_digest in trained]
+    if not both:
+        return []
+    return [
+        f"{len(both)} of {len(val.records)} images of val are also in train, such as {both[0].image} "
+        f"({trained[both[0].image_digest]}), so scores on them say little of new images; take them out of one of the "
+        "two (the column split, dataset.val_list, dataset.val)"
+    ]
+
+
 def placed(config: DatasetConfig) -> DatasetConfig:
     """With an absolute `root`: workers may have another working directory."""
     root = getattr(config, "root", None)
@@ -147,8 +160,11 @@ def list_here(config: DatasetConfig, needs_val: bool) -> dict[str, Summary] | Re
     try:
         config = placed(config)
         source = open_source(config)
-        found["train"] = summarise(config, source, "train", list_content(source, "train"))
-        found["val"] = summarise(config, source, "val", list_content(source, "val"))
+        train = list_content(source, "train")
+        found["train"] = summarise(config, source, "train", train)
+        val = list_content(source, "val")
+        val.warnings += _shared(train, val)
+        found["val"] = summarise(config, source, "val", val)
     except RequestError as error:
         if needs_val or "train" not in found:
             return error

@@ -26,6 +26,22 @@ def colour(entry: Any) -> int | Colour:
     raise ValueError(f"palette={entry}: expected [red, green, blue] with 0 to 255, '#rrggbb', or the value of a pixel")
 
 
+def from_text(palette: Any) -> Any:
+    """A palette that is written as one text, "{猫: [255, 0, 0]}": Hydra's own dictionaries have no such names.
+
+    Raises:
+        ValueError: the text is no YAML; the sentence begins with the key `palette`.
+    """
+    if not isinstance(palette, str):
+        return palette
+    import yaml  # comes with OmegaConf; the core of the package runs without both
+
+    try:
+        return yaml.safe_load(palette)
+    except yaml.YAMLError as error:
+        raise ValueError(f"palette={palette}: is not written as {{class name: colour, …}}") from error
+
+
 def check_colours(palette: Any) -> None:
     """Refuse what is no list of colours and no mapping of names to colours.
 

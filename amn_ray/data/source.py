@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from amn_ray.checks import check_choice, check_positive
-from amn_ray.data.palette import check_colours
+from amn_ray.data.palette import check_colours, from_text
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.text import check_encoding
 from amn_ray.errors import RequestError
@@ -62,6 +62,7 @@ class DatasetConfig:
         check_encoding(self.encoding)
         if self.mask_values is not None:
             check_choice(self, "mask_values", self.readings)
+        self.palette = from_text(self.palette)
         if self.palette is not None:
             check_colours(self.palette)
             if self.mask_values in ("index", "binary"):
@@ -102,7 +103,7 @@ class Record:
     annotations: str = ""
     """What the ground truth is drawn from, if it is not in a file (COCO: JSON)."""
     image_digest: str = ""
-    """Of the content of `image` (see content.py); empty while it is not known."""
+    """Of the content of `image` (see digests.py); empty while it is not known."""
     mask_digest: str = ""
     """The same of `mask`."""
 

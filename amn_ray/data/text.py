@@ -23,7 +23,8 @@ _MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_OTHERS = {b"PK\x03\x04": "an Excel or zip file", b"\xd0\xcf\x11\xe0": "an old Excel file", b"%PDF": "a PDF"}
+_OTHERS = {b"PK\x03\x04": "an Excel or zip file", b"\xd0\xcf\x11\xe0": "an old Excel file", b"%PDF": "a PDF",
+           b"\x1f\x8b": "a gzip file"}  # fmt: skip
 
 
 def read_text(path: Path, encoding: str | None = None, warnings: list[str] | None = None) -> str:
@@ -122,8 +123,8 @@ def _judge(text: str, where: str, warnings: list[str]) -> None:
     number, line = next((n, line) for n, line in enumerate(lines, start=1) if not line.isascii())
     if strange:
         raise RequestError(
-            f"{where}: line {number} is neither UTF-8 nor Western European text (Windows-1252 makes {strange[0]!r} "
-            "of it); save it in UTF-8 or set dataset.encoding to its encoding"
+            f"{where}: line {number} is neither UTF-8 nor Western European text (Windows-1252 makes {strange[0]!r} of "
+            "it); save it in UTF-8 or set dataset.encoding to its encoding"
         )
     warnings.append(
         f"{where}: is not UTF-8 and was read as Windows-1252 (line {number}: {line.strip()[:60]!r}); dataset.encoding "

@@ -15,8 +15,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from amn_ray.data.coco import Coco, CocoConfig
-from amn_ray.data.instances import Instances, read_instances
-from amn_ray.data.segmentations import FAR, paint
+from amn_ray.data.coco.instances import Instances, read_instances
+from amn_ray.data.coco.segmentations import FAR, paint
 from amn_ray.data.source import Listing
 from amn_ray.errors import RequestError
 from tests.coco_shapes import CATEGORY_IDS, build, compressed, run_lengths

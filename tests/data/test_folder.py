@@ -69,7 +69,8 @@ CELLS = [
     "cat,dog", '"cat,dog"', '"cat, dog"', "cat;dog", "cat ; dog", "cat|dog", "cat/dog", "cat + dog", "cat & dog",
     "\"['cat', 'dog']\"", "['cat', 'dog']", '["cat","dog"]', '"[""cat"", ""dog""]"', "[cat, dog]", "['cat' 'dog']",
     "{cat,dog}", '"(cat, dog)"', "'cat','dog'", '"cat\ndog"', "cat\tdog", "dog;cat;cat", "cat;dog;", '"cat,dog',
-    "“cat”;“dog”", " cat ;\tdog ", "cat,dog,,",
+    "“cat”;“dog”", " cat ;\tdog ", "cat,dog,,", "cat，dog", "cat、dog", "cat；dog",
+    "\"array(['cat', 'dog'], dtype=object)\"", "\"frozenset({'cat', 'dog'})\"", '"{""choices"":[""cat"",""dog""]}"',
 ]  # fmt: skip
 
 
@@ -212,6 +213,39 @@ def test_what_may_be_one_class_or_several_is_asked_and_the_answer_taken(write: A
     assert names(root, classes=["cat", "dog", cell])["2"] == (cell,)
 
 
+@pytest.mark.parametrize("sign", [":", "-", "_", "#", "~", "\\", ".", " > ", " and "])
+def test_signs_that_are_in_names_are_asked_about_where_both_sides_are_classes(write: Any, sign: str) -> None:
+    root = write(f"image,labels\n0.png,cat\n1.png,traffic light\n2.png,cat{sign}traffic light\n")
+    with pytest.raises(RequestError, match=r"line 4 has the labels 'cat.*dataset.separator=.*dataset.classes") as error:
+        names(root)
+    answer = str(error.value).split("dataset.separator='")[1].split("' if")[0].replace("\\\\", "\\")
+    assert names(root, separator=answer)["2"] == ("cat", "traffic light")
+    assert names(root, separator=";")["2"] == (f"cat{sign}traffic light",)
+
+
+@pytest.mark.parametrize("cells", [("[1, 0, 1]", "[0, 1, 1]"), ("1 0 1", "0 0 1"), ("1;0", "0;1"), ("(1., 0.)",) * 2])
+def test_vectors_of_0_and_1_are_no_names(write: Any, cells: tuple[str, str]) -> None:
+    root = write(f'image,labels\n0.png,"{cells[0]}"\n1.png,"{cells[1]}"\n')
+    with pytest.raises(RequestError, match=r"\(line 2\) are a 0 or 1 for each class.*a column of its own"):
+        names(root)
+
+
+def test_objects_in_cells_are_no_names(write: Any) -> None:
+    with pytest.raises(RequestError, match=r"line 3 has the labels .*expected names of classes.*dataset.separator"):
+        names(write("image,labels\n0.png,cat\n1.png,\"{'cat': 0.9, 'dog': 0.1}\"\n"))
+
+
+def test_a_table_separated_by_spaces_is_read_where_names_have_none(write: Any) -> None:
+    assert names(write("image labels\n0.png cat\n1.png  dog\n2.png   cat;dog\n3.png dog\n")) == BOTH
+    with pytest.raises(RequestError, match=r"labels.csv: image .*my does not exist \(line 2\)"):
+        names(write("image labels\nmy photo.png cat\n", images=["my photo.png"]))
+
+
+@pytest.mark.parametrize("note", ["x" * 200_000, '"' + "x," * 100_000 + '"'])
+def test_a_column_may_hold_very_much(write: Any, note: str) -> None:
+    assert names(write(f"image,labels,note\n0.png,cat,{note}\n1.png,dog,y\n"))["0"] == ("cat",)
+
+
 @pytest.mark.parametrize(
     "name", ["traffic light", "C++", "R&D", "and/or", "bolt (M3)", 'monitor 15"', "don't", "T-shirt"]
 )
@@ -232,6 +266,9 @@ def test_spellings_of_one_name_are_one_class_and_told(write: Any) -> None:
     assert source(root).classes == ["W\u00fcrfel", "cat"]
     assert "'cat', 'Cat'" in told(root)
     assert names(root, classes=["CAT", "würfel"])["1"] == ("CAT", "würfel")
+    assert source(write("image,labels\n0.png,T-shirt\n1.png,t_shirt\n2.png,T-shirt\n")).classes == ["T-shirt"]
+    root = write("image,labels\n0.png,cat\n1.png,\u200ecat\n2.png,ca\u00adt;dog\n3.png,cat\n")
+    assert source(root).classes == ["cat", "dog"]
     root = write("image,labels\n0.png,A\n1.png,a\n")
     with pytest.raises(RequestError, match=r"'A', 'a' differ in capitals only.*dataset.classes"):
         names(root)
@@ -264,6 +301,8 @@ def test_classes_that_are_numbers_are_the_labels(write: Any) -> None:
     root = write("image,labels\n1.png,1.0\n2.png,2.0\n3.png,1.0;5\n", images)
     assert source(root).classes == ["1", "2", "3", "4", "5"]
     assert source(root).listing("train").records[2].labels == (1, 5)
+    root = write("image,labels\n1.png,1.00\n2.png,1e+01\n3.png,2.;3\n4.png,4;5;6\n", images)
+    assert [record.labels for record in source(root).listing("train").records] == [(1,), (10,), (2, 3), (4, 5, 6)]
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 2), (100, 200), (1, 255)])
@@ -318,6 +357,12 @@ def test_an_image_that_is_not_there_is_named_with_its_line(write: Any) -> None:
         names(write("image,labels\n0.png,cat\n9.png,dog\n"))
 
 
+def test_images_that_no_line_names_are_counted(write: Any) -> None:
+    lines = "image,labels,split\n0.png,cat,train\n1.png,dog,train\n"
+    assert "2 images in it, such as 2.png, are named by no line" in told(write(lines))
+    assert "named by no line" not in told(write(f"{lines}2.png,cat,val\n3.png,cat,test\n"))
+
+
 def test_images_may_lie_beside_the_table(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("image,labels\n0.png,cat\n")
     (tmp_path / "0.png").write_bytes(picture())
@@ -348,9 +393,18 @@ def test_masks_of_which_none_belongs_to_an_image_are_refused(write: Any) -> None
 def test_masks_in_a_folder_of_another_name_are_not_ignored_silently(write: Any, folder: str) -> None:
     root = write("image,labels\n0.png,cat\n", masks={"0.png": 1})
     (root / "masks").rename(root / folder)
-    assert f"has no masks/, and {folder}/ is not read; name it masks" in told(root)
+    assert f"has no masks/, and {folder} is not read; if it holds masks" in told(root)
     (root / folder).rename(root / "Masks")
     assert source(root).listing("train").records[0].mask is not None
+
+
+def test_masks_in_an_archive_or_behind_a_dead_link_are_not_ignored_silently(write: Any) -> None:
+    root = write("image,labels\n0.png,cat\n")
+    (root / "masks.zip").touch()
+    assert "has no masks/, and masks.zip is not read" in told(root)
+    (root / "masks").symlink_to("/no/such/disk")
+    with pytest.raises(RequestError, match=r"/masks: is a link to /no/such/disk, which does not exist"):
+        told(root)
 
 
 def test_masks_beside_the_images_are_not_ignored_silently(write: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from amn_ray.data.mask_files import find_masks
+from amn_ray.data.masks import find_masks
 from amn_ray.errors import RequestError
 
 
@@ -123,3 +123,48 @@ def test_an_empty_folder_of_masks_is_told_and_one_without_images_refused(tmp_pat
     assert "masks: is empty" in sentence
     with pytest.raises(RequestError, match=r"holds 2 files, such as 1.npy, but none is an image"):
         found(tmp_path, ["1.npy", "2.npy"], ["1.jpg", "2.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "pattern"),
+    [
+        ("{}_sat.jpg", "{}_mask.png", "{id}_mask.png"),
+        ("image_{}.png", "mask_{}.png", "mask_{id}.png"),
+        ("IMG{}.jpg", "gt{}.bmp", "gt{id}.bmp"),
+        ("a/x_{}_leftImg8bit.png", "a/x_{}_gtFine_labelIds.png", "{id}_gtFine_labelIds.png"),
+    ],
+)
+def test_a_word_that_all_images_have_may_be_another_one_in_masks(
+    tmp_path: Path, image: str, mask: str, pattern: str
+) -> None:
+    images, masks = [image.format(n) for n in (1, 2, 10)], [mask.format(n) for n in (1, 2, 10)]
+    files, warnings = warned(tmp_path, masks, images)
+    assert files == dict(zip(images, masks, strict=True))
+    assert "that all images have" in warnings[0]
+    assert found(tmp_path, masks, images, pattern) == files
+
+
+def test_masks_of_other_images_are_not_taken_for_that_word(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"none is the mask of an image, such as train_1\.jpg.*dataset.mask_pattern"):
+        found(tmp_path, ["val_1.png", "val_2.png"], ["train_1.jpg", "train_2.jpg"])
+
+
+def test_a_pattern_chooses_among_the_files_of_cityscapes(tmp_path: Path) -> None:
+    files = [f"x_{n}_gtFine_{kind}.png" for n in (1, 2) for kind in ("color", "labelIds", "labelTrainIds")]
+    images = [f"x_{n}_leftImg8bit.png" for n in (1, 2)]
+    with pytest.raises(RequestError, match=r"may both be the mask of image x_1_leftImg8bit.png.*dataset.mask_pattern"):
+        found(tmp_path, files, images)
+    assert found(tmp_path, files, images, "{id}_gtFine_labelTrainIds.png") == {
+        f"x_{n}_leftImg8bit.png": f"x_{n}_gtFine_labelTrainIds.png" for n in (1, 2)
+    }
+
+
+def test_masks_of_a_format_that_is_not_read_are_told(tmp_path: Path) -> None:
+    files, warnings = warned(tmp_path, ["1.png", "2.npy", "2.json", "notes.txt"], ["1.jpg", "2.jpg"])
+    assert files == {"1.jpg": "1.png"}
+    assert "2 files, such as 2.json, are named after images that have no mask" in warnings[0]
+
+
+def test_what_programs_hide_is_no_mask(tmp_path: Path) -> None:
+    files = ["1.png", ".ipynb_checkpoints/1.png", "__MACOSX/1.png", "._1.png", "Thumbs.db"]
+    assert warned(tmp_path, files, ["1.jpg"]) == ({"1.jpg": "1.png"}, [])

@@ -140,9 +140,21 @@ def test_black_and_white_is_the_one_class(read: Any, content: bytes) -> None:
 
 def test_that_255_was_taken_for_an_object_is_told(read: Any) -> None:
     read([file(BLACK_WHITE)], 1)
-    assert "hold only 0 and 255, which is taken for the one class; dataset.mask_values=index" in read.told[0]
+    share = (BLACK_WHITE > 0).mean()
+    told = (
+        f"hold only 0 and 255, which is taken for the one class ({share:.0%} of all pixels); dataset.mask_values=index"
+    )
+    assert told in read.told[0]
     assert read([file(BLACK_WHITE)], 1, mask_values="index") == [BLACK_WHITE.tolist()]
     assert not read.told
+
+
+def test_white_that_covers_most_may_be_the_background_and_the_setting_says_so(read: Any) -> None:
+    white = np.full((4, 6), 255, np.uint8)
+    white[1, :3] = 0
+    assert read([file(white)], 1) == [(white > 0).astype(int).tolist()]
+    assert "dataset.palette={background: 255, <class>: 0}" in read.told[0]
+    assert read([file(white)], 1, palette={"background": 255, "class 1": 0}) == [(white == 0).astype(int).tolist()]
 
 
 def test_black_and_white_among_masks_of_labels_is_told_and_the_setting_reads_both(read: Any) -> None:

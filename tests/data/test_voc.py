@@ -202,6 +202,32 @@ def test_a_missing_image_is_told_with_its_line(voc: Path) -> None:
         train(voc)
 
 
+def test_an_empty_list_is_refused_with_what_there_is(voc: Path) -> None:
+    write_list(voc, "# none\n")
+    with pytest.raises(RequestError, match=r"train_aug.txt: lists no image.*set dataset.train_list=train or"):
+        train(voc)
+
+
+def test_images_of_both_splits_are_told(voc: Path) -> None:
+    images = sorted((voc / "JPEGImages").iterdir())
+    for seed, path in enumerate(images):
+        path.write_bytes(encode(noise(8, 8 + seed)))
+    write_list(voc, f"{images[0].stem}\n{images[1].stem}\n")
+    write_list(voc, f"{images[0].stem}\n", "train")
+    write_list(voc, f"{images[1].stem}\n{images[2].stem}\n", "val")
+
+    def told() -> list[str]:
+        listed = list_here(VocConfig(root=str(voc), allow_unlabelled=True), True)
+        assert isinstance(listed, dict)
+        return [warning for warning in listed["val"].warnings if "also in train" in warning]
+
+    assert "1 of 2 images of val are also in train" in told()[0]
+    images[1].write_bytes(images[0].read_bytes())  # whatever it is called
+    assert f"{images[1]} ({images[1]})" in told()[0]
+    write_list(voc, f"{images[2].stem}\n", "val")
+    assert told() == []
+
+
 def test_a_missing_list_is_refused_with_what_there_is(voc: Path) -> None:
     (voc / LISTS / "train_aug.txt").unlink()
     with pytest.raises(RequestError, match=r"train_aug\.txt: not found.*set dataset\.train_list=train or .*=val$"):

@@ -140,6 +140,19 @@ def test_whatever_cannot_be_read_is_a_bad_image_that_is_named(photographs: Set) 
         photographs.rows()
 
 
+def test_a_broken_mask_is_named_and_not_taken_for_its_image(photographs: Set) -> None:
+    photographs.add("odd.png", encode(noise(6, 4)), np.zeros((6, 4), np.uint8))
+    mask = photographs.root / "masks" / "odd.png"
+    for content in (mask.read_bytes()[:40], b"", b"no image"):
+        mask.write_bytes(content)
+        with pytest.raises(BadImage, match=r"images/odd\.png: mask: .*masks/odd\.png\)$"):
+            photographs.rows()
+    mask.unlink()
+    mask.symlink_to("nothing")
+    with pytest.raises(RequestError, match=r"mask .*masks/odd\.png does not exist"):
+        photographs.rows()
+
+
 def test_photographs_whose_names_are_no_text_are_read(tmp_path: Path) -> None:
     photographs = Set(tmp_path / "set")
     photographs.add("a.png", encode(noise(6, 4)), np.ones((6, 4), np.uint8))

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amn_ray.artifacts import Artifact
-from amn_ray.data.content import digest_of, hash_file, memory
+from amn_ray.data.digests import digest_of, hash_file, memory
 from amn_ray.data.images import check_mask, encode_mask, mask_of_photograph, read_image
+from amn_ray.data.label_checks import review_labels, review_masks
 from amn_ray.data.listing import Summary, list_content, open_source, summarise
-from amn_ray.data.photographs import FACTS, mask_lay, warnings
+from amn_ray.data.photograph_checks import FACTS, mask_lay, review_photographs
 from amn_ray.data.pixels import Pixels
-from amn_ray.data.plausibility import review_labels, review_masks
 from amn_ray.data.source import Record, Source
 from amn_ray.errors import RequestError, RunError
 from amn_ray.stages.images.apart import Died, apart
@@ -52,7 +52,7 @@ SCHEMA = pa.schema(
         "file_height": pa.int32(),  # of the upright file, which max_side may make smaller
         "file_width": pa.int32(),
         "orientation": pa.int8(),  # EXIF's 1…8
-        "mask_lay": pa.string(),  # see data.photographs.mask_lay
+        "mask_lay": pa.string(),  # see data.photograph_checks.mask_lay
         "low": pa.float64(),  # the extreme values of images of more than 8 bits, else null
         "peak": pa.float64(),
         "floats": pa.bool_(),
@@ -116,8 +116,10 @@ def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object
     except (RequestError, RunError, MemoryError):
         raise
     except Exception as error:  # a file of a user's, read by libraries that raise anything
-        shown = os.fsencode(record.image or record.image_id).decode(errors="backslashreplace")
-        raise BadImage(f"{shown}: {' '.join(str(error).split()) or type(error).__name__}") from error
+        told = " ".join(str(error).split()) or type(error).__name__
+        if record.mask and told.startswith("mask"):
+            told += f" ({_shown(record.mask)})"
+        raise BadImage(f"{_shown(record.image or record.image_id)}: {told}") from error
     height, width = image.rgb.shape[:2]
     return {
         "image_id": record.image_id,
@@ -135,6 +137,10 @@ def load_row(source: Source, record: Record, pixels: Pixels) -> dict[str, object
         "peak": image.peak,
         "floats": image.floats,
     }
+
+
+def _shown(path: str) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _check_content(record: Record, image: bytes) -> None:
@@ -258,5 +264,6 @@ def review(output: Artifact, table: str, pixels: Pixels, classes: Sequence[str],
     if split == "train":
         doubts = review_labels(labels, classes) + doubts
     largest = max(rows, key=lambda row: row["height"] * row["width"])
-    size = {name: largest[name] for name in ("image_id", "height", "width")}
-    return {"warnings": warnings(rows, pixels) + doubts, "largest": size | {"num_labels": len(largest["labels"])}}
+    known = {name: largest[name] for name in ("image_id", "height", "width")}
+    known["num_labels"] = len(largest["labels"])
+    return {"warnings": review_photographs(rows, pixels) + doubts, "largest": known}

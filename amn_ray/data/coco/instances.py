@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
@@ -12,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from amn_ray.data.segmentations import polygons
+from amn_ray.data.class_names import squeezed
+from amn_ray.data.coco.segmentations import polygons
 from amn_ray.data.text import decode_text
 from amn_ray.errors import RequestError
 
@@ -70,7 +70,7 @@ class Instances:
                 )
         spellings = defaultdict(list)
         for name in dict.fromkeys(found.values()):
-            spellings[folded(name)].append(name)
+            spellings[squeezed(name)].append(name)
         for first, *others in spellings.values():
             if others:
                 self.warnings.append(
@@ -144,8 +144,8 @@ class Instances:
         for image, category, crowd, segmentation in self._rows("annotations", **columns):
             if category not in self.categories:
                 raise RequestError(
-                    f"{self.path}: an annotation has category_id {category}, which `categories` does not list; add "
-                    "it there, or remove the annotation"
+                    f"{self.path}: an annotation has category_id {category}, which `categories` does not list; add it "
+                    "there, or remove the annotation"
                 )
             if image not in self._name_of:
                 raise RequestError(
@@ -217,11 +217,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "annotations": {"iscrowd": 0, "segmentation": None},
 }
 """What others' exports leave out."""
-
-
-def folded(name: str) -> str:
-    """What is equal in spellings of one name: `Dining Table`, `dining_table`, `diningtable`."""
-    return re.sub(r"[\s_-]", "", name).casefold()
 
 
 def _told(entry: Any) -> str:

@@ -1,6 +1,6 @@
 """Whether a data set can teach anything: its labels on their own, and against what its masks hold.
 
-Pure functions on numbers. `review` is for a training split; of other splits `review_masks` is enough.
+Pure functions on numbers. Both are for a training split; of other splits `review_masks` is enough.
 """
 
 from __future__ import annotations
@@ -17,23 +17,13 @@ HANDFUL = 5
 """A class in fewer images than this is learnt from almost nothing; so few contradictions are no system."""
 
 
-def review(
-    labels: Sequence[Sequence[int]], present: Sequence[Sequence[int] | None], classes: Sequence[str], ids: Sequence[str]
-) -> tuple[list[str], str | None]:
-    """What the user should know before hours are spent, and why the set is refused (None: it is not).
+def review_labels(labels: Sequence[Sequence[int]], classes: Sequence[str]) -> list[str]:
+    """Classes that a classifier cannot learn: in every image, in a handful of them, in none.
 
     Args:
         labels: of each image, 1…N.
-        present: the values in each image's mask, 0…N and 255; None where it has no mask.
         classes: names of the labels 1…N.
-        ids: of the images.
     """
-    warnings, refusal = review_masks(labels, present, classes, ids)
-    return review_labels(labels, classes) + warnings, refusal
-
-
-def review_labels(labels: Sequence[Sequence[int]], classes: Sequence[str]) -> list[str]:
-    """Classes that a classifier cannot learn: in every image, in a handful of them, in none."""
     count = Counter(label for row in labels for label in set(row))
     total, result = len(labels), []
     if total and not count:
@@ -43,8 +33,8 @@ def review_labels(labels: Sequence[Sequence[int]], classes: Sequence[str]) -> li
     number = {name: count[label] for label, name in enumerate(classes, start=1)}
     if always := [name for name, n in number.items() if n == total > 1]:
         result.append(
-            f"{_names(always)} {'is' if len(always) == 1 else 'are'} in every one of {total} images, so no image "
-            "shows what is not the class and its maps will cover whole images; add images without it (and set "
+            f"{_names(always)} {'is' if len(always) == 1 else 'are'} in every one of {total} images, so no image shows "
+            "what is not the class and its maps will cover whole images; add images without it (and set "
             "dataset.allow_unlabelled=true where they have no label)"
         )
     if few := [f"{name} ({n})" for name, n in number.items() if 0 < n < HANDFUL and n < total]:
@@ -64,6 +54,15 @@ def review_masks(
 
     A class that is labelled and not in the mask is no contradiction if the mask has undefined pixels: small objects
     may be all of them.
+
+    Args:
+        labels: of each image, 1…N.
+        present: the values in each image's mask, 0…N and 255; None where it has no mask.
+        classes: names of the labels 1…N.
+        ids: of the images.
+
+    Returns:
+        What the user should know before hours are spent, and why the set is refused (None: it is not).
     """
     told: list[str] = []
     pairs = [
@@ -103,7 +102,7 @@ def review_masks(
     return told, (
         f"in {len(wrong)} of {len(pairs)} images labels and mask contradict one another, such as image {image!r} with "
         f"the labels {_numbered(row, classes)} and a mask of {_numbered(values - {0, IGNORE}, classes)}; "
-        + (_remedy(pairs, classes))
+        + _remedy(pairs, classes)
     )
 
 

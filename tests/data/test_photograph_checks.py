@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from amn_ray.data.images import Photograph, read_image
-from amn_ray.data.photographs import EITHER, FACTS, LYING, UPRIGHT, brightness, dark_warning, mask_lay, warnings
+from amn_ray.data.photograph_checks import (
+    EITHER,
+    FACTS,
+    LYING,
+    UPRIGHT,
+    brightness,
+    dark_warning,
+    mask_lay,
+    review_photographs,
+)
 from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.errors import RequestError
 from tests.conftest import encode, noise
@@ -46,15 +55,15 @@ def test_sizes_tell_whether_a_mask_lies_unless_both_pictures_have_the_same_size(
 
 def test_masks_whose_size_cannot_tell_are_told_once_with_their_number() -> None:
     told = [row("a", mask_lay=UPRIGHT), row("b", mask_lay=EITHER), row("c"), row("d", mask_lay=EITHER)]
-    (warning,) = warnings(told, DEFAULT)
+    (warning,) = review_photographs(told, DEFAULT)
     assert warning.startswith("2 masks count as upright")
     assert "EXIF" in warning
     assert "'b'" in warning
     assert "dataset.exif=ignore" in warning
     assert "lie)" not in warning
-    (warning,) = warnings([*told, row("e", mask_lay=LYING)], DEFAULT)
+    (warning,) = review_photographs([*told, row("e", mask_lay=LYING)], DEFAULT)
     assert "1 lie" in warning
-    assert not warnings([row("a", mask_lay=UPRIGHT), row("b", mask_lay=LYING)], DEFAULT)
+    assert not review_photographs([row("a", mask_lay=UPRIGHT), row("b", mask_lay=LYING)], DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ def test_masks_whose_size_cannot_tell_are_told_once_with_their_number() -> None:
     ],
 )
 def test_one_bright_image_is_enough_for_a_set(rows: list[dict[str, Any]]) -> None:
-    assert warnings(rows, DEFAULT) == []
+    assert review_photographs(rows, DEFAULT) == []
 
 
 @pytest.mark.parametrize(
@@ -85,7 +94,7 @@ def test_a_set_that_would_be_black_is_refused_with_the_setting(
     rows: list[dict[str, Any]], largest: str, white: str
 ) -> None:
     with pytest.raises(RequestError, match=rf"largest value in .* is {largest} .*black.*set dataset\.white={white}"):
-        warnings(rows, DEFAULT)
+        review_photographs(rows, DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -93,34 +102,34 @@ def test_a_set_that_would_be_black_is_refused_with_the_setting(
 )
 def test_a_set_that_would_be_white_is_refused_with_the_setting(rows: list[dict[str, Any]]) -> None:
     with pytest.raises(RequestError, match=r"1 of .* hold larger values, up to .* white; set dataset\.white="):
-        warnings(rows, DEFAULT)
+        review_photographs(rows, DEFAULT)
 
 
 def test_a_set_most_of_which_is_below_0_is_refused() -> None:
     with pytest.raises(RequestError, match=r"below 0, as image 'f0' with -1"):
-        warnings(of_floats(1, 1, low=-1), DEFAULT)
-    (warning,) = warnings(of_floats(1, 1, low=-1), Pixels(white=1))
+        review_photographs(of_floats(1, 1, low=-1), DEFAULT)
+    (warning,) = review_photographs(of_floats(1, 1, low=-1), Pixels(white=1))
     assert "2 of 2 images of floats hold values below 0" in warning
-    (warning,) = warnings(of_floats(1, 1) + of_floats(1, low=-1), DEFAULT)
+    (warning,) = review_photographs(of_floats(1, 1) + of_floats(1, low=-1), DEFAULT)
     assert "1 of 3" in warning
 
 
 def test_a_white_that_is_set_is_the_answer_and_what_it_cuts_off_is_told() -> None:
-    assert warnings(of_integers(12, 4095), Pixels(white=4095)) == []
-    assert warnings(of_floats(3, 255), Pixels(white=255)) == []
-    (warning,) = warnings(of_integers(12, 4095), Pixels(white=65535))
+    assert review_photographs(of_integers(12, 4095), Pixels(white=4095)) == []
+    assert review_photographs(of_floats(3, 255), Pixels(white=255)) == []
+    (warning,) = review_photographs(of_integers(12, 4095), Pixels(white=65535))
     assert "nearly black" in warning
-    (warning,) = warnings(of_integers(12, 4095, 5000), Pixels(white=4095))
+    (warning,) = review_photographs(of_integers(12, 4095, 5000), Pixels(white=4095))
     assert "1 of 3 images" in warning
     assert "5000" in warning
-    (warning,) = warnings(of_floats(0.5, 1.2), DEFAULT)
+    (warning,) = review_photographs(of_floats(0.5, 1.2), DEFAULT)
     assert "above dataset.white=1" in warning
 
 
 def test_one_white_cannot_answer_for_integers_and_floats() -> None:
     with pytest.raises(RequestError, match="integers and floats in one data set need the same white"):
-        warnings(of_integers(4095) + of_floats(1.0), Pixels(white=4095))
-    assert warnings(of_integers(4095) + of_floats(4000), Pixels(white=4095)) == []
+        review_photographs(of_integers(4095) + of_floats(1.0), Pixels(white=4095))
+    assert review_photographs(of_integers(4095) + of_floats(4000), Pixels(white=4095)) == []
 
 
 def test_photographs_of_8_bits_have_no_extreme_values() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amn_ray.data import content
+from amn_ray.data import digests
 from amn_ray.data.coco import CocoConfig
 from amn_ray.data.folder import FolderConfig
 from amn_ray.data.listing import Summary, list_content, list_here, open_source, summarise
@@ -39,20 +39,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were read."""
     read: list[str] = []
-    hash_file = content.hash_file
+    hash_file = digests.hash_file
 
-    def counted(path: str) -> content.Hashed | None:
+    def counted(path: str) -> digests.Hashed | None:
         read.append(path)
         return hash_file(path)
 
-    monkeypatch.setattr(content, "hash_file", counted)
+    monkeypatch.setattr(digests, "hash_file", counted)
     return read
 
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files count as settled at once."""
-    monkeypatch.setattr(content, "SETTLED_NS", -1)
+    monkeypatch.setattr(digests, "SETTLED_NS", -1)
 
 
 def train(root: Path, **settings: object) -> Summary:
@@ -71,11 +71,11 @@ def write_mask(root: Path, value: int) -> int:
 def test_a_digest_is_the_sha256_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
-    assert content.digests([str(tmp_path / "abc"), str(tmp_path / "none")]) == {
+    assert digests.digests([str(tmp_path / "abc"), str(tmp_path / "none")]) == {
         str(tmp_path / "abc"): expected,
         str(tmp_path / "none"): "",
     }
-    assert content.digest_of(b"abc") == expected
+    assert digests.digest_of(b"abc") == expected
 
 
 @pytest.mark.usefixtures("settled")
@@ -83,16 +83,16 @@ def test_a_file_is_read_once(tmp_path: Path, reads: list[str]) -> None:
     files = [str(tmp_path / str(number)) for number in range(20)]
     for path in files:
         Path(path).write_text(path)
-    first = content.digests(files)
+    first = digests.digests(files)
     assert sorted(reads) == sorted(files)
-    assert content.digests(files) == first
+    assert digests.digests(files) == first
     assert len(reads) == len(files)
 
 
 def test_a_file_that_has_just_been_written_is_read_again(tmp_path: Path, reads: list[str]) -> None:
     (tmp_path / "a").write_text("a")
     for _ in range(2):
-        content.digests([str(tmp_path / "a")])
+        digests.digests([str(tmp_path / "a")])
     assert len(reads) == 2
 
 
@@ -100,9 +100,9 @@ def test_a_file_of_some_seconds_is_remembered(tmp_path: Path, reads: list[str]) 
     """The real limit, by the real clock."""
     path = tmp_path / "a"
     path.write_text("a")
-    time.sleep(content.SETTLED_NS / 1e9 + 0.2)
+    time.sleep(digests.SETTLED_NS / 1e9 + 0.2)
     for _ in range(2):
-        content.digests([str(path)])
+        digests.digests([str(path)])
     assert len(reads) == 1
 
 
@@ -192,7 +192,7 @@ def damaged(cache: Path) -> None:
 def cut_short(cache: Path) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     with sqlite3.connect(cache) as database:
-        database.execute(content._TABLE)
+        database.execute(digests._TABLE)
         database.executemany(
             "INSERT INTO files VALUES (?, ?, ?)", [(str(n).encode(), "x" * 99, "") for n in range(999)]
         )
@@ -206,10 +206,10 @@ def test_a_damaged_memory_is_begun_anew(
     tmp_path: Path, cache: Path, reads: list[str], spoil: Callable[[Path], None]
 ) -> None:
     (tmp_path / "a").write_text("a")
-    expected = {str(tmp_path / "a"): content.digest_of(b"a")}
+    expected = {str(tmp_path / "a"): digests.digest_of(b"a")}
     spoil(cache)
     for _ in range(2):
-        assert content.digests([str(tmp_path / "a")]) == expected
+        assert digests.digests([str(tmp_path / "a")]) == expected
     assert len(reads) == 1
 
 
@@ -218,7 +218,7 @@ def test_a_cache_folder_that_cannot_be_written_costs_time_only(tmp_path: Path, c
     (tmp_path / "a").write_text("a")
     unwritable(cache)
     for _ in range(2):
-        assert content.digests([str(tmp_path / "a")]) == {str(tmp_path / "a"): content.digest_of(b"a")}
+        assert digests.digests([str(tmp_path / "a")]) == {str(tmp_path / "a"): digests.digest_of(b"a")}
     assert len(reads) == 2
 
 
@@ -229,8 +229,8 @@ def test_without_a_home_nothing_is_remembered_and_nothing_written(
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it returns for a user without a home
     (tmp_path / "a").write_text("a")
-    assert content.memory() is None
-    assert content.digests([str(tmp_path / "a")]) == {str(tmp_path / "a"): content.digest_of(b"a")}
+    assert digests.memory() is None
+    assert digests.digests([str(tmp_path / "a")]) == {str(tmp_path / "a"): digests.digest_of(b"a")}
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -239,9 +239,9 @@ def test_processes_remember_at_the_same_time(tmp_path: Path, cache: Path) -> Non
     for path in files:
         Path(path).write_text(path)
     code = (
-        "import sys; from amn_ray.data import content; content.SETTLED_NS = -1; content.TELL_EVERY = 0\n"
-        "found = content.digests(sys.argv[1:])\n"
-        "assert all(found[path] == content.digest_of(path.encode()) for path in sys.argv[1:])"
+        "import sys; from amn_ray.data import digests; digests.SETTLED_NS = -1; digests.TELL_EVERY = 0\n"
+        "found = digests.digests(sys.argv[1:])\n"
+        "assert all(found[path] == digests.digest_of(path.encode()) for path in sys.argv[1:])"
     )
     started = [subprocess.Popen([sys.executable, "-c", code, *files], stderr=subprocess.PIPE) for _ in range(2)]
     for process in started:
@@ -250,16 +250,16 @@ def test_processes_remember_at_the_same_time(tmp_path: Path, cache: Path) -> Non
     with sqlite3.connect(cache) as database:
         known = dict(database.execute("SELECT path, digest FROM files"))
     database.close()
-    assert known == {path.encode(): content.digest_of(path.encode()) for path in files}
+    assert known == {path.encode(): digests.digest_of(path.encode()) for path in files}
 
 
 def test_long_reading_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(content, "TELL_EVERY", -1.0)
+    monkeypatch.setattr(digests, "TELL_EVERY", -1.0)
     for name in "ab":
         (tmp_path / name).write_text(name)
-    content.digests([str(tmp_path / name) for name in "ab"])
+    digests.digests([str(tmp_path / name) for name in "ab"])
     told = capsys.readouterr()
     assert not told.out  # it is the pipe to the driver
     assert "2 of 2 files read" in told.err

@@ -5,17 +5,17 @@ files, warnings = find_masks(folder, image_names, config.mask_pattern)      # im
 
 from __future__ import annotations
 
-import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from amn_ray.data.text import same_name
+from amn_ray.data.named_files import NamedFiles, folded, names_below, without_ending
 from amn_ray.errors import RequestError
 
 ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jp2", ".pgm", ".ppm")
 _WORDS = ("mask", "masks", "gt", "seg", "segm", "segmentation", "label", "labels", "annotation", "groundtruth",
-          "labelids", "labeltrainids", "truth", "m")  # fmt: skip
+          "labelids", "labeltrainids", "gtfine", "truth", "m")  # fmt: skip
 """What people add to an image's name for its mask."""
 
 
@@ -30,7 +30,7 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
     Raises:
         RequestError: no file is the mask of any image, or an image has several.
     """
-    everything = sorted(_files(folder))
+    everything = sorted(names_below(folder))
     files = [name for name in everything if name.lower().endswith(ENDINGS)]
     if everything and not files:
         raise RequestError(
@@ -39,7 +39,11 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
         )
     if not files:
         return {}, [f"{folder}: is empty, so nothing is evaluated"]
-    found = _by_pattern(folder, images, pattern) if pattern else _by_scheme(folder, files, images)
+    found, dropped = dict[str, Path](), ""
+    for word, stem in _stems(images):
+        if not found:
+            found = _by_pattern(folder, images, pattern, stem) if pattern else _by_scheme(folder, files, images, stem)
+            dropped = word
     if images and not found:
         raise RequestError(
             f"{folder}: holds {len(files)} files, such as {files[0]}, but none is the mask of an image, such as "
@@ -47,6 +51,18 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
             f'"{{id}}_mask.png"){f", which is {pattern}" if pattern else ""}'
         )
     warnings = []
+    if dropped:
+        warnings.append(
+            f"{folder}: masks are named after images without the {dropped!r} that all images have, such as "
+            f"{next(iter(found.values())).name} for {next(iter(found))}; dataset.mask_pattern is the other answer"
+        )
+    without = {folded(without_ending(PurePosixPath(image).name)) for image in images if image not in found}
+    others = sorted(set(everything) - set(files))
+    if odd := [name for name in others if folded(PurePosixPath(name).stem) in without]:
+        warnings.append(
+            f"{folder}: {len(odd)} files, such as {odd[0]}, are named after images that have no mask, but are of no "
+            "format for masks; save them as PNG if they are"
+        )
     used = {path for path in found.values()}
     if left := [name for name in files if folder / name not in used]:
         warnings.append(
@@ -56,9 +72,28 @@ def find_masks(folder: Path, images: Sequence[str], pattern: str | None = None) 
     return found, warnings
 
 
+def _stems(images: Sequence[str]) -> Iterator[tuple[str, Callable[[str], str]]]:
+    """What all images' names share beside their endings, and how names are read without it: nothing comes first.
+
+    x_leftImg8bit.png has x_labelIds.png for its mask, and image_7.png has mask_7.png.
+    """
+    yield "", without_ending
+    names = [without_ending(PurePosixPath(image).name) for image in images]
+    for word in (_LAST_WORD, _FIRST_WORD):
+        shared = {found[0] if (found := word.search(name)) else "" for name in names}
+        if len(shared) == 1 and (part := shared.pop()):
+            cut = str.removesuffix if word is _LAST_WORD else str.removeprefix
+            yield part, lambda name, part=part, cut=cut: cut(without_ending(name), part)  # type: ignore[misc]
+
+
+_LAST_WORD = re.compile(r"[\W_]+[^\W_]*[^\W\d_][^\W_]*$")
+_FIRST_WORD = re.compile(r"^[^\W_]*[^\W\d_][^\W_]*[\W_]+|^[^\W\d_]+(?=\d)")
+"""With its sign, such as _leftImg8bit and image_; words have a letter."""
+
+
 def masks_among(files: Iterable[str], images: Iterable[str]) -> list[str]:
     """Files that are named as masks of these images are (1_mask.png), sorted."""
-    stems = {_key(without_ending(PurePosixPath(image).name)): image for image in images}
+    stems = {folded(without_ending(PurePosixPath(image).name)): image for image in images}
     lengths = sorted({len(stem) for stem in stems})
     return sorted(
         name
@@ -67,38 +102,30 @@ def masks_among(files: Iterable[str], images: Iterable[str]) -> list[str]:
     )
 
 
-def _files(folder: Path) -> list[str]:
-    """Names of files below the folder, but for hidden ones."""
-    return [
-        (Path(place) / name).relative_to(folder).as_posix()
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini")
-    ]
-
-
-def _by_pattern(folder: Path, images: Sequence[str], pattern: str) -> dict[str, Path]:
-    def named(image: str) -> Path:
+def _by_pattern(folder: Path, images: Sequence[str], pattern: str, stem: Callable[[str], str]) -> dict[str, Path]:
+    files = NamedFiles(folder, ENDINGS)
+    found: dict[str, Path] = {}
+    for image in images:
         inside = PurePosixPath(image)
-        return (
-            folder / inside.parent / pattern.replace("{id}", without_ending(inside.name)).replace("{name}", inside.name)
-        )
-
-    def flat(image: str) -> Path:
-        inside = PurePosixPath(image)
-        return folder / pattern.replace("{id}", without_ending(inside.name)).replace("{name}", inside.name)
-
-    found = {image: path for image in images for path in (named(image), flat(image)) if path.is_file()}
+        name = pattern.replace("{id}", stem(inside.name)).replace("{name}", inside.name)
+        for place in (name, (inside.parent / name).as_posix()):
+            path = folder / place  # which may be outside of the folder
+            if image not in found and (mask := path if path.is_file() else files.find(place)):
+                found[image] = mask
     _refuse_shared(found)
     return found
 
 
-def _by_scheme(folder: Path, files: Sequence[str], images: Sequence[str]) -> dict[str, Path]:
+def _by_scheme(
+    folder: Path, files: Sequence[str], images: Sequence[str], stem: Callable[[str], str]
+) -> dict[str, Path]:
     by_stem = defaultdict(list)
     for image in images:
-        by_stem[_key(without_ending(PurePosixPath(image).name))].append(image)
+        by_stem[folded(stem(PurePosixPath(image).name))].append(image)
     lengths = sorted({len(stem) for stem in by_stem})
     fits = {name: _schemes(name, by_stem, lengths) for name in files}
+    if stem is not without_ending:  # val_1 is not the mask of train_1
+        fits = {name: [fit for fit in schemes if _says_mask(fit[0])] for name, schemes in fits.items()}
     count = Counter(scheme for schemes in fits.values() for scheme, _ in schemes)
     if not count:
         return {}
@@ -108,8 +135,8 @@ def _by_scheme(folder: Path, files: Sequence[str], images: Sequence[str]) -> dic
     owners = defaultdict(list)
     for name, schemes in fits.items():
         if known := [fit for fit in schemes if fit[0] in usable]:
-            _, stem = max(known, key=lambda fit: (fit[0] == best, count[fit[0]]))
-            for image in _of_folder(name, by_stem[stem]):
+            _, owner = max(known, key=lambda fit: (fit[0] == best, count[fit[0]]))
+            for image in _of_folder(name, by_stem[owner]):
                 owners[image].append(name)
     for image, names in owners.items():
         if len(names) > 1:
@@ -130,7 +157,7 @@ def _schemes(name: str, stems: Mapping[str, object], lengths: Sequence[int]) -> 
         stems: names of images without their endings.
         lengths: those that occur among them.
     """
-    whole = _key(without_ending(PurePosixPath(name).name))
+    whole = folded(without_ending(PurePosixPath(name).name))
     if whole in stems:
         return [(("", ""), whole)]
     result = []
@@ -175,17 +202,3 @@ def _refuse_shared(found: Mapping[str, Path]) -> None:
                 'set dataset.mask_pattern (such as "{name}.png")'
             )
         owner[path] = image
-
-
-def without_ending(name: str) -> str:
-    """Without the ending of an image; dots of an id stay."""
-    stem, dot, ending = name.rpartition(".")
-    return stem if dot and stem and f".{ending.lower()}" in _IMAGE_ENDINGS else name
-
-
-_IMAGE_ENDINGS = {*ENDINGS, ".jpe", ".jfif", ".jif", ".heic", ".heif", ".avif", ".dds", ".tga", ".jpx", ".j2k", ".pnm",
-                  ".pbm", ".pcx", ".ico", ".exr", ".hdr", ".mpo", ".qoi", ".npy"}  # fmt: skip
-
-
-def _key(stem: str) -> str:
-    return same_name(stem).casefold()

@@ -16,7 +16,7 @@ DARKEST = 1 / 8
 BRIGHTEST = 2
 """Of white. More is not noise, or what sharpening adds, but another white."""
 FACTS = ("orientation", "mask_lay", "low", "peak", "floats")
-"""What `warnings` needs of each image; see stages/images."""
+"""What `review_photographs` needs of each image; see stages/images."""
 
 
 def mask_lay(size: tuple[int, int], image: Photograph) -> str | None:
@@ -28,7 +28,7 @@ def mask_lay(size: tuple[int, int], image: Photograph) -> str | None:
     return UPRIGHT if size == image.size else LYING
 
 
-def warnings(rows: Iterable[Mapping[str, Any]], pixels: Pixels) -> list[str]:
+def review_photographs(rows: Iterable[Mapping[str, Any]], pixels: Pixels) -> list[str]:
     """What the user should know of these images.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -13,20 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from amn_ray.checks import check_choice
-from amn_ray.data.files import IMAGES, MASKS, Files
+from amn_ray.data.class_names import is_background, squeezed
 from amn_ray.data.images import BadFile, decoding, opened
-from amn_ray.data.mask_files import find_masks
-from amn_ray.data.masks import MaskRule, mask_rule, read_mask
+from amn_ray.data.masks import MaskRule, find_masks, mask_rule, read_mask
+from amn_ray.data.named_files import NamedFiles
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
-from amn_ray.data.voc_layout import BACKGROUND, CLASS_FILES, Listed, object_names, read_class_file, read_list
+from amn_ray.data.voc.texts import CLASS_FILES, Listed, object_names, read_class_file, read_list
 from amn_ray.errors import RequestError
 
 CLASSES = [
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ]  # fmt: skip
-MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass", "SegmentationClassPNG")
-"""SBD's and VOC's; labelme's. Where an image has a mask in two of them, the first counts."""
+MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass", "SegmentationClassPNG", "SegmentationClassRaw")
+"""SBD's and VOC's; labelme's; TensorFlow's. Where an image has a mask in two of them, the first counts."""
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+"""Those of formats that keep values as they are."""
 NUMBERINGS = ("voc", "classes")
 SAMPLE = 64
 """About so many masks tell how all are numbered and coloured."""
@@ -72,7 +73,7 @@ class Voc:
             )
         self.config = config
         self.root = existing(Path(config.root), "the VOC folder", "correct dataset.root")
-        background = [name for name in config.classes or () if name.strip().lower() in BACKGROUND]
+        background = [name for name in config.classes or () if is_background(name)]
         if background:
             raise RequestError(
                 f"dataset.classes: {background[0]!r} is the value 0 of masks, and no class; remove it from the list"
@@ -88,8 +89,8 @@ class Voc:
                 self._file.path if self._file and config.numbering is None else f"dataset.numbering={config.numbering}"
             )
             raise RequestError(
-                f"dataset.classes: {strange[0]!r} is not among the classes of masks ({_some(known)}) by "
-                f"{says}; correct either, or set dataset.numbering=classes if masks hold 1…{len(self.classes)}"
+                f"dataset.classes: {strange[0]!r} is not among the classes of masks ({_some(known)}) by {says}; "
+                f"correct either, or set dataset.numbering=classes if masks hold 1…{len(self.classes)}"
             )
         self._label = label_of(self.classes)
         self._rule = MaskRule("index", tuple(self._names))
@@ -105,9 +106,11 @@ class Voc:
         name = self.config.train_list if split == "train" else self.config.val_list
         if name is None:
             return listing
-        images = Files(existing(self.root / "JPEGImages", "the images", self._remedy()), IMAGES)
+        images = NamedFiles(existing(self.root / "JPEGImages", "the images", self._remedy()))
         where = self._list_file(name, f"{split}_list")
         listed = read_list(where, images, self.config.encoding, listing.warnings)
+        if split == "train" and not listed:
+            raise RequestError(f"{where}: lists no image (dataset.train_list); {self._other_lists('train_list')}")
         labels = self._labels(listed, listing)
         evaluated = listed if split == "val" else self._evaluated(listed, images, listing.warnings)
         masks = self._masks([image.image_id for image in evaluated], listing.warnings)
@@ -156,7 +159,7 @@ class Voc:
             )
         return _counted(own or CLASSES)
 
-    def _evaluated(self, listed: Sequence[Listed], images: Files, warnings: list[str]) -> list[Listed]:
+    def _evaluated(self, listed: Sequence[Listed], images: NamedFiles, warnings: list[str]) -> list[Listed]:
         """The images of `evaluate_list`, which are measured. The default list need not be there."""
         name = self.config.evaluate_list
         if name is None:
@@ -192,7 +195,7 @@ class Voc:
             return {}
         masks: dict[str, Path] = {}
         for folder in folders if self.config.mask_pattern is None else ():
-            files = Files(folder, MASKS)
+            files = NamedFiles(folder, MASK_ENDINGS)
             found = {name: files.find(name) for name in image_ids if name not in masks}
             masks |= {name: path for name, path in found.items() if path}
         if image_ids and not masks:  # another scheme than the images' names
@@ -240,7 +243,7 @@ class Voc:
         """The labels of images, by their ids; names of objects that are no class are counted."""
         folder = self.root / "Annotations"
         remedy = "add it, or write the labels into a labels.csv (see dataset=folder)"
-        annotations = Files(existing(folder, "the images' labels in XML", remedy), (".xml",))
+        annotations = NamedFiles(existing(folder, "the images' labels in XML", remedy), (".xml",))
         meant = _speller(list(self._names.values()))
         labels, objects, odd = {}, 0, list[str]()
         for image in listed:
@@ -282,16 +285,20 @@ class Voc:
         Raises:
             RequestError: there is none; it says which there are, also in the folders beside.
         """
+        return existing(self._path(name), "a list of images", f"correct dataset.root, or {self._other_lists(key)}")
+
+    def _other_lists(self, key: str) -> str:
+        """What may be asked for in place of a list."""
         folders = dict.fromkeys([self._lists, *sorted(self._lists.parent.glob("*/"))])
         there = [
             f"dataset.{key}={os.path.relpath(found.with_suffix(''), self._lists)}"
             for folder in folders
             for found in sorted(folder.glob("*.txt"))
+            if found != self._path(getattr(self.config, key) or "")
         ]
         if key != "train_list":
             there.insert(0, f"dataset.{key}=null (no images)")
-        remedy = f"set {' or '.join(there[:SHOWN])}" if there else "write the ids into it, one a line"
-        return existing(self._path(name), "a list of images", f"correct dataset.root, or {remedy}")
+        return f"set {' or '.join(there[:SHOWN])}" if there else "write the ids into it, one a line"
 
 
 def _counted(names: Sequence[str]) -> dict[int, str]:
@@ -319,14 +326,9 @@ def _some_of(masks: Sequence[Path]) -> Sequence[Path]:
 
 def _speller(names: Sequence[str]) -> Callable[[str], str | None]:
     """Finds the name that is meant: this one, or the only one that differs by capitals and spaces."""
-    count = Counter(map(_folded, dict.fromkeys(names)))
-    folded = {_folded(name): name for name in names if count[_folded(name)] == 1}
-    return lambda name: name if name in names else folded.get(_folded(name))
-
-
-def _folded(name: str) -> str:
-    """`Dining Table`, `dining_table` and `diningtable` are the same class."""
-    return re.sub(r"[\s_-]", "", name).casefold()
+    count = Counter(map(squeezed, dict.fromkeys(names)))
+    folded = {squeezed(name): name for name in names if count[squeezed(name)] == 1}
+    return lambda name: name if name in names else folded.get(squeezed(name))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -7,21 +7,22 @@ from the largest to the smallest, so that smaller ones lie over larger ones. Or 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import numpy as np
 
-from amn_ray.data.image_files import image_ids, locate
+from amn_ray.data.class_names import is_background, squeezed
+from amn_ray.data.coco.instances import Instances, Key, Size, read_instances
+from amn_ray.data.coco.segmentations import has_outline, paint
 from amn_ray.data.images import LARGEST_SCALED, decoding, opened
-from amn_ray.data.instances import Instances, Key, Size, folded, read_instances
-from amn_ray.data.label_lists import is_background
-from amn_ray.data.mask_files import find_masks
-from amn_ray.data.masks import MaskRule, mask_rule, read_mask
-from amn_ray.data.segmentations import has_outline, paint
+from amn_ray.data.masks import MaskRule, find_masks, mask_rule, read_mask
+from amn_ray.data.named_files import NamedFiles, folded, image_ids
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
 from amn_ray.errors import RequestError
 
@@ -205,10 +206,10 @@ class Coco:
         """
         spelt: dict[str, list[str]] = {}
         for name in dict.fromkeys(self.categories.values()):
-            spelt.setdefault(folded(name), []).append(name)
+            spelt.setdefault(squeezed(name), []).append(name)
         result = {}
         for number, name in instances.categories.items():
-            others = spelt.get(folded(name), [])
+            others = spelt.get(squeezed(name), [])
             result[number] = name if name in others or len(others) != 1 else others[0]
             if result[number] != name:
                 warnings.append(f"{instances.path}: category {name!r} is taken for {result[number]!r}")
@@ -253,7 +254,7 @@ class Coco:
             RequestError: more of them are missing than `dataset.max_bad_fraction` allows.
         """
         bases = (self.root / folder, self.root, self.root / "images" / folder, self.root / "images")
-        found, moved = locate(names, [base for base in bases if base.is_dir()])
+        found, moved = _located(names, [base for base in bases if base.is_dir()])
         missing = [name for name in names if name not in found]
         if moved:
             warnings.append(
@@ -333,6 +334,41 @@ class Coco:
             f"{paths[0]}: not found, expected the instances{there}; correct dataset.root, or dataset.train and "
             "dataset.val (null: there is no val), or name the file by dataset.annotations"
         )
+
+
+def _located(names: Sequence[str], folders: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
+    """Where images are that are listed by name.
+
+    Args:
+        names: paths with slashes.
+        folders: where to look, in this order.
+
+    Returns:
+        The files by name, as far as they are there; and the names that were found by their last part only, which no
+        other name has, or but for its spelling.
+    """
+    files = cache(lambda folder: NamedFiles(folder, endings=(), deep=False))  # read once something is not found
+    ends = Counter(folded(PurePosixPath(name).name) for name in names)
+    found, moved = {}, []
+    for name in names:
+        end = PurePosixPath(name).name
+        place = _first(folder / name for folder in folders)
+        if place is None and ends[folded(end)] == 1:
+            spelt = (folder / match[0] for folder in folders if len(match := files(folder).matches(end)) == 1)
+            place = _first(folder / end for folder in folders) or next(spelt, None)
+            moved += [name] if place else []
+        if place is not None:
+            found[name] = place
+    return found, moved
+
+
+def _first(paths: Iterable[Path]) -> Path | None:
+    """The first of them that is a file; a name that is too long for one is none."""
+    for path in paths:
+        with suppress(OSError):
+            if path.is_file():
+                return path
+    return None
 
 
 def _painted(size: Size, objects: Sequence[tuple[object, ...]]) -> str:

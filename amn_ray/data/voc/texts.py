@@ -7,17 +7,17 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-from amn_ray.data.files import IMAGES, Files, without_ending
+from amn_ray.data.class_names import is_background
+from amn_ray.data.named_files import NamedFiles, without_ending
 from amn_ray.data.source import IGNORE
 from amn_ray.data.text import decode_text, read_text, same_name
 from amn_ray.errors import RequestError
 
 CLASS_FILES = ("class_names.txt", "labelmap.txt", "labels.txt", "classes.txt")
 """Where labelme, CVAT and others write the class names, in the order of the masks' values."""
-BACKGROUND = {"background", "_background_", "__background__"}
-"""Names of what is no class, in lower case."""
 _UNDEFINED = {"__ignore__", "ignore", "void"}
 _FLAGGED = re.compile(r"(.*\S)\s+([+-]?[01])")
 """A line of ImageSets/Main: 1 if the class is in the image, -1 if it is not, 0 if it is hard to see."""
@@ -47,7 +47,7 @@ class ClassFile:
     """The colours that it gives to them and to the background (labelmap.txt); empty if it gives none."""
 
 
-def read_list(path: Path, images: Files, encoding: str | None, warnings: list[str]) -> list[Listed]:
+def read_list(path: Path, images: NamedFiles, encoding: str | None, warnings: list[str]) -> list[Listed]:
     """The images that a list names.
 
     Args:
@@ -79,7 +79,7 @@ def read_list(path: Path, images: Files, encoding: str | None, warnings: list[st
     if missing:
         number, line = missing[0]
         more = f" (like those of {len(missing) - 1} other lines)" if len(missing) > 1 else ""
-        name = without_ending(list(_spellings(line))[-1], IMAGES)
+        name = without_ending(line.replace("\\", "/").rpartition("/")[2])
         raise RequestError(
             f"{path}: line {number} names {line!r}, but {images.folder / name}.jpg, or with another ending of images, "
             f"does not exist{more}; add the file or remove the line (expected one id or file name a line)"
@@ -140,26 +140,18 @@ def _present(path: Path, lines: Sequence[tuple[int, str]], warnings: list[str]) 
     return [(number, name) for number, name, flag in flagged if flag != "-1"]
 
 
-def _image(number: int, line: str, images: Files) -> Listed | None:
+def _image(number: int, line: str, images: NamedFiles) -> Listed | None:
     """The image of a line: all of it is a name, or what stands before the path of a mask."""
     cuts = [match.start() for match in re.finditer(r"[\s,;]+", line)]
     for cut in (len(line), *reversed(cuts)):
         rest = line[cut:].strip(" \t,;")
-        if rest and "/" not in rest and "\\" not in rest and without_ending(rest, IMAGES) == rest:
+        if rest and "/" not in rest and "\\" not in rest and without_ending(rest) == rest:
             continue  # more of a name, and no path
-        for name in _spellings(line[:cut]):
-            if image := images.find(name):
+        spellings = (line[:cut], without_ending(line[:cut]))  # as the file's ending may be another
+        for moved, name in product((False, True), spellings):
+            if image := images.find(name, moved=moved):
                 return Listed(images.name_of(image), image, number)
     return None
-
-
-def _spellings(name: str) -> Iterator[str]:
-    """A name, and what it may be below JPEGImages if it is a path that begins elsewhere."""
-    yield name
-    path = name.replace("\\", "/")
-    if "JPEGImages/" in path:
-        yield path.rpartition("JPEGImages/")[2]
-    yield path.rpartition("/")[2]
 
 
 def _parsed(path: Path, encoding: str | None, warnings: list[str]) -> ET.Element:
@@ -207,7 +199,7 @@ def _classes(path: Path, encoding: str | None) -> ClassFile:
             continue
         match = _MAP_LINE.fullmatch(line)
         name = same_name(match[1].strip() if match else line)
-        if name.lower() in BACKGROUND:
+        if is_background(name):
             if names:
                 raise RequestError(
                     f"{path}: line {number} is the background, which the value 0 stands for, but {names[0]!r} comes "

@@ -15,6 +15,7 @@ from pathlib import Path
 from amn_ray.data.text import same_name
 from amn_ray.errors import RequestError
 
+csv.field_size_limit(2**31 - 1)  # some columns hold polygons or whole files; by default, 128 kB are an error
 SIGNS = (",", ";", "\t", "|")
 NAMES = {
     "image": ("image", "images", "imagename", "imagefile", "imagefilename", "imagepath", "imageid", "img", "imgname",
@@ -51,6 +52,8 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     """The classes of a table of 0 and 1 in their order; else empty."""
+    left_out: int = 0
+    """Lines of the split test."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -182,6 +185,7 @@ def _spread(path: Path, table: Table, has_split: bool) -> None:
             )
         table.warnings.append(f"{path}: {count} images of split test are not read, only train and val are")
         table.rows = [row for row in table.rows if row.split != "test"]
+        table.left_out = count
 
 
 def _sign(header: str) -> str:
@@ -191,7 +195,7 @@ def _sign(header: str) -> str:
         keys = {_key(name) for name in _split(header, sign) or header.split(sign)}
         return sum(bool(keys & set(names)) for names in NAMES.values()), len(keys)
 
-    return max(SIGNS, key=worth)
+    return max(SIGNS, key=worth) if any(sign in header for sign in SIGNS) else " "
 
 
 def _columns(path: Path, names: Sequence[str]) -> dict[str, int]:
@@ -266,10 +270,7 @@ def _split(line: str, sign: str) -> list[str] | None:
     except csv.Error as error:
         if "unexpected end" in str(error):
             return None
-    try:
-        return parse(strict=False)
-    except csv.Error:  # a field of more than 128 kB, which no table has
-        return line.split(sign)
+    return parse(strict=False)
 
 
 def _plain(cell: str) -> str:

@@ -1,8 +1,8 @@
 """The class names in cells of labels.csv, in any usual notation of a list.
 
 `;` `|` and a line end always separate, brackets and quotes are signs of a list ("['cat', 'dog']"). A comma separates,
-and so do / + & where both sides are classes of their own elsewhere in the table. A space never does ("traffic light").
-Where the table leaves it open, the user is asked: dataset.separator, or dataset.classes.
+and so do / + & where both sides are classes of their own elsewhere in the table. A space never does ("traffic light"),
+nor does any other sign. Where the table leaves it open, the user is asked: dataset.separator, or dataset.classes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from amn_ray.data.table import Row
+from amn_ray.data.class_names import BACKGROUND, fold, plain
+from amn_ray.data.folder.table import Row
 from amn_ray.data.text import same_name
 from amn_ray.errors import RequestError
 
 WEAK = ("/", "+", "&")
 """Signs that separate labels in some tables and are part of names in others ("and/or", "C++", "R&D")."""
-QUOTES = "\"'“”‘’`"
-BACKGROUND = "background"
+_WIDE = str.maketrans("，、；｜", ",,;|")
+"""What Chinese and Japanese keyboards write for signs of lists."""
 NOTHING = ("none", "nan", "null", "n/a", "na", "<na>", "-")
 """What programs write into an empty cell."""
 
@@ -36,8 +37,9 @@ def names_of(
         classes: `dataset.classes`; null takes the names that occur.
 
     Raises:
-        RequestError: a cell may be one name or a list, or a class is not in `classes`.
+        RequestError: a cell may be one name or a list, or holds none, or a class is not in `classes`.
     """
+    _refuse_numbers_of_classes(path, rows)
     if separator is not None:
         words = re.compile(r"\s+" if not separator.strip() else re.escape(separator))
         atoms = [[part for cell in row.labels for part in words.split(_unbracketed(cell))] for row in rows]
@@ -51,29 +53,34 @@ def names_of(
     if separator is None:
         lists = _commas(path, lists, warnings)
         lists = _weak(path, lists)
-        _refuse_spaces(path, lists)
+        _refuse_words(path, lists)
     lists = _without_nothing(path, lists, warnings)
     return _one_spelling(path, lists, warnings), warnings
 
 
-def plain(name: str) -> str:
-    """A class name without spaces and quotes around, in one Unicode form."""
-    name = re.sub(r"\s+", " ", same_name(name)).strip()
-    while len(name) > 1 and name[0] in QUOTES and name[-1] in QUOTES:
-        name = name[1:-1].strip()
-    if sum(name.count(quote) for quote in QUOTES) == 1 and not re.search(r"\d\W$", name):  # but for inches
-        name = name.strip(QUOTES)
-    return name
+_WRITTEN = re.compile(
+    r"""\s*(?:(?:array|frozenset|set|list|tuple)\(|\{\s*["']?choices["']?\s*:)\s*([\[{(].*[\]})])(?:,\s*dtype=\w+)?\s*[)}]\s*""",
+    re.DOTALL,
+)
+"""A list as Python, NumPy and Label Studio ({"choices": [...]}) write it."""
+_VECTOR = re.compile(r"[\[({]?\s*[01](?:\.0*)?(?:[\s,;|]+[01](?:\.0*)?)+\s*[\])}]?")
 
 
-def fold(name: str) -> str:
-    """What is equal in spellings of one name."""
-    return re.sub(r"[\s_]+", " ", plain(name)).casefold().strip()
-
-
-def is_background(name: str) -> bool:
-    """Whether a name is that of label 0."""
-    return fold(name) == BACKGROUND
+def _refuse_numbers_of_classes(path: Path, rows: Sequence[Row]) -> None:
+    """Ask for names where cells are vectors ("[1, 0, 1]") or objects ("{'cat': 0.9}")."""
+    cells = [",".join(row.labels).strip() for row in rows]
+    lengths = {len(re.findall("[01](?:\\.0*)?", cell)) if _VECTOR.fullmatch(cell) else 0 for cell in cells}
+    if len(lengths) == 1 and lengths != {0}:
+        raise RequestError(
+            f"{path}: labels such as {cells[0]!r} (line {rows[0].line}) are a 0 or 1 for each class; write the names "
+            "of the classes instead, or give each class a column of its own with its name in the first line"
+        )
+    for row, cell in zip(rows, cells, strict=True):
+        if re.match(r"""\{\s*["']?[^"',;|{}]*["']?\s*:""", cell) and not _WRITTEN.fullmatch(cell):
+            raise RequestError(
+                f"{path}: line {row.line} has the labels {cell[:60]!r}, expected names of classes; write those that "
+                "the image has, such as 'cat;dog' (see dataset.separator)"
+            )
 
 
 def _unbracketed(cell: str) -> str:
@@ -90,7 +97,8 @@ def _whole(cells: Sequence[str]) -> Sequence[str]:
 
 def _strong(cell: str) -> list[str]:
     """The parts between signs that are in no name."""
-    cell = cell.strip()
+    written = _WRITTEN.fullmatch(cell)
+    cell = (written[1] if written else cell).strip()
     inner = _unbracketed(cell)
     if inner != cell and (cell[0] != "(" or "," in cell):
         quoted = re.findall(r"'([^']*)'|\"([^\"]*)\"", inner)
@@ -100,7 +108,7 @@ def _strong(cell: str) -> list[str]:
         else:
             parts = re.split(r"[,;|\n]", inner)
     else:
-        parts = re.split(r"[;|\n\t]", same_name(cell))
+        parts = re.split(r"[;|\n\t]", same_name(cell).translate(_WIDE))
     return [name for name in map(plain, parts) if name]
 
 
@@ -127,8 +135,8 @@ def _known(path: Path, row: Row, parts: Sequence[str], separator: str | None, cl
                 continue
             raise RequestError(
                 f"{path}: class {part!r} of image {row.image} (line {row.line}) is not in "
-                f"dataset.classes={list(classes)}; "
-                "correct the name or the list, or set dataset.separator if it is several"
+                f"dataset.classes={list(classes)}; correct the name or the list, or set dataset.separator "
+                "if it is several"
             )
         result += [str(match(name)) for name in found if name]
     return result
@@ -182,22 +190,38 @@ def _weak(path: Path, lists: Lists) -> Lists:
     ]
 
 
-def _refuse_spaces(path: Path, lists: Lists) -> None:
-    """Ask where names with spaces look like lists of words that are classes of their own."""
+def _refuse_words(path: Path, lists: Lists) -> None:
+    """Ask where names with spaces or other signs look like lists of what are classes of their own."""
+    known = {fold(part) for _, parts in lists for part in parts}
     cells = {part for _, parts in lists for part in parts if " " in part}
-    alone = {fold(part) for _, parts in lists for part in parts} - {fold(cell) for cell in cells}
+    alone = known - {fold(cell) for cell in cells}
     shared = _shared(cells, str.split)
     lists_all = len(cells) > 2 and all(fold(word) in alone | shared for cell in cells for word in cell.split())
     for row, parts in lists:
         for part in parts:
-            if part in cells and (lists_all or all(fold(word) in alone for word in part.split())):
+            if part in cells and lists_all:
                 raise _asked(path, row, part, " ")
+            for cut in _CUTS:
+                pieces = [name for name in map(plain, cut.split(part)) if name]
+                if len(pieces) > 1 and all(fold(piece) in known - {fold(part)} for piece in pieces):
+                    sign = re.search(cut, part)
+                    raise _asked(path, row, part, sign[0] if sign and sign[0].strip().isalpha() else _sign_of(part))
+
+
+_CUTS = (re.compile(r"[\W_]+"), re.compile(r"\s*(?:[^\w\s]|_)+\s*"), re.compile(r"\s+(?:and|und|et|y)\s+"))
+"""At spaces and signs; at signs only ("traffic light-car"); at the word for them."""
+
+
+def _sign_of(part: str) -> str:
+    """What separates the pieces of a name: a sign, else a space."""
+    found = re.search(r"[^\w\s]+|_+", part)
+    return found[0] if found else " "
 
 
 def _asked(path: Path, row: Row, part: str, sign: str) -> RequestError:
     return RequestError(
         f"{path}: line {row.line} has the labels {part!r}, which may be one class or several, as parts of it are "
-        f"classes elsewhere; set dataset.separator='{sign}' if it is several, or dataset.separator=';' or "
+        f"classes elsewhere; set dataset.separator={sign!r} if it is several, or dataset.separator=';' or "
         "dataset.classes=[…] if it is one"
     )
 

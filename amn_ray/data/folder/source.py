@@ -2,8 +2,8 @@
 
 labels.csv has a header and the columns `image` (file name in images/), `labels` (class names) and optionally `split`
 (train or val; without the column every image is in train); table.py and label_lists.py say in which forms. Masks are
-named after their images (mask_files.py) and hold the labels of `dataset.classes` (0 = background, 255 = undefined),
-or black and white, or colours (masks.py). docs/data.md has all that is accepted.
+named after their images (masks/files.py) and hold the labels of `dataset.classes` (0 = background, 255 = undefined),
+or black and white, or colours (masks/decision.py). docs/data.md has all that is accepted.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from amn_ray.data.label_lists import BACKGROUND, is_background, names_of
-from amn_ray.data.mask_files import find_masks, masks_among, without_ending
-from amn_ray.data.masks import MaskRule, mask_rule, read_mask
+from amn_ray.data.class_names import BACKGROUND, is_background
+from amn_ray.data.folder.label_lists import names_of
+from amn_ray.data.folder.table import Row, Table, read_table
+from amn_ray.data.masks import MaskRule, find_masks, mask_rule, masks_among, read_mask
+from amn_ray.data.named_files import IMAGES, NamedFiles, image_ids
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
-from amn_ray.data.table import Row, Table, read_table
-from amn_ray.data.text import read_text, same_name
+from amn_ray.data.text import read_text
 from amn_ray.errors import RequestError
 
 TABLES = ("labels.csv", "labels.tsv", "labels.txt")
 _MASKS = re.compile("mask|label|annot|segm|truth|target|^gt", re.IGNORECASE)
 """In names of folders that may hold masks."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 SHEETS = (".xlsx", ".xls", ".ods", ".numbers", ".json", ".parquet")
 
 
@@ -83,9 +85,8 @@ class Folder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is listed: a source travels to workers."""
-        return {
-            name: value for name, value in vars(self).items() if name not in ("_table", "_names", "_entries", "_masks")
-        }
+        listed = ("_table", "_names", "_files", "_entries", "_masks")
+        return {name: value for name, value in vars(self).items() if name not in listed}
 
     @cached_property
     def classes(self) -> list[str]:
@@ -210,20 +211,19 @@ class Folder:
     def _entries(self) -> list[Entry]:
         """The images of the table, each once."""
         names, _ = self._names
-        files = _Files(self._images)
         rows_of: dict[str, list[tuple[Row, list[str]]]] = defaultdict(list)
         for row, found in zip(self._table.rows, names, strict=True):
-            rows_of[files.named(row, self._path) or row.image].append((row, found))
-        ids = _ids(list(rows_of))
+            rows_of[self._file_of(row) or row.image].append((row, found))
+        ids = image_ids(rows_of)
+        there = set(self._files.names)
         entries = []
         for image, rows in rows_of.items():
             first = rows[0][0]
             for row, _ in rows[1:]:
                 if row.split != first.split:
                     raise RequestError(
-                        f"{self._path}: image {image} is in split {first.split} (line {first.line}) and in "
-                        f"{row.split} (line "
-                        f"{row.line}); an image is in one split"
+                        f"{self._path}: image {image} is in split {first.split} (line {first.line}) and in {row.split} "
+                        f"(line {row.line}); an image is in one split"
                     )
             found = list(dict.fromkeys(name for _, several in rows for name in several))
             entries.append(
@@ -234,7 +234,7 @@ class Folder:
                     is_background=any(is_background(name) for name in found),
                     split=first.split or "train",
                     line=first.line,
-                    missing=image not in files,
+                    missing=image not in there,
                 )
             )
         return entries
@@ -248,6 +248,14 @@ class Folder:
             result.append(
                 f"{self._path}: {len(self._table.rows)} lines name {len(entries)} images; an image has the labels of "
                 "all its lines"
+            )
+        listed = {entry.image for entry in entries}
+        others = {name for name in set(self._files.names) - listed if name.lower().endswith(IMAGES)}
+        others -= set(masks_among(others, listed))
+        if self._images != self.root and len(others) > self._table.left_out:
+            result.append(
+                f"{self._images}: {len(others) - self._table.left_out} images in it, such as {min(others)}, are named "
+                f"by no line of {self._path.name}, so they are not read"
             )
         if any(entry.is_background for entry in entries):
             count = sum(entry.is_background for entry in entries)
@@ -270,6 +278,24 @@ class Folder:
         return next((folders[name] for name in ("images", "image", "imgs", "img") if name in folders), self.root)
 
     @cached_property
+    def _files(self) -> NamedFiles:
+        return NamedFiles(self._images)
+
+    def _file_of(self, row: Row) -> str | None:
+        """The file below images/ that a line of the table names; None if there is none.
+
+        Raises:
+            RequestError: it may be several.
+        """
+        found = self._files.matches(row.image, moved=True) or self._files.matches_anywhere(row.image)
+        if len(found) > 1:
+            raise RequestError(
+                f"{self._path}: image {row.image} (line {row.line}) may be {found[0]} or {found[1]} in {self._images}; "
+                "write its whole name"
+            )
+        return found[0] if found else None
+
+    @cached_property
     def _mask_folder(self) -> Path | None:
         folders = {path.name.casefold(): path for path in sorted(self.root.iterdir()) if path.is_dir()}
         return next((folders[name] for name in ("masks", "mask") if name in folders), None)
@@ -286,17 +312,21 @@ class Folder:
             return find_masks(self._mask_folder, images, self.config.mask_pattern)
         if self.config.mask_pattern is not None:
             raise RequestError(
-                f"{self.root}: has no masks/, but dataset.mask_pattern={self.config.mask_pattern} says how files in "
-                "it are "
-                "named; add the folder, or leave the setting out"
+                f"{self.root}: has no masks/, but dataset.mask_pattern={self.config.mask_pattern} says how files in it "
+                "are named; add the folder, or leave the setting out"
             )
-        others = [path for path in sorted(self.root.iterdir()) if path.is_dir() and _MASKS.search(path.name)]
+        others = [path for path in sorted(self.root.iterdir()) if path != self._path and _MASKS.search(path.name)]
+        gone = next((path for path in others if not path.exists()), None)
+        if gone is not None:
+            raise RequestError(f"{gone}: is a link to {os.readlink(gone)}, which does not exist; mend or remove it")
+        others = [path for path in others if path.is_dir() or path.suffix.lower() in ARCHIVES]
         if others:
             return {}, [
-                f"{self.root}: has no masks/, and {others[0].name}/ is not read; name it masks if it holds masks"
+                f"{self.root}: has no masks/, and {others[0].name} is not read; if it holds masks, make it a folder of "
+                "the name masks"
             ]
         listed = {entry.image for entry in self._entries}
-        beside = masks_among(_Files(self._images).names - listed, listed)
+        beside = masks_among(set(self._files.names) - listed, listed)
         if beside:
             return {}, [
                 f"{self._images}: {len(beside)} files, such as {beside[0]}, are no images of labels.csv; move them to "
@@ -310,83 +340,8 @@ class Folder:
         return mask_rule(self._masks[0].values(), self.config, names)
 
 
-class _Files:
-    """The images that there are, found as tables name them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        names = [
-            Path(place).relative_to(folder).joinpath(name).as_posix()
-            for place, _, files in os.walk(folder, followlinks=True)
-            for name in files
-            if not name.startswith(".")
-        ]
-        self.names = set(names)
-        self._by_key: dict[str, list[str]] = defaultdict(list)
-        for name in names:
-            for key in {_key(name), _key(without_ending(name))}:
-                self._by_key[key].append(name)
-        self._by_tail: dict[str, list[str]] = defaultdict(list)
-        for name in names:
-            tail = PurePosixPath(name).name
-            for key in {_key(tail), _key(without_ending(tail))}:
-                self._by_tail[key].append(name)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
-
-    def named(self, row: Row, table: Path) -> str | None:
-        """The file that a row means; None if there is none.
-
-        Raises:
-            RequestError: there are several.
-        """
-        if row.image in self.names:
-            return row.image
-        parts = PureWindowsPath(row.image).parts  # / and \ alike
-        for start in range(len(parts)):
-            found = self._by_key.get(_key("/".join(parts[start:])), [])
-            if not found:
-                continue
-            exact = [name for name in found if same_name(name) == same_name("/".join(parts[start:]))]
-            return self._only(exact or found, row, table)
-        if found := self._by_tail.get(_key(parts[-1]) if parts else "", []):
-            return self._only(found, row, table)
-        return None
-
-    def _only(self, found: Sequence[str], row: Row, table: Path) -> str:
-        found = sorted(found)
-        if len(found) > 1:
-            raise RequestError(
-                f"{table}: image {row.image} (line {row.line}) may be {found[0]} or {found[1]} in {self.folder}; "
-                "write its whole name"
-            )
-        return found[0]
-
-
-def _ids(images: Sequence[str]) -> dict[str, str]:
-    """The name without ending where that is unique in the set, else with its folders, else the whole name."""
-    for shorter in (lambda name: without_ending(PurePosixPath(name).name), without_ending, str):
-        ids = {image: _readable(shorter(image)) for image in images}
-        if len(set(ids.values())) == len(ids):
-            break
-    return ids
-
-
-def _readable(name: str) -> str:
-    """A file name as text; bytes that are no UTF-8 are Western letters."""
-    raw = os.fsencode(name)
-    try:
-        return same_name(raw.decode())
-    except UnicodeDecodeError:
-        return same_name(raw.decode("cp1252", "replace"))
-
-
-def _key(name: str) -> str:
-    return _readable(name).casefold()
-
-
 def _number(name: str) -> str:
-    """1, 01 and 1.0 are the number 1; other names stay as they are."""
-    whole = name.removesuffix(".0") if name.replace(".", "", 1).isdecimal() else name
-    return str(int(whole)) if whole.isdecimal() else name
+    """1, 01, 1.0 and 1e+00 are the number 1; other names stay as they are."""
+    if re.fullmatch(r"\d+(\.\d*)?(e\+?\d{1,2})?", name, re.IGNORECASE) and float(name).is_integer():
+        return str(int(float(name)))
+    return name
