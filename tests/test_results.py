@@ -431,7 +431,7 @@ def server(logged: tuple[str, str], tmp_path: Path) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", *command], env=environment, stdout=log, stderr=log, start_new_session=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert process.poll() is None, (tmp_path / "serve.txt").read_text()[-3000:]
         try:
@@ -450,6 +450,6 @@ def test_a_served_model_answers_with_the_mask(server: str, weights: bytes) -> No
     request = urllib.request.Request(
         f"{server}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=200) as answer:
         (row,) = json.load(answer)["predictions"]
     np.testing.assert_array_equal(decode_mask(base64.b64decode(row["mask"])), expected_mask(encoded, weights))

@@ -43,20 +43,20 @@ def start(
 
 def finish(process: subprocess.Popen[str]) -> str:
     """The output of a job that ends well."""
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-4000:]
     return output
 
 
 def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool], by: int = signal.SIGKILL) -> str:
     """End the process by a signal as soon as `ready`; it must not have ended before. Returns its output."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not ready():
         assert process.poll() is None, process.communicate()[0][-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.3)  # a store on a server is asked several times
     process.send_signal(by)
-    return process.communicate(timeout=60)[0]
+    return process.communicate(timeout=120)[0]
 
 
 def write_folder(root: Path, masks: bool) -> Path:

@@ -245,7 +245,7 @@ def test_processes_remember_at_the_same_time(tmp_path: Path, cache: Path) -> Non
     )
     started = [subprocess.Popen([sys.executable, "-c", code, *files], stderr=subprocess.PIPE) for _ in range(2)]
     for process in started:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
     with sqlite3.connect(cache) as database:
         known = dict(database.execute("SELECT path, digest FROM files"))

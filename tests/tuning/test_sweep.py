@@ -35,14 +35,14 @@ STUDIES = {
     "contradictions": {
         "metric": "seed/selection_miou",
         "search": "optuna",
-        "num_trials": 4,
+        "num_trials": 3,
         "space": {"crf.cam.conf_fg": [0.1, 0.5], "crf.cam.conf_bg": {"uniform": [0.01, 0.5]}},
     },
     "rates": {
         "metric": "amn/selection_miou",
         "columns": ["amn/report_miou"],
         "search": "optuna",
-        "num_trials": 3,
+        "num_trials": 2,
         "space": {"amn.lr_head": {"log_uniform": [1e-4, 1e-1]}},
         "asha": {"grace": 1, "reduction": 2},
     },
@@ -192,9 +192,9 @@ def test_trials_that_fail_are_listed_and_run_again_only_on_request(
     trials = studies.trials("contradictions")
     failed = trials[trials["state"] == "failed"]
     assert code == 1
-    assert 1 <= len(failed) < 4, "the seed draws good and bad ones"
+    assert 1 <= len(failed) < 3, "the seed draws good and bad ones"
     assert failed["error"].str.contains("must not be above crf.conf_fg=0.1").all()
-    assert f"error: {len(failed)} of 4 trials failed" in told
+    assert f"error: {len(failed)} of 3 trials failed" in told
     assert "retry_failed=true" in told
 
     before = studies.started("contradictions")
@@ -230,7 +230,7 @@ def test_asha_stops_trials_early_and_leaves_nothing_running(
         assert by_name[label].info.status == "KILLED"
         assert by_name[label].data.tags["stopped"] == "true"
 
-    deadline = time.monotonic() + 30  # Ray's cleaner looks every few seconds
+    deadline = time.monotonic() + 90  # Ray's cleaner looks every few seconds
     while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"] and time.monotonic() < deadline:
         time.sleep(0.5)
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
