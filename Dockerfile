@@ -64,7 +64,7 @@ RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
  && /opt/amn/bin/python -m compileall -q amn_ray jobs \
  && install -d -o 1000 -g 1000 outputs
 
-# HOME: `ray up` reads it from the image to place files. MALLOC_*, RAY_idle_*, RAY_num_*: as amn_ray.cluster does for a local Ray, whose
+# HOME: `ray up` reads it from the image to place files. MALLOC_*, RAY_idle_*, RAY_num_*: as amn_ray.platform.cluster does for a local Ray, whose
 # processes inherit it; on a cluster they are started by others. MLFLOW_*: artifacts pass through the tracking server, else
 # it may send nodes to an S3 that they do not reach. NVIDIA_*: what the driver's libraries are needed for.
 ENV PATH=/opt/amn/bin:$PATH \

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.listing import SOURCES
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.source import Record
-from amn_ray.errors import RequestError
 
 
 class Breakable:

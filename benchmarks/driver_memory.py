@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 
-from amn_ray.artifacts import Store
-from amn_ray.cluster import Cluster, ClusterConfig
-from amn_ray.mapping import map_table
-from amn_ray.runs import find
+from amn_ray.core.artifacts import Store
+from amn_ray.platform.cluster import Cluster, ClusterConfig
+from amn_ray.platform.mapping import map_table
+from amn_ray.recipe.records import find
 
 ROOT = Path(__file__).parent.parent
 SIZES = (1_000, 10_000, 100_000)

@@ -20,11 +20,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from amn_ray.artifacts import Artifact, Store
+from amn_ray.core.artifacts import Artifact, Store
 from amn_ray.data.pixels import DEFAULT
-from amn_ray.mapping import BATCH
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.runs import find
+from amn_ray.platform.mapping import BATCH
+from amn_ray.recipe.records import find
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.infer import MakeCam
 from amn_ray.stages.crf.config import CrfConfig

@@ -15,17 +15,17 @@ import torch.nn.functional as F  # noqa: N812
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 
-from amn_ray.cluster import set_worker_environment
 from amn_ray.data.images import decode_image
+from amn_ray.data.maps import hard_labels, to_row
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.transforms import resize_image
 from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
 from amn_ray.evaluation.thresholds import confusion_curve, count_image, threshold_grid
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.nn.maps import hard_labels, to_row
 from amn_ray.nn.precision import autocast, has_bf16
 from amn_ray.nn.resnet import normalise
 from amn_ray.nn.weights import load_module
+from amn_ray.platform.cluster import set_worker_environment
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.model import CamNet, cam_maps
 from amn_ray.stages.crf.config import CrfConfig

@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import ray
 
-from amn_ray.cluster import Cluster, ClusterConfig
 from amn_ray.data.images import encode_png
-from amn_ray.predict import PredictConfig, predict
+from amn_ray.inference.predict import PredictConfig, predict
+from amn_ray.platform.cluster import Cluster, ClusterConfig
 from amn_ray.stages.crf.config import CrfConfig
 from amn_ray.stages.crf.model import refined_seed
 from benchmarks.numerics import Row, pictures, soft_maps

@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from amn_ray.cluster import authenticate
 from amn_ray.data.images import decode_image, encode_mask, encode_png
 from amn_ray.evaluation.thresholds import count_image, threshold_grid
-from amn_ray.mapping import BATCH
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.precision import autocast
+from amn_ray.platform.cluster import authenticate
+from amn_ray.platform.mapping import BATCH
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps, pcl_loss
 from amn_ray.stages.cam.config import CamConfig

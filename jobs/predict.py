@@ -3,17 +3,18 @@
 import hydra
 from omegaconf import DictConfig
 
-from amn_ray import cli
+from amn_ray.cli import entry
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
 def main(composed: DictConfig) -> None:
     """Compose, check, run."""
-    from amn_ray import config, predict
+    from amn_ray.inference import predict
+    from amn_ray.recipe import config
 
-    with cli.plain_errors():
+    with entry.plain_errors():
         predict.predict(config.load(composed))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    entry.run(main)

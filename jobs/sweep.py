@@ -4,19 +4,19 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from amn_ray import cli
+from amn_ray.cli import entry
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="sweep")
 def main(composed: DictConfig) -> None:
     """Compose, check, run."""
-    from amn_ray import config
+    from amn_ray.recipe import config
     from amn_ray.tuning import sweep
 
-    with cli.plain_errors():
+    with entry.plain_errors():
         given = list(HydraConfig.get().overrides.task)
-        sweep.sweep(config.load(composed), given, lambda overrides: cli.compose("sweep", [*given, *overrides]))
+        sweep.sweep(config.load(composed), given, lambda overrides: entry.compose("sweep", [*given, *overrides]))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    entry.run(main)

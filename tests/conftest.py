@@ -20,7 +20,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from amn_ray.cluster import Cluster, ClusterConfig
+from amn_ray.platform.cluster import Cluster, ClusterConfig
 
 SECRET = "not-to-be-shown-anywhere"
 """A credential of the object store; no log or record may hold it."""

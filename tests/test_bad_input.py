@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from amn_ray.artifacts import Store
-from amn_ray.cluster import Cluster
-from amn_ray.config import TrackingConfig
-from amn_ray.tracking import Tracker
+from amn_ray.core.artifacts import Store
+from amn_ray.platform.cluster import Cluster
+from amn_ray.platform.tracking import Tracker
+from amn_ray.platform.tracking_config import TrackingConfig
 from tests.conftest import encode
 
 Job = Callable[..., tuple[int, str]]

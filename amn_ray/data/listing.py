@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amn_ray.artifacts import local_path
+from amn_ray.core.errors import RequestError, RunError
+from amn_ray.core.places import local_path
 from amn_ray.data.coco import Coco, CocoConfig
 from amn_ray.data.digests import digests
 from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.source import DatasetConfig, Listing, Source
 from amn_ray.data.voc import Voc, VocConfig
-from amn_ray.errors import RequestError, RunError
 
 NOT_CONTENT = {
     "name", "classes", "allow_unlabelled", "max_bad_fraction", "rows_per_shard",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.images import BadFile, Photograph
 from amn_ray.data.pixels import Pixels
-from amn_ray.errors import RequestError
 
 UPRIGHT, LYING, EITHER = "upright", "lying", "either"
 """Which of its image a mask's size is that of: the upright one, the one in the file, or both."""

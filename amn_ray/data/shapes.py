@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.images import encode_png
 from amn_ray.data.source import DatasetConfig, Listing, Record
-from amn_ray.errors import RequestError
 
 CLASSES = ["ruby", "azure", "violet", "gold", "teal"]
 HEADS = {

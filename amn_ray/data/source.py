@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from amn_ray.checks import check_choice, check_positive
+from amn_ray.core.checks import check_choice, check_positive
+from amn_ray.core.errors import RequestError
 from amn_ray.data.palette import check_colours, from_text
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.text import check_encoding
-from amn_ray.errors import RequestError
 
 IGNORE = 255
 """The label of undefined pixels, in ground truth, seeds and pseudo-masks alike (paper: 255, "undefined")."""

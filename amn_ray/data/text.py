@@ -14,7 +14,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from amn_ray.errors import RequestError
+from amn_ray.core.errors import RequestError
 
 _MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -1,28 +1,13 @@
-"""What a person at the terminal reads: a line per step, and a table at the end."""
+"""What a job prints at its end."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan
 
-from rich.console import Console
 from rich.table import Table
 
-console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-"""Prints names as they are, also with [brackets] and :colons:."""
-
-
-def say(step: str, text: str) -> None:
-    """One line of progress."""
-    console.print(f"{step:>9}  {text}")
-
-
-def time_left(seconds: float) -> str:
-    """`about 40 s`, `about 12 min`, `about 3.5 h`."""
-    if seconds < 100:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 100 * 60 else f"about {seconds / 3600:.1f} h"
-
+from amn_ray.core.console import console, say
 
 COLUMNS: Sequence[tuple[str, str, float, str]] = (
     ("mIoU", "miou", 100, "{:.1f}"),

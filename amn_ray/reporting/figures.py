@@ -27,8 +27,8 @@ from matplotlib.font_manager import fontManager, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
 
+from amn_ray.core.console import say
 from amn_ray.data.images import voc_palette
-from amn_ray.reporting.console import say
 
 fontManager.addfont(noto_cjk_sans_otc.FONT_PATH)
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC")

@@ -20,17 +20,19 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from amn_ray import runs
-from amn_ray.artifacts import Folder, Store
-from amn_ray.errors import RequestError
+from amn_ray.core.artifacts import Store
+from amn_ray.core.console import say
+from amn_ray.core.errors import RequestError
+from amn_ray.core.folders import Folder
 from amn_ray.evaluation.bootstrap import counts_by_label, mean_std, paired_difference
 from amn_ray.evaluation.selection import report_ids
+from amn_ray.platform.tracking import RunStates, default_uri
+from amn_ray.recipe import records as runs
+from amn_ray.recipe.records import Run
 from amn_ray.reporting import figures, paper, results
 from amn_ray.reporting.config import ReportConfig
-from amn_ray.reporting.console import say, written
-from amn_ray.runs import Run
+from amn_ray.reporting.console import written
 from amn_ray.stages.score.stage import scored
-from amn_ray.tracking import RunStates, default_uri
 
 NOT_RUN = "not run"
 TRIALS = "trials.parquet"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from amn_ray.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.data.pixels import Pixels
-from amn_ray.nn.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.reporting import figures
 
 FIGURES = "figures"

@@ -17,11 +17,11 @@ from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import Cluster
-from amn_ray.errors import RequestError, RunError, told_by_workers
-from amn_ray.memory import MemoryFull, Shortage, Work, killed, working
-from amn_ray.reporting.console import say
+from amn_ray.core.artifacts import Artifact
+from amn_ray.core.console import say
+from amn_ray.core.errors import RequestError, RunError, told_by_workers
+from amn_ray.platform.cluster import Cluster
+from amn_ray.platform.memory import MemoryFull, Shortage, Work, killed, working
 from amn_ray.training.feed import Example, Feed
 from amn_ray.training.job import HISTORY, MODEL, Job, Probe
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import ray.data
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import LIGHT_TASK_CPUS
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.transforms import epoch_order, generator
-from amn_ray.mapping import numbers
-from amn_ray.pacing import paced
+from amn_ray.platform.cluster import LIGHT_TASK_CPUS
+from amn_ray.platform.mapping import numbers
+from amn_ray.platform.pacing import paced
 
 Example = dict[str, np.ndarray]
 STEP = "step"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import Share
+from amn_ray.core.artifacts import Artifact
+from amn_ray.platform.cluster import Share
 from amn_ray.training.feed import Feed
 
 MODEL = "model.safetensors"

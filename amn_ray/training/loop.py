@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from amn_ray.errors import RequestError, RunError
+from amn_ray.core.errors import RequestError, RunError
 from amn_ray.nn import weights
 from amn_ray.nn.resnet import ResNet
 from amn_ray.training.feed import STEP

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from amn_ray.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.maps import modulate
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import resize_label
 from amn_ray.evaluation.confusion import mean_iou
 from amn_ray.evaluation.selection import selection_ids
 from amn_ray.evaluation.thresholds import confusion_curve, count_image, threshold_grid
-from amn_ray.nn.maps import modulate
 from amn_ray.stages.amn.config import AmnConfig
 
 MAX_IMAGES = 64

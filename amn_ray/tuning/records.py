@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from amn_ray.artifacts import Folder, fingerprint
+from amn_ray.core.artifacts import fingerprint
+from amn_ray.core.folders import Folder
 from amn_ray.tuning.study import Trial
 
 STATES = ("finished", "stopped", "failed")

@@ -11,10 +11,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from amn_ray.artifacts import Folder
+from amn_ray.core.console import console, say
+from amn_ray.core.folders import Folder
 from amn_ray.evaluation.bootstrap import mean_std
 from amn_ray.reporting import figures
-from amn_ray.reporting.console import console, say, scale_of, written
+from amn_ray.reporting.console import scale_of, written
 from amn_ray.tuning.records import STATES, Record
 from amn_ray.tuning.study import StudyConfig
 

@@ -17,8 +17,8 @@ import numpy as np
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import MISSING
 
-from amn_ray.checks import check_choice
-from amn_ray.errors import RequestError
+from amn_ray.core.checks import check_choice
+from amn_ray.core.errors import RequestError
 
 SEARCHES = ("grid", "random", "optuna")
 DISTRIBUTIONS = ("uniform", "log_uniform", "integers")

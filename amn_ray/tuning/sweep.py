@@ -23,17 +23,22 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
-from amn_ray import config, pipeline
-from amn_ray.artifacts import Folder, Store, fingerprint, git_commit, locate
-from amn_ray.claims import claimed
-from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
-from amn_ray.config import GROUPS, PipelineConfig, SweepConfig, TrackingConfig, flat
+from amn_ray.core.artifacts import Store, fingerprint
+from amn_ray.core.console import say
+from amn_ray.core.errors import RequestError, RunError
+from amn_ray.core.folders import Folder
+from amn_ray.core.places import locate
+from amn_ray.core.provenance import git_commit
 from amn_ray.data.listing import Summary, list_splits
 from amn_ray.data.source import DatasetConfig
-from amn_ray.errors import RequestError, RunError
-from amn_ray.reporting.console import say
-from amn_ray.tracking import Tracker
+from amn_ray.platform.claims import claimed
+from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
+from amn_ray.platform.tracking import Tracker
+from amn_ray.platform.tracking_config import TrackingConfig
+from amn_ray.recipe import config, pipeline
+from amn_ray.recipe.config import GROUPS, PipelineConfig, flat
 from amn_ray.tuning import results, study
+from amn_ray.tuning.config import SweepConfig
 from amn_ray.tuning.probe import EPOCH, OBJECTIVE, PROBE, AmnWatch
 from amn_ray.tuning.records import Record, Records
 from amn_ray.tuning.study import StudyConfig, Trial

@@ -14,11 +14,11 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.coco import Coco, CocoConfig
 from amn_ray.data.coco.instances import Instances, read_instances
 from amn_ray.data.coco.segmentations import FAR, paint
 from amn_ray.data.source import Listing
-from amn_ray.errors import RequestError
 from tests.coco_shapes import CATEGORY_IDS, build, compressed, run_lengths
 from tests.conftest import encode
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data import digests
 from amn_ray.data.coco import CocoConfig
 from amn_ray.data.folder import FolderConfig
 from amn_ray.data.listing import Summary, list_content, list_here, open_source, summarise
 from amn_ray.data.pixels import DEFAULT
-from amn_ray.errors import RequestError
 from amn_ray.stages.images import stage
 from amn_ray.stages.images.infer import load_row
 from tests.coco_shapes import build

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.source import Listing
-from amn_ray.errors import RequestError
 
 BOTH = {"0": ("cat",), "1": ("dog",), "2": ("cat", "dog"), "3": ("dog",)}
 

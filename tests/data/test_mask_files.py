@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.masks import find_masks
-from amn_ray.errors import RequestError
 
 
 def found(root: Path, files: Sequence[str], images: Sequence[str], pattern: str | None = None) -> dict[str, str]:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.images import encode_palette_mask, voc_palette
 from amn_ray.data.masks import MaskRule, mask_rule, read_mask
 from amn_ray.data.source import DatasetConfig
-from amn_ray.errors import RequestError
 
 MASK = np.array([[0, 0, 1, 1], [0, 2, 2, 2], [3, 3, 0, 255]], np.uint8)
 SMALL = np.minimum(MASK, 3)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.named_files import NamedFiles, image_ids
-from amn_ray.errors import RequestError
 
 NFC, NFD = (unicodedata.normalize(form, "Mühle") for form in ("NFC", "NFD"))
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.images import Photograph, read_image
 from amn_ray.data.photograph_checks import (
     EITHER,
@@ -19,7 +20,6 @@ from amn_ray.data.photograph_checks import (
     review_photographs,
 )
 from amn_ray.data.pixels import DEFAULT, Pixels
-from amn_ray.errors import RequestError
 from tests.conftest import encode, noise
 
 

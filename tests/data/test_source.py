@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.source import Record, checked
-from amn_ray.errors import RequestError
 
 
 def check(*image_ids: str, image: str = "", mask: str | None = None) -> list[Record]:

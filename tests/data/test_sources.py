@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.folder import Folder, FolderConfig
 from amn_ray.data.images import decode_image, decode_mask
 from amn_ray.data.listing import list_splits
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.voc import Voc, VocConfig
-from amn_ray.errors import RequestError
 from tests.conftest import encode
 
 

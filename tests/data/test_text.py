@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.text import decode_text, read_text
-from amn_ray.errors import RequestError
 
 TEXT = "image,labels\nw.png,Würfel\nx.png,Größe\ny.png,été\nz.png,Öl\n"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.images import encode_palette_mask
 from amn_ray.data.listing import list_here
 from amn_ray.data.source import Listing
 from amn_ray.data.voc import CLASSES, Voc, VocConfig
-from amn_ray.errors import RequestError
 from tests.conftest import encode, noise
 
 LISTS = "ImageSets/Segmentation"

@@ -30,7 +30,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.conftest import serving_mlflow
 from tests.nodes import RAY, Nodes
-from tests.test_tracking import Gate
+from tests.platform.test_tracking import Gate
 
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = [

@@ -15,8 +15,8 @@ from markdown_it import MarkdownIt
 from matplotlib.text import Text
 from PIL import Image
 
+from amn_ray.core.console import console, say
 from amn_ray.reporting import figures, results
-from amn_ray.reporting.console import console, say
 from amn_ray.reporting.report import Section, Table, file_stem, page
 
 NAMES = [

@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from amn_ray import runs
-from amn_ray.artifacts import Artifact, Store
-from amn_ray.config import TrackingConfig
+from amn_ray.core.artifacts import Artifact, Store
 from amn_ray.data.images import encode_mask
+from amn_ray.data.maps import SCHEMA as MAPS
+from amn_ray.data.maps import to_row
 from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
 from amn_ray.evaluation.selection import report_ids
-from amn_ray.nn.maps import SCHEMA as MAPS
-from amn_ray.nn.maps import to_row
+from amn_ray.platform.tracking import Tracker
+from amn_ray.platform.tracking_config import TrackingConfig
+from amn_ray.recipe import records as runs
 from amn_ray.stages.crf.config import KernelConfig
 from amn_ray.stages.score import stage as score
 from amn_ray.stages.score.config import ScoreConfig
-from amn_ray.tracking import Tracker
 
 Job = Callable[..., tuple[int, str]]
 IMAGES = 20

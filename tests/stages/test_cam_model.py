@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from amn_ray.data.maps import full_size, stored_size
 from amn_ray.data.transforms import resize_image
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.nn.maps import full_size, stored_size
 from amn_ray.nn.resnet import MEAN, STD
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.model import CamNet, cam_maps

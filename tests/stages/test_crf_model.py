@@ -7,8 +7,8 @@ import pytest
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels
 
-from amn_ray.config import CrfConfigs
-from amn_ray.nn.maps import hard_labels
+from amn_ray.data.maps import hard_labels
+from amn_ray.recipe.config import CrfConfigs
 from amn_ray.stages.crf.config import CrfConfig
 from amn_ray.stages.crf.model import ImageCrf, refined_prediction, refined_seed
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from amn_ray.artifacts import Artifact, Store
-from amn_ray.cluster import Cluster
+from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.errors import RequestError
 from amn_ray.data.images import MASK_SCHEMA, mask_row
-from amn_ray.errors import RequestError
+from amn_ray.platform.cluster import Cluster
 from amn_ray.stages.deeplab import stage
 from amn_ray.stages.deeplab.config import DeepLabConfig
 

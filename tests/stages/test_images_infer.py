@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from amn_ray.artifacts import Artifact, Store
+from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.errors import RequestError
 from amn_ray.data.folder import FolderConfig
 from amn_ray.data.images import decode_image, decode_mask, encode_mask, turned
 from amn_ray.data.listing import list_here, open_source
 from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.data.source import Record
 from amn_ray.data.voc import VocConfig
-from amn_ray.errors import RequestError
 from amn_ray.stages.images.infer import SCHEMA, BadImage, list_records, load_row, records_of, review
 from tests.conftest import encode, noise
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from amn_ray.artifacts import Artifact, Store
-from amn_ray.cluster import Cluster
+from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.errors import RequestError, RunError
 from amn_ray.data.listing import Summary, open_source, summarise
 from amn_ray.data.pixels import DEFAULT
-from amn_ray.errors import RequestError, RunError
+from amn_ray.platform.cluster import Cluster
 from amn_ray.stages.images import stage
 from amn_ray.stages.images.apart import Died, apart
 from amn_ray.stages.images.infer import MAX_TRIES, TRIES, Load, list_records

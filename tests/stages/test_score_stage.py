@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from amn_ray.artifacts import Artifact, Store
-from amn_ray.cluster import Cluster
+from amn_ray.core.artifacts import Artifact, Store
 from amn_ray.data.images import MASK_SCHEMA, encode_mask, mask_row
-from amn_ray.nn.maps import SCHEMA, to_row
+from amn_ray.data.maps import SCHEMA, to_row
+from amn_ray.platform.cluster import Cluster
 from amn_ray.stages.score import stage
 from amn_ray.stages.score.config import ScoreConfig
 

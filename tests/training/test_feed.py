@@ -11,9 +11,9 @@ import pytest
 import ray
 from ray.data import Dataset
 
-from amn_ray.artifacts import Store
-from amn_ray.cluster import Cluster, Share
+from amn_ray.core.artifacts import Store
 from amn_ray.data.pixels import DEFAULT
+from amn_ray.platform.cluster import Cluster, Share
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.example import CamExample
 from amn_ray.training.feed import Feed

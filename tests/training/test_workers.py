@@ -15,13 +15,13 @@ import ray
 from ray.exceptions import OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from amn_ray.artifacts import Artifact, Store
-from amn_ray.cluster import Cluster, ClusterConfig, Share
+from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.errors import RunError
 from amn_ray.data.images import MASK_SCHEMA, mask_row
 from amn_ray.data.pixels import DEFAULT
-from amn_ray.errors import RunError
-from amn_ray.memory import MemoryFull, Shortage, Work
 from amn_ray.nn.config import BackboneConfig
+from amn_ray.platform.cluster import Cluster, ClusterConfig, Share
+from amn_ray.platform.memory import MemoryFull, Shortage, Work
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
@@ -29,7 +29,7 @@ from amn_ray.testing import Breakable, Counted
 from amn_ray.training import driver
 from amn_ray.training.job import HISTORY, MODEL, Job
 from tests.conftest import encode, noise
-from tests.test_memory import page
+from tests.platform.test_memory import page
 
 IMAGES, BATCH, SIZE = 80, 4, 48
 """One epoch of 20 steps."""

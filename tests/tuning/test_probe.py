@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from amn_ray.artifacts import Artifact, Store
+from amn_ray.core.artifacts import Artifact, Store
 from amn_ray.data.images import MASK_SCHEMA, decode_image, decode_mask, encode_mask, mask_row
+from amn_ray.data.maps import hard_labels, modulate
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.transforms import resize_label
 from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.nn.maps import hard_labels, modulate
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps
 from amn_ray.tuning.probe import AmnProbe, AmnWatch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from amn_ray.artifacts import Store
+from amn_ray.core.artifacts import Store
 from amn_ray.tuning.records import Records
 from amn_ray.tuning.study import Trial
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from amn_ray.artifacts import Folder, locate
+from amn_ray.core.folders import Folder
+from amn_ray.core.places import locate
 from amn_ray.tuning import results
 from amn_ray.tuning.records import Record, Records
 from amn_ray.tuning.study import StudyConfig, Trial

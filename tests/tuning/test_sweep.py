@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from pyarrow.fs import LocalFileSystem
 from ray.util import placement_group_table
 
-from amn_ray.artifacts import Folder
-from amn_ray.cluster import Cluster
+from amn_ray.core.folders import Folder
+from amn_ray.platform.cluster import Cluster
 from amn_ray.tuning import sweep
 from amn_ray.tuning.records import Records
 from tests.conftest import encode, noise

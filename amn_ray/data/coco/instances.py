@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.class_names import squeezed
 from amn_ray.data.coco.segmentations import polygons
 from amn_ray.data.text import decode_text
-from amn_ray.errors import RequestError
 
 Key = int | str
 """An id: JSON has whole numbers, numbers as text, and names."""

@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.class_names import is_background, squeezed
 from amn_ray.data.coco.instances import Instances, Key, Size, read_instances
 from amn_ray.data.coco.segmentations import has_outline, paint
@@ -24,7 +25,6 @@ from amn_ray.data.images import LARGEST_SCALED, decoding, opened
 from amn_ray.data.masks import MaskRule, find_masks, mask_rule, read_mask
 from amn_ray.data.named_files import NamedFiles, folded, image_ids
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
-from amn_ray.errors import RequestError
 
 READINGS = ("labels", "category_ids", "index", "binary", "colour")
 PLACES = (

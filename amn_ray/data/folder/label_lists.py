@@ -12,10 +12,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.class_names import BACKGROUND, fold, plain
 from amn_ray.data.folder.table import Row
 from amn_ray.data.text import same_name
-from amn_ray.errors import RequestError
 
 WEAK = ("/", "+", "&")
 """Signs that separate labels in some tables and are part of names in others ("and/or", "C++", "R&D")."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.class_names import BACKGROUND, is_background
 from amn_ray.data.folder.label_lists import names_of
 from amn_ray.data.folder.table import Row, Table, read_table
@@ -26,7 +27,6 @@ from amn_ray.data.masks import MaskRule, find_masks, mask_rule, masks_among, rea
 from amn_ray.data.named_files import IMAGES, NamedFiles, image_ids
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
 from amn_ray.data.text import read_text
-from amn_ray.errors import RequestError
 
 TABLES = ("labels.csv", "labels.tsv", "labels.txt")
 _MASKS = re.compile("mask|label|annot|segm|truth|target|^gt", re.IGNORECASE)

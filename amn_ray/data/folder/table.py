@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.text import same_name
-from amn_ray.errors import RequestError
 
 csv.field_size_limit(2**31 - 1)  # some columns hold polygons or whole files; by default, 128 kB are an error
 SIGNS = (",", ";", "\t", "|")

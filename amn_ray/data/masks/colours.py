@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.images import voc_palette
 from amn_ray.data.palette import Colour, colour
 from amn_ray.data.source import IGNORE
-from amn_ray.errors import RequestError
 
 UNDEFINED = ("undefined", "void", "ignore")
 """Names of label 255 in a palette."""

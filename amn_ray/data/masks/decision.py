@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.images import BadFile, voc_palette
 from amn_ray.data.masks.colours import is_grey, packed, palette_labels, unpacked, voc_colours
 from amn_ray.data.masks.pixels import distinct, mask_pixels
 from amn_ray.data.masks.rule import MaskRule, few, label_range
 from amn_ray.data.source import IGNORE, DatasetConfig
-from amn_ray.errors import RequestError
 
 SAMPLE = 256
 """So many masks, spread evenly over the set, decide how all are read. Each is held to it when it is loaded."""

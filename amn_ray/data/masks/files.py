@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.named_files import NamedFiles, folded, names_below, without_ending
-from amn_ray.errors import RequestError
 
 ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jp2", ".pgm", ".ppm")
 _WORDS = ("mask", "masks", "gt", "seg", "segm", "segmentation", "label", "labels", "annotation", "groundtruth",

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from amn_ray.checks import check_choice
+from amn_ray.core.checks import check_choice
+from amn_ray.core.errors import RequestError
 from amn_ray.data.class_names import is_background, squeezed
 from amn_ray.data.images import BadFile, decoding, opened
 from amn_ray.data.masks import MaskRule, find_masks, mask_rule, read_mask
 from amn_ray.data.named_files import NamedFiles
 from amn_ray.data.source import IGNORE, DatasetConfig, Listing, Record, checked, existing, label_of
 from amn_ray.data.voc.texts import CLASS_FILES, Listed, object_names, read_class_file, read_list
-from amn_ray.errors import RequestError
 
 CLASSES = [
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

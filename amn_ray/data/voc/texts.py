@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from amn_ray.core.errors import RequestError
 from amn_ray.data.class_names import is_background
 from amn_ray.data.named_files import NamedFiles, without_ending
 from amn_ray.data.source import IGNORE
 from amn_ray.data.text import decode_text, read_text, same_name
-from amn_ray.errors import RequestError
 
 CLASS_FILES = ("class_names.txt", "labelmap.txt", "labels.txt", "classes.txt")
 """Where labelme, CVAT and others write the class names, in the order of the masks' values."""

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from amn_ray.data.maps import stored_size
 from amn_ray.data.source import IGNORE
 from amn_ray.data.transforms import multi_hot
 from amn_ray.nn.aspp import Aspp
-from amn_ray.nn.maps import stored_size
 from amn_ray.nn.multiscale import scales_with_flips
 from amn_ray.nn.reduction import global_mean
 from amn_ray.nn.resnet import ResNet

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import Cluster
-from amn_ray.errors import RequestError
+from amn_ray.core.artifacts import Artifact
+from amn_ray.core.errors import RequestError
 from amn_ray.nn.config import BackboneConfig
+from amn_ray.platform.cluster import Cluster
 
 NAME = "backbone"
 VERSION = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amn_ray.checks import check_choice, check_fraction, check_not_negative, check_positive, check_scales
+from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive, check_scales
 from amn_ray.nn.config import LAYERS, PRECISIONS, BackboneConfig
 
 

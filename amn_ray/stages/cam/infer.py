@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from amn_ray.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.images import decode_image
+from amn_ray.data.maps import SCHEMA, to_row
 from amn_ray.data.pixels import Pixels
-from amn_ray.nn.maps import SCHEMA, to_row
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.training.job import MODEL
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from amn_ray.data.maps import stored_size
 from amn_ray.nn.config import STRIDE
-from amn_ray.nn.maps import stored_size
 from amn_ray.nn.multiscale import scales_with_flips
 from amn_ray.nn.resnet import ResNet
 from amn_ray.stages.cam.config import CamConfig

@@ -7,10 +7,10 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import Cluster
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.pixels import Pixels
-from amn_ray.mapping import map_table
+from amn_ray.platform.cluster import Cluster
+from amn_ray.platform.mapping import map_table
 from amn_ray.stages.cam.config import CamConfig
 from amn_ray.stages.cam.example import CamExample
 from amn_ray.stages.cam.infer import COLUMNS, MakeCam

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amn_ray.checks import check_fraction, check_positive
+from amn_ray.core.checks import check_fraction, check_positive
 
 
 @dataclass(kw_only=True)

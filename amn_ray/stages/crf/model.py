@@ -11,8 +11,8 @@ import numpy as np
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
+from amn_ray.data.maps import hard_labels
 from amn_ray.data.source import IGNORE
-from amn_ray.nn.maps import hard_labels
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import Cluster
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.pixels import Pixels
-from amn_ray.mapping import map_table
+from amn_ray.platform.cluster import Cluster
+from amn_ray.platform.mapping import map_table
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 from amn_ray.stages.crf.infer import COLUMNS, MakePrediction, MakeSeed
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from amn_ray.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
+from amn_ray.data.maps import SCHEMA as MAPS
+from amn_ray.data.maps import full_size, to_row
 from amn_ray.data.pixels import Pixels
-from amn_ray.nn.maps import SCHEMA as MAPS
-from amn_ray.nn.maps import full_size, to_row
 from amn_ray.stages.deeplab.config import DeepLabConfig
 from amn_ray.training.job import MODEL
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import Cluster
+from amn_ray.core.artifacts import Artifact
+from amn_ray.core.console import say
+from amn_ray.core.errors import RequestError
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.source import IGNORE
-from amn_ray.errors import RequestError
-from amn_ray.mapping import map_table
-from amn_ray.reporting.console import say
+from amn_ray.platform.cluster import Cluster
+from amn_ray.platform.mapping import map_table
 from amn_ray.stages.deeplab.config import DeepLabConfig
 from amn_ray.stages.deeplab.example import DeepLabExample
 from amn_ray.stages.deeplab.infer import COLUMNS, Predict

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from amn_ray.errors import RunError
+from amn_ray.core.errors import RunError
 
 
 class Died(Exception):

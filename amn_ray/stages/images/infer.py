@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from amn_ray.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact
+from amn_ray.core.errors import RequestError, RunError
 from amn_ray.data.digests import digest_of, hash_file, memory
 from amn_ray.data.images import check_mask, encode_mask, mask_of_photograph, read_image
 from amn_ray.data.label_checks import review_labels, review_masks
@@ -20,7 +21,6 @@ from amn_ray.data.listing import Summary, list_content, open_source, summarise
 from amn_ray.data.photograph_checks import FACTS, mask_lay, review_photographs
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.source import Record, Source
-from amn_ray.errors import RequestError, RunError
 from amn_ray.stages.images.apart import Died, apart
 
 RECORDS = "records.parquet"

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import LIGHT_TASK_CPUS, Cluster
+from amn_ray.core.artifacts import Artifact
+from amn_ray.core.errors import RequestError, RunError, told_by_workers
 from amn_ray.data.listing import Summary
-from amn_ray.errors import RequestError, RunError, told_by_workers
-from amn_ray.mapping import numbers, told_progress
-from amn_ray.memory import told_if_killed
+from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster
+from amn_ray.platform.mapping import numbers, told_progress
+from amn_ray.platform.memory import told_if_killed
 from amn_ray.stages.images.infer import RECORDS, TRIES, Load, list_records, problems_of, review
 
 NAME = "images"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from amn_ray.data.images import decode_image, decode_mask
+from amn_ray.data.maps import STORED_STRIDE
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import augment, random_scale, resize_label
-from amn_ray.nn.maps import STORED_STRIDE
 from amn_ray.stages.irn.config import IrnConfig
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from amn_ray.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
+from amn_ray.data.maps import MAP_COLUMNS, grid_maps
 from amn_ray.data.pixels import Pixels
-from amn_ray.nn.maps import MAP_COLUMNS, grid_maps
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.training.job import MODEL
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
+from amn_ray.data.maps import stored_size
 from amn_ray.data.source import IGNORE
 from amn_ray.nn.config import STRIDE
-from amn_ray.nn.maps import stored_size
 from amn_ray.nn.multiscale import images_per_pass
 from amn_ray.nn.precision import autocast
 from amn_ray.nn.reduction import global_mean

@@ -9,10 +9,10 @@ import numpy as np
 import safetensors.numpy
 from ray.train import UserCallback
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import Cluster
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.pixels import Pixels
-from amn_ray.mapping import map_table
+from amn_ray.platform.cluster import Cluster
+from amn_ray.platform.mapping import map_table
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.example import IrnExample
 from amn_ray.stages.irn.infer import COLUMNS, MakePseudoMask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amn_ray.checks import check_fraction
+from amn_ray.core.checks import check_fraction
 
 
 @dataclass(kw_only=True)

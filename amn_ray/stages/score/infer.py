@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from amn_ray.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact
 from amn_ray.data.images import decode_mask
+from amn_ray.data.maps import MAP_COLUMNS, pixel_maps
 from amn_ray.data.source import IGNORE
 from amn_ray.evaluation.confusion import confusion_matrix
 from amn_ray.evaluation.thresholds import ImageCounts, best_threshold, count_image
-from amn_ray.nn.maps import MAP_COLUMNS, pixel_maps
 
 SCHEMA = pa.schema(
     {

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from amn_ray.artifacts import Artifact
-from amn_ray.cluster import Cluster
+from amn_ray.core.artifacts import Artifact
 from amn_ray.evaluation.confusion import (
     class_iou,
     foreground_error_rates,
@@ -17,7 +16,8 @@ from amn_ray.evaluation.confusion import (
 )
 from amn_ray.evaluation.selection import selection_ids
 from amn_ray.evaluation.thresholds import ImageCounts, confusion_curve, tau_width, threshold_grid
-from amn_ray.mapping import map_table
+from amn_ray.platform.cluster import Cluster
+from amn_ray.platform.mapping import map_table
 from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.stages.score.infer import COLUMNS, ScoreMaps, ScoreMasks, counts_of
 

@@ -1,0 +1,134 @@
+"""What people type behind a job's name, as Hydra reads it: `dataset.root=/data/run (2)` means that folder.
+
+Hydra's grammar gives a meaning to commas, quotes, brackets and numbers, and knows no `é`, `#`, `~` or second `=`. A
+setting that is a text can mean nothing but its characters, so its value is quoted for Hydra before Hydra sees it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import typing
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from types import UnionType
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString, Sweep
+from hydra.errors import HydraException
+
+from amn_ray.cli.schemas import SCHEMAS
+from amn_ray.core.errors import RequestError
+from amn_ray.data.listing import SOURCES
+from amn_ray.recipe.config import GROUPS
+
+TEXT, TEXTS = "text", "texts"
+
+
+def as_meant(arguments: Sequence[str]) -> list[str]:
+    """A job's command line for Hydra, with the values of text settings quoted where Hydra would read something else.
+
+    Raises:
+        RequestError: an argument is no setting, or one that Hydra cannot read; several runs are asked for.
+    """
+    given, unknown = get_args_parser().parse_known_args(list(arguments))
+    if given.multirun or any(argument.startswith("hydra.mode=") for argument in given.overrides):
+        raise RequestError("--multirun: a job is one run; for several give a study to jobs/sweep.py, see conf/study/")
+    for argument in unknown:
+        if argument.startswith("-"):
+            raise RequestError(
+                f"{argument}: no such option; settings are given as key=value without dashes, `--help` shows all keys"
+            )
+    # argparse does not know those that follow an option.
+    overrides = [*given.overrides, *unknown]
+    return [*map(_as_meant, overrides), *(argument for argument in arguments if argument not in overrides)]
+
+
+def _as_meant(argument: str) -> str:
+    key, is_assigned, value = argument.partition("=")
+    if key != key.strip() or (not is_assigned and not key.startswith("~")):
+        raise RequestError(
+            f"{argument}: settings are given as key=value, without spaces around = (a value that holds spaces needs "
+            "quotes for the shell)"
+        )
+    if key == "dataset" and ("/" in value or value.startswith("~")):
+        raise RequestError(
+            f"{argument}: names a kind of data set (shapes, voc12, coco14, folder), not its place; set dataset=folder "
+            f"{shlex.quote(f'dataset.root={value}')}"
+        )
+    kind = _kinds().get(key.lstrip("+"))
+    try:
+        read = OverridesParser.create().parse_override(argument)._value
+        reason = ""
+    except HydraException as error:
+        read, reason = error, str(error).splitlines()[0]
+    if kind == TEXT and (not isinstance(read, str | QuotedString | None) or _is_trimmed(read, value)):
+        return f"{key}={quoted(value)}"
+    if kind == TEXTS and isinstance(read, str) and value and "${" not in value:  # one without brackets
+        return f"{key}={quoted_list(f'[{value}]')}"
+    if kind == TEXTS and isinstance(read, ChoiceSweep) and read.simple_form:  # commas without brackets
+        return f"{key}={quoted_list(f'[{value}]')}"
+    if kind == TEXTS and _is_list(value) and not (isinstance(read, list) and all(map(_is_text, read))):
+        return f"{key}={quoted_list(value)}"
+    if isinstance(read, Sweep):
+        raise RequestError(
+            f"{argument}: names several values, but a job is one run; for several give a study to jobs/sweep.py, and a "
+            f"list in brackets, as in {shlex.quote(f'{key}=[{value}]')}"
+        )
+    if reason:
+        better = quoted_list(value) if _is_list(value) else quoted(value)
+        raise RequestError(
+            f"{argument}: Hydra cannot read this ({reason}); quote a text that holds other characters than letters, "
+            f"digits, spaces and - _ . / : as in {shlex.quote(f'{key}={better}')}"
+        )
+    return argument
+
+
+def _is_trimmed(read: object, value: str) -> bool:
+    """Whether Hydra takes spaces away that are part of a text, as in dataset.separator=' '."""
+    return isinstance(read, str) and read != value and value != value.strip()
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra reads it character by character."""
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def quoted_list(text: str) -> str:
+    """`[a, b]` with quotes around each element."""
+    return f"[{','.join(quoted(item.strip()) for item in text.strip()[1:-1].split(','))}]"
+
+
+def _is_list(value: str) -> bool:
+    """Whether it is one whose elements are told by commas alone."""
+    return value.startswith("[") and value.endswith("]") and not set(value[1:-1]) & set('[]{}"')
+
+
+def _is_text(element: object) -> bool:
+    return isinstance(element, str | QuotedString)
+
+
+@lru_cache(maxsize=1)
+def _kinds() -> dict[str, str]:
+    """TEXT for each setting that is a text, TEXTS for each that is a list of them; Hydra's groups are none."""
+    schemas = [*SCHEMAS.values()]
+    found = {key: kind for schema in schemas for key, kind in _walk(schema, "")}
+    found |= {key: kind for schema in SOURCES for key, kind in _walk(schema, "dataset.")}
+    return {key: kind for key, kind in found.items() if key not in GROUPS}
+
+
+def _walk(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
+    for name, kind in typing.get_type_hints(schema).items():
+        parts = [part for part in _parts(kind) if part is not type(None)]
+        if parts == [str]:
+            yield f"{prefix}{name}", TEXT
+        elif parts == [list[str]]:
+            yield f"{prefix}{name}", TEXTS
+        elif len(parts) == 1 and dataclasses.is_dataclass(parts[0]):
+            yield from _walk(typing.cast(type, parts[0]), f"{prefix}{name}.")
+
+
+def _parts(kind: Any) -> Sequence[Any]:
+    return typing.get_args(kind) if isinstance(kind, UnionType) else [kind]

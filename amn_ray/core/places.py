@@ -1,0 +1,83 @@
+"""Paths and URLs: what they name, and how they may be shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import fsspec.core
+import pyarrow as pa
+import pyarrow.fs
+
+from amn_ray.core.errors import RequestError
+
+
+def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
+    """The file system and path of a local path, or of any URL that pyarrow or an installed fsspec package opens.
+
+    Of a path every character is meant; of a `file://` URL, too, but for what is encoded in it (`%20`).
+
+    Raises:
+        RequestError: no such kind of URL, or no place at all; `key` is the setting that named it.
+    """
+    if not url:
+        raise RequestError(f"{key}= is empty: expected a directory or URL")
+    if url.startswith("file:"):  # pyarrow would end it at # or ?, and refuses spaces
+        found = _FILE_URL.fullmatch(url)
+        if found is None:
+            raise RequestError(f"{key}={url}: expected three slashes, as in file:///path, or a plain path")
+        return pa.fs.LocalFileSystem(), local_path(unquote(found[1], errors="surrogateescape"), key)
+    if "://" not in url:
+        if _ONE_SLASH.match(url):
+            raise RequestError(f"{key}={url}: expected two slashes, as in s3://bucket/prefix, or a plain path")
+        return pa.fs.LocalFileSystem(), local_path(url, key)
+    try:
+        if url.split("://")[0] in OF_PYARROW:
+            return pa.fs.FileSystem.from_uri(url)
+        fs, path = fsspec.core.url_to_fs(url)
+        return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(fs)), path
+    except (OSError, ValueError, ImportError) as error:
+        raise RequestError(f"{key}={without_secrets(url)}: cannot be opened ({first_line(error, url)})") from error
+
+
+def local_path(path: str, key: str) -> str:
+    """A path of this machine as an absolute one, with `~` filled in.
+
+    Raises:
+        RequestError: there is no such home, or the name is not UTF-8; `key` is the setting that named it.
+    """
+    try:
+        found = str(Path(path).expanduser().resolve())
+        found.encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise RequestError(f"{key}={shown}: its name is not UTF-8; rename it, or a link to it") from error
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home, or links in a circle
+        raise RequestError(f"{key}={path}: is not a path ({first_line(error, path)}); write it in full") from error
+    return found
+
+
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?|(?!//))(/.*)")
+_ONE_SLASH = re.compile(r"(s3|gs|gcs|hdfs|viewfs|abfss?|https?):/")
+OF_PYARROW = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
+"""The kinds of URL, besides `file`, that pyarrow opens by itself."""
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""Of these, those without directories and renames."""
+
+
+def without_secrets(url: str) -> str:
+    """A URL (or a text with URLs) as it may be shown and stored: without user, password and secret parameters."""
+    return _PARAMETER.sub(r"\1=***", _USER.sub("://***@", url))
+
+
+_USER = re.compile(r"://([^/\s:]*:\S*|[^/\s]*)@")
+"""Also with a password that holds / or @, as one that was not encoded does."""
+_PARAMETER = re.compile(r"([?&][^=&\s]*(?:secret|password|token|key|sig)[^=&\s]*)=[^&\s]*", re.IGNORECASE)
+
+
+def first_line(error: BaseException, url: str) -> str:
+    """What went wrong, without the secrets that the URL may hold."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return without_secrets(text.replace(url, without_secrets(url)))

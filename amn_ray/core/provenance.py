@@ -1,0 +1,42 @@
+"""Which code and which packages made something."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGES = ("amn-ray", "ray", "torch", "torchvision", "pydensecrf2", "numpy", "pyarrow", "mlflow")
+"""Whose versions a manifest records."""
+MODULES = ("ray", "torch", "torchvision", "pydensecrf", "numpy", "pyarrow", "mlflow", "safetensors")
+"""That some step imports, perhaps only after hours."""
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """The versions of PACKAGES; "unknown" where a package was not installed under this name (a source tree)."""
+    found = dict.fromkeys(PACKAGES, "unknown")
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def missing_modules() -> str | None:
+    """What this Python lacks for a pipeline, in words that follow a node's name; found without importing anything."""
+    missing = [name for name in MODULES if find_spec(name) is None]
+    return f"lacks the Python module(s) {', '.join(missing)}; install requirements.txt there" if missing else None
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """The commit of the source tree; in an image, which has none, what AMN_GIT_COMMIT says; or "unknown"."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("AMN_GIT_COMMIT", "unknown")

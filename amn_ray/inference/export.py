@@ -1,0 +1,135 @@
+"""Masks of a finished run as files that other frameworks read: palette PNGs in VOC's layout.
+
+<out>/SegmentationClass/<image_id>.png
+<out>/ImageSets/Segmentation/<split>.txt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.checks import check_choice
+from amn_ray.core.console import say
+from amn_ray.core.errors import RequestError
+from amn_ray.core.folders import Folder
+from amn_ray.data.images import decode_mask, encode_palette_mask
+from amn_ray.data.maps import MAP_COLUMNS, hard_labels, pixel_maps
+from amn_ray.data.pixels import Pixels
+from amn_ray.data.transforms import resize_label
+from amn_ray.recipe import records as runs
+
+MAPS = ("cam", "amn")
+STEPS = (*MAPS, "seed", "amn_seed", "irn", "deeplab", "deeplab_crf")
+EVALUATED = ("deeplab", "deeplab_crf")
+"""The steps whose masks are those of the evaluated split; all others' are those of the training images."""
+BATCH = 256
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    """Everything that `jobs/export.py` can be told."""
+
+    stage: str | None = None
+    """Whose masks: cam, seed, amn, amn_seed, irn, deeplab or deeplab_crf; maps are cut at their default τ."""
+    out: str | None = None
+    """Folder to write to."""
+    store: str = "outputs"
+    run: str | None = None
+    """Name of a run (its folder in `<store>/runs/`); null = the last one that made these masks."""
+    split: str | None = None
+    """train or val; null = the one that the stage has masks of."""
+    overwrite: bool = False
+    """Write into a folder that is not empty."""
+
+    def __post_init__(self) -> None:
+        if self.stage is not None:
+            check_choice(self, "stage", STEPS)
+        if self.split is not None:
+            check_choice(self, "split", ("train", "val"))
+
+
+def export(config: ExportConfig) -> None:
+    """Write all masks and the list of their ids.
+
+    Raises:
+        RequestError: the stage has not run, has no masks of that split, or `out` is not empty.
+    """
+    if config.stage is None:
+        raise RequestError(f"stage is not set: whose masks? stage={'|'.join(STEPS)}")
+    if config.out is None:
+        raise RequestError("out is not set: expected a folder to write to; set out=/path")
+    run = runs.find(Store.reading(config.store), config.run, config.stage)
+    made = run.step(config.stage, needed_by=f"stage={config.stage}")
+    has_val = "images_val" in run.artifacts
+    split = "val" if config.stage in EVALUATED and has_val else "train"
+    if config.split not in (None, split):
+        raise RequestError(f"split={config.split}: stage={config.stage} has masks of {split} only; leave split out")
+    images = run.artifacts["images_val" if split == "val" else "images"]
+    refuse_full(Store.reading(config.out, "out"), config.overwrite)
+    out = Store.open(config.out, "out")
+    masks = partial(_masks_of_maps if config.stage in MAPS else _masks, made, images)
+
+    def write(pair: tuple[str, Callable[[], np.ndarray]]) -> None:
+        image_id, mask = pair
+        out.write(f"SegmentationClass/{image_id}.png", encode_palette_mask(mask()))
+
+    ids = images.table("rows").ids()
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(ids), BATCH):  # a few at a time: a data set of masks need not fit into memory
+            list(pool.map(write, masks(ids[start : start + BATCH])))
+    lines = "".join(f"{image_id}\n" for image_id in ids)
+    out.write(f"ImageSets/Segmentation/{split}.txt", lines.encode())
+    say("export", f"{len(ids)} masks of {config.stage} ({split}) in {out.url}")
+
+
+def refuse_full(out: Folder, overwrite: bool, remedy: str = "choose another folder or set overwrite=true") -> None:
+    """Refuse to write into a folder that holds something already.
+
+    Raises:
+        RequestError: it does, and `overwrite` is not set; or it is a file.
+    """
+    if out.fs.get_file_info(out.path).type == pa.fs.FileType.File:
+        raise RequestError(f"out={out.url}: is a file, expected a folder that is new or empty")
+    if not overwrite and out.entries():
+        raise RequestError(f"out={out.url}: is not empty; {remedy}")
+
+
+def _masks(made: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    files = _file_sizes(images, ids)
+    for image_id, row, file in zip(ids, made.table("masks").take(ids, ["mask"]), files, strict=True):
+        yield image_id, partial(_enlarged, partial(decode_mask, row["mask"]), file)
+
+
+def _masks_of_maps(made: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    threshold = made.manifest()["config"]["threshold"]
+    maps = made.table("maps").take(ids, MAP_COLUMNS)
+    sizes = images.table("rows").take(ids, ["height", "width"])
+    files = _file_sizes(images, ids)
+    for image_id, row, size, file in zip(ids, maps, sizes, files, strict=True):
+        yield image_id, partial(_enlarged, partial(_cut, row, size, threshold), file)
+
+
+def _file_sizes(images: Artifact, ids: list[str]) -> list[tuple[int, int] | None]:
+    """(height, width) of the upright files; None where all masks have it."""
+    if Pixels.of(images.manifest()).max_side is None:
+        return [None] * len(ids)
+    names = ["file_height", "file_width"]
+    return [(row["file_height"], row["file_width"]) for row in images.table("rows").take(ids, names)]
+
+
+def _enlarged(mask: Callable[[], np.ndarray], size: tuple[int, int] | None) -> np.ndarray:
+    return mask() if size is None else resize_label(mask(), *size)
+
+
+def _cut(row: dict[str, Any], size: dict[str, int], threshold: float) -> np.ndarray:
+    """Labels uint8 (H, W) of a row of maps."""
+    maps_KHW = pixel_maps(row, size["height"], size["width"])
+    return np.array([0, *row["keys"]], np.uint8)[hard_labels(maps_KHW, threshold)]

@@ -1,0 +1,290 @@
+"""Segmenting new images with a trained network: an image or a folder of them in, masks and overlays out.
+
+    <out>/masks/<name>.png       labels, in VOC's colours
+    <out>/overlays/<name>.jpg    the image under its mask
+    <out>/predict.json           whose predictions these are, which image each mask belongs to, and what it held
+
+Actors with the network make logits, tasks refine them and write; both run at the same time. A mask that is there is
+not made again, so the same command goes on after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from amn_ray.core.artifacts import Artifact, Store, fingerprint
+from amn_ray.core.console import say, time_left
+from amn_ray.core.errors import RequestError, RunError, told_by_workers
+from amn_ray.data.digests import digests
+from amn_ray.data.images import BadFile, encode_overlay, encode_palette_mask
+from amn_ray.data.maps import grid_maps, to_row
+from amn_ray.data.photograph_checks import brightness, dark_warning
+from amn_ray.inference.export import refuse_full
+from amn_ray.inference.photographs import Found, assign, find, some
+from amn_ray.inference.segmenter import Segmenter, Settings, mask_of
+from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
+from amn_ray.platform.mapping import actors_of_tries, pool, tasks_of_tries
+from amn_ray.platform.memory import told_if_killed
+from amn_ray.recipe import records as runs
+from amn_ray.training.job import MODEL
+
+RECORD = "predict.json"
+MASKS, OVERLAYS = "masks", "overlays"
+BATCH = 16
+"""Images per block and per call."""
+TELL_EVERY = 30
+"""Seconds."""
+SHOWN = 20
+"""Broken files that the message at the end names."""
+
+
+@dataclass(kw_only=True)
+class PredictConfig:
+    """Everything that `jobs/predict.py` can be told."""
+
+    images: str | None = None
+    """An image, or a folder of images with its sub-folders: a path or a URL."""
+    out: str | None = None
+    """Folder to write to: a path or a URL."""
+    store: str = "outputs"
+    run: str | None = None
+    """Name of a run (its folder in `<store>/runs/`); null = the last one that trained a DeepLab."""
+    crf: bool = True
+    """Refine by dense CRF."""
+    overwrite: bool = False
+    """Remove the masks and overlays that are in `out`, and make all of them again."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+
+def predict(config: PredictConfig) -> None:
+    """Segment an image, or all of a folder.
+
+    Raises:
+        RequestError: there is no such run, folder or image.
+        RunError: some images are broken; all others are done.
+    """
+    for name, what in (("images", "an image or a folder of images"), ("out", "a folder to write to")):
+        if getattr(config, name) is None:
+            raise RequestError(f"{name} is not set: expected {what}; set {name}=/path")
+    run = runs.find(Store.reading(config.store), config.run, "deeplab")
+    predictions = run.step("deeplab", needed_by="predict")
+    settings = Settings.of(predictions, run.artifacts["images"], run.crf)
+    found = find(str(config.images))
+    out = Store.reading(str(config.out), "out")
+    if found.is_folder and f"{out.path}/".startswith(f"{found.source.path}/"):
+        raise RequestError(f"out={out.url}: lies in images={found.source.url}, so masks would be taken for images")
+    out = Store.open(str(config.out), "out")
+    identity = fingerprint(predictions.fingerprint, settings.crf if config.crf else None)
+    masks = _claim(out, identity, config, _content(found))
+    if found.others:
+        say("predict", f"{len(found.others)} files are no images and are passed over: {some(found.others)}")
+    done = set() if config.overwrite else _present(out)
+    left = {name: mask for name, mask in masks.items() if mask not in done}
+    if len(left) < len(masks):
+        say("predict", f"{len(masks) - len(left)} masks are there already")
+    failures = dict(found.broken)
+    if left:
+        failures |= _run(Cluster(config.cluster), left, found.source, out, settings, predictions, crf=config.crf)
+    total = len(found.images) + len(found.broken)
+    say("predict", f"{total - len(failures)} masks and overlays in {out.path}")
+    if failures:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())[:SHOWN])
+        more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+        raise RunError(
+            f"{len(failures)} of {total} files could not be read as images, all others are done: {shown}{more}"
+        )
+
+
+def _content(found: Found) -> dict[str, str]:
+    """What each image holds: its digest, or what a store of objects says of it."""
+    paths = {name: found.source.at(name) for name in found.images}
+    if found.source.is_local:
+        known = digests(paths.values())
+        return {name: known.get(path, "") for name, path in paths.items()}
+    infos = found.source.fs.get_file_info(list(paths.values()))
+    return {name: f"{info.size} {info.mtime_ns}" for name, info in zip(paths, infos, strict=True)}
+
+
+def _claim(out: Store, identity: str, config: PredictConfig, images: Mapping[str, str]) -> dict[str, str]:
+    """Note in the folder whose predictions it holds, and of which images.
+
+    Older ones are removed with `overwrite`, and those of images that changed since.
+
+    Args:
+        out: where masks are written.
+        identity: of the network and its settings.
+        config: what was asked for.
+        images: what each image holds, by name.
+
+    Returns:
+        The mask of each image, see inputs.assign.
+
+    Raises:
+        RequestError: it holds another network's, or something else.
+    """
+    known: dict[str, str] = {}
+    content: dict[str, str] = {}
+    if not out.exists(RECORD):  # whatever is there, it is not ours to overwrite
+        refuse_full(out, overwrite=False, remedy="choose another folder")
+    elif config.overwrite:
+        out.remove(MASKS)
+        out.remove(OVERLAYS)
+    else:
+        record = json.loads(out.read(RECORD))
+        if record["predictions"] != identity:
+            raise RequestError(
+                f"out={out.url}: holds the predictions of another run or another crf=; choose another folder, or set "
+                "overwrite=true"
+            )
+        known, content = record.get("masks", {}), record.get("content", {})
+        changed = [name for name in known.keys() & images.keys() if content.get(name, images[name]) != images[name]]
+        for name in changed:
+            out.remove(f"{MASKS}/{known[name]}.png")
+            out.remove(f"{OVERLAYS}/{known[name]}.jpg")
+        if changed:
+            say("predict", f"{len(changed)} images changed, and are segmented again: {some(sorted(changed))}")
+    masks = assign(list(images), known)
+    record = {"predictions": identity, "masks": known | masks, "content": content | dict(images)}
+    out.write(RECORD, json.dumps(record, ensure_ascii=False).encode())
+    return masks
+
+
+def _present(out: Store) -> set[str]:
+    """The masks that are there, without their ending."""
+    found = out.fs.get_file_info(pa.fs.FileSelector(out.at(MASKS), recursive=True, allow_not_found=True))
+    return {
+        posixpath.relpath(item.path, out.at(MASKS)).removesuffix(".png") for item in found if item.path.endswith(".png")
+    }
+
+
+def _run(
+    cluster: Cluster,
+    masks: Mapping[str, str],
+    source: Store,
+    out: Store,
+    settings: Settings,
+    weights: Artifact,
+    *,
+    crf: bool,
+) -> dict[str, str]:
+    """Make the masks of some images; returns the reasons of the files that are broken, by name."""
+    files = list(masks)
+    cluster.check_shared(out, "out")
+    cluster.check_seen(source, files[0], "images")
+    cluster.check_seen(weights, MODEL, "store")
+    share = cluster.map_share()
+    table = pa.table({"file": files, "mask": list(masks.values())})
+    blocks = [table.slice(start, BATCH).combine_chunks() for start in range(0, len(files), BATCH)]
+    finish = partial(_finish, source=source, out=out, settings=settings, crf=crf)
+    failures: dict[str, str] = {}
+    shares: list[float] = []
+    started = told = time.monotonic()
+    done = 0
+    with told_if_killed("predict", f"{share.setting}, cluster.cpu_actors or the size of the images"), told_by_workers():
+        results = (
+            ray.data.from_arrow(blocks)
+            .map_batches(
+                MakeLogits,
+                fn_constructor_kwargs={
+                    "source": source, "settings": settings, "weights": weights, "threads": share.threads,
+                },
+                batch_size=BATCH,
+                batch_format="pyarrow",
+                compute=pool(cluster, share, len(blocks)),
+                num_cpus=share.reserved_cpus,
+                num_gpus=share.gpus or None,
+                ray_remote_args_fn=actors_of_tries,
+            )
+            .map_batches(
+                finish,
+                batch_size=BATCH,
+                batch_format="pyarrow",
+                num_cpus=LIGHT_TASK_CPUS,  # it takes a core, but actors that hold all must not wait for it
+                concurrency=min(cluster.cpu_share().count, len(blocks)),
+                ray_remote_args_fn=tasks_of_tries,
+            )
+        )  # fmt: skip
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+            done += batch.num_rows
+            failures |= {row["file"]: row["error"] for row in batch.to_pylist() if row["error"]}
+            shares += batch.column("brightness").drop_null().to_pylist()
+            if time.monotonic() - told > TELL_EVERY:
+                told = time.monotonic()
+                speed = done / (told - started)
+                left = time_left((len(files) - done) / speed)
+                say("predict", f"{done}/{len(files)} images, {speed:.1f} images/s, {left} left")
+    if warning := dark_warning(shares, settings.pixels):
+        say("predict", f"warning: {warning}")
+    return failures
+
+
+class MakeLogits:
+    """Loads the network once, maps batches of file names to their logits (or the reason why there are none)."""
+
+    def __init__(self, source: Store, settings: Settings, weights: Artifact, threads: int) -> None:
+        import torch  # on the actor: the driver, which only names this class, need not load it
+
+        torch.set_num_threads(threads)
+        self.source = source
+        self.segmenter = Segmenter(settings, weights.read(MODEL))
+        self.labels = list(range(len(settings.classes) + 1))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """`file`, `mask` -> rows of LOGITS, and `mask`."""
+        rows = [self._logits(name) for name in batch.column("file").to_pylist()]
+        return pa.Table.from_pylist(rows, schema=LOGITS).append_column("mask", batch.column("mask"))
+
+    def _logits(self, name: str) -> dict[str, Any]:
+        try:
+            image = self.segmenter.settings.read(_read(self.source, name))
+        except (BadFile, OSError) as error:
+            return {"file": name, "error": " ".join(str(error).split()) or type(error).__name__}
+        share = brightness(image, self.segmenter.settings.pixels)
+        logits = to_row("", self.labels, self.segmenter.logits(image.rgb))
+        made = {"logits": logits["maps"], "h": logits["h"], "w": logits["w"]}
+        return {"file": name, "error": "", "brightness": share, **made}
+
+
+LOGITS = pa.schema(
+    {
+        "file": pa.string(),
+        "error": pa.string(),
+        "brightness": pa.float64(),
+        "logits": pa.binary(),
+        "h": pa.int32(),
+        "w": pa.int32(),
+    }
+)
+"""Logits are float16 [N+1, h, w]; null where `error` is not empty. For `brightness` see data.photograph_checks."""
+
+
+def _finish(batch: pa.Table, source: Store, out: Store, settings: Settings, *, crf: bool) -> pa.Table:
+    """Rows of LOGITS, and `mask` -> `file`, `error`, `brightness`; masks and overlays are written."""
+    for row in batch.to_pylist():
+        if not row["error"]:
+            image_HWC = settings.read(_read(source, row["file"])).rgb
+            mask_HW = mask_of(image_HWC, _logits_of(row), settings.crf if crf else None, settings.longest)
+            out.write(f"{OVERLAYS}/{row['mask']}.jpg", encode_overlay(image_HWC, mask_HW))
+            # The mask comes last: where it is, both are.
+            out.write(f"{MASKS}/{row['mask']}.png", encode_palette_mask(mask_HW))
+    return batch.select(["file", "error", "brightness"])
+
+
+def _logits_of(row: Mapping[str, Any]) -> np.ndarray:
+    count = len(row["logits"]) // (2 * row["h"] * row["w"])
+    return grid_maps({"keys": range(count), "maps": row["logits"], "h": row["h"], "w": row["w"], "seed": None})
+
+
+def _read(source: Store, name: str) -> bytes:
+    with source.fs.open_input_stream(posixpath.join(source.path, name)) as stream:
+        return stream.read()

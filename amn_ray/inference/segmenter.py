@@ -1,0 +1,147 @@
+"""A trained segmentation network as one object: image in, mask out.
+
+`jobs/predict.py` holds it on actors, and MLflow's model is one: the folder that `write_model` fills is its data, this
+file its loader. Nothing in that folder is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amn_ray.core.artifacts import Artifact
+from amn_ray.data.images import Photograph, encode_palette_mask, read_image
+from amn_ray.data.maps import full_size
+from amn_ray.data.photograph_checks import check_white
+from amn_ray.data.pixels import Pixels
+from amn_ray.data.transforms import limited_size, resize_image, resize_label
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.stages.crf.config import KernelConfig
+from amn_ray.stages.crf.model import refined_prediction
+from amn_ray.stages.deeplab.config import DeepLabConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WEIGHTS = "model.safetensors"
+SETTINGS = "settings.json"
+LONGEST = 1024
+"""Pixels. Larger images are segmented at this size, twice that of the training's images, and their masks enlarged;
+where the training's images were scaled down (`max_side`), at theirs."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What, besides weights, decides a mask."""
+
+    network: DeepLabConfig
+    crf: KernelConfig
+    classes: Sequence[str]
+    pixels: Pixels
+    """How the training's images were read."""
+
+    @property
+    def longest(self) -> int:
+        """Pixels of the longer side at which an image is segmented, if it is larger; see LONGEST."""
+        return LONGEST if self.pixels.max_side is None else self.pixels.max_side
+
+    def read(self, encoded: bytes) -> Photograph:
+        """An encoded image, read by the training's rule but at the file's own size.
+
+        Raises:
+            BadFile: not an image, damaged, too large, or its values are beyond the training's white.
+        """
+        image = read_image(encoded, dataclasses.replace(self.pixels, max_side=None))
+        check_white(image, self.pixels)
+        return image
+
+    @classmethod
+    def of(cls, predictions: Artifact, images: Artifact, crf: KernelConfig) -> Settings:
+        """From what a run made: DeepLab, and the images that it was trained on."""
+        table = images.manifest()
+        plain = {
+            "network": predictions.manifest()["config"],
+            "crf": dataclasses.asdict(crf),
+            "classes": table["classes"],
+            "pixels": dataclasses.asdict(Pixels.of(table)),
+        }
+        return cls.parse(plain)
+
+    @classmethod
+    def parse(cls, plain: dict[str, Any]) -> Settings:
+        """The reverse of dataclasses.asdict."""
+        network = plain["network"] | {"backbone": BackboneConfig(**plain["network"]["backbone"])}
+        return cls(DeepLabConfig(**network), KernelConfig(**plain["crf"]), plain["classes"], Pixels(**plain["pixels"]))
+
+
+class Segmenter:
+    """The network, loaded."""
+
+    def __init__(self, settings: Settings, weights: bytes) -> None:
+        from amn_ray.nn.weights import load_module, pick_device  # PyTorch, for those that hold the network
+        from amn_ray.stages.deeplab.model import DeepLabNet
+
+        self.settings = settings
+        self.device = pick_device()
+        model = DeepLabNet(settings.network, len(settings.classes))
+        self.model = load_module(model, weights).to(self.device)
+
+    def logits(self, image_HWC: np.ndarray) -> np.ndarray:
+        """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), at stride 8 of the image or of its smaller copy."""
+        from amn_ray.stages.deeplab.model import predict
+
+        small = resize_image(image_HWC, *limited_size(image_HWC.shape[:2], self.settings.longest))
+        return predict(self.model, [small], device=self.device, precision=self.settings.network.precision)[0]
+
+
+def mask_of(
+    image_HWC: np.ndarray, logits_Chw: np.ndarray, crf: KernelConfig | None, longest: int = LONGEST
+) -> np.ndarray:
+    """An image and its logits -> labels uint8 (H, W), refined by dense CRF unless that is None.
+
+    The logits are those of a copy of at most `longest` pixels, at which the CRF works, too.
+    """
+    size = limited_size(image_HWC.shape[:2], longest)
+    logits_CHW = full_size(logits_Chw, *size)
+    if crf is None:
+        mask_HW = logits_CHW.argmax(0).astype(np.uint8)
+    else:
+        mask_HW = refined_prediction(resize_image(image_HWC, *size), logits_CHW, crf)
+    return resize_label(mask_HW, *image_HWC.shape[:2])
+
+
+def write_model(folder: Path, settings: Settings, weights: bytes) -> None:
+    """Everything that `_load_pyfunc` needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).write_bytes(weights)
+    (folder / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2))
+
+
+class ImageModel:
+    """What `mlflow.pyfunc.load_model` returns at its core: a column of encoded images in, one of masks out."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+
+    def predict(self, images: pd.DataFrame) -> pd.DataFrame:
+        """`image` (encoded in any format that Pillow reads) -> `mask` (palette PNG of labels 0…N), with CRF."""
+        return images["image"].map(self._predict).to_frame("mask")
+
+    def _predict(self, encoded: bytes) -> bytes:
+        settings = self.segmenter.settings
+        image_HWC = settings.read(encoded).rgb
+        logits_Chw = self.segmenter.logits(image_HWC)
+        return encode_palette_mask(mask_of(image_HWC, logits_Chw, settings.crf, settings.longest))
+
+
+def _load_pyfunc(data_path: str) -> ImageModel:
+    """MLflow's entry point."""
+    folder = Path(data_path)
+    settings = Settings.parse(json.loads((folder / SETTINGS).read_text()))
+    return ImageModel(Segmenter(settings, (folder / WEIGHTS).read_bytes()))

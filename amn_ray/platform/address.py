@@ -1,0 +1,84 @@
+"""The cluster that RAY_ADDRESS names, found and asked before Ray is.
+
+Ray itself tries for many minutes where something else answers, and tells of it in pages.
+"""
+
+from __future__ import annotations
+
+import os
+
+import grpc
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.services import canonicalize_bootstrap_address
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+from ray.exceptions import AuthenticationError
+
+from amn_ray.core.errors import RequestError
+from amn_ray.core.places import without_secrets
+
+VARIABLE = "RAY_ADDRESS"
+ANSWER_S = 15.0
+"""How long a cluster may take to say that it is there."""
+
+
+def names_cluster() -> bool:
+    """Whether RAY_ADDRESS names a cluster of others; empty or `local` is the same as unset, as for `ray.init`."""
+    return _given() not in ("", "local")
+
+
+def answering() -> str:
+    """The address host:port of the cluster, which answers there.
+
+    Raises:
+        RequestError: the variable holds no address that `ray.init` takes, or nothing there answers as a cluster does.
+    """
+    given = _given()
+    if "://" in given:
+        kind = given.split("://")[0]
+        what = "Ray Client, which Ray Data cannot use" if kind == "ray" else "what `ray job submit` takes"
+        raise refused_address(
+            f"{kind}://… is {what}; submit this job with `ray job submit`, or set host:port as `ray start --head` "
+            "prints it (port 6379)"
+        )
+    host, _, port = given.rpartition(":")
+    # A colon of IPv6 is between brackets.
+    is_host = bool(host) and (":" not in host or (host[0], host[-1]) == ("[", "]"))
+    if given != "auto" and not (is_host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
+        raise refused_address("is not host:port; set it as `ray start --head` prints it (port 6379), or to auto")
+    try:
+        address = canonicalize_bootstrap_address(given)
+    except ConnectionError as error:
+        raise refused_address(
+            "no cluster runs on this machine; start one with `ray start --head`, or unset RAY_ADDRESS to run locally"
+        ) from error
+    assert address is not None, "auto is a cluster or an error"
+    _ask(address)
+    return address
+
+
+def refused_address(reason: str) -> RequestError:
+    """The sentence that begins with the variable and its value."""
+    return RequestError(f"{VARIABLE}={without_secrets(_given())}: {reason}")
+
+
+def _given() -> str:
+    return os.environ.get(VARIABLE, "").strip()
+
+
+def _ask(address: str) -> None:
+    """Whether the head of a cluster answers."""
+    with init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # as in Ray's own channels
+        head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        try:
+            head.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=ANSWER_S)
+        except (grpc.RpcError, AuthenticationError) as error:
+            if isinstance(error, AuthenticationError) or error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise refused_address(
+                    "the Ray cluster there does not take this token (RAY_AUTH_TOKEN, else ~/.ray/auth_token; it must "
+                    "be that of the cluster)"
+                ) from error
+            raise refused_address(
+                f"no Ray cluster answers there ({error.code().name.lower()}); give the address that `ray start --head` "
+                "printed (port 6379, not the dashboard's 8265 or the client's 10001), or unset RAY_ADDRESS to run "
+                "locally"
+            ) from error

@@ -1,0 +1,178 @@
+"""Workers that were killed because a machine's memory was full: told in one sentence, and waited for."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ray._private import worker
+from ray._private.state import state
+from ray.core.generated import common_pb2, gcs_pb2
+
+from amn_ray.core.console import say
+from amn_ray.core.errors import RequestError, RunError
+
+RETRIES = 3
+"""How often a task is tried again whose process died."""
+OOM_RETRIES = 6
+"""How often if Ray's memory monitor killed it: after 1, 2, 4, … seconds."""
+_KILLED = re.compile(r"worker\(s\) were killed due to the node running low on memory")
+_NODE = re.compile(r"Memory on the node \(IP: ([^,\s]+).*?\) was ([\d.]+)GB used / ([\d.]+)GB limit")
+_THRESHOLD = re.compile(r"exceeded threshold of (\d+)B")
+_HELD = re.compile(r"Selected to kill:.*?actual memory used=([\d.]+)GB")
+_CRASHED = re.compile(r"The (worker|actor) died unexpectedly|The actor \w+ is unavailable")
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """What Ray's memory monitor found when it killed workers, in GiB."""
+
+    node: str
+    """The address of the machine."""
+    used: float
+    """By all processes there."""
+    limit: float
+    """Of the machine, or of its container."""
+    threshold: float
+    """Above which workers are killed."""
+    held: float
+    """By the workers that were killed."""
+
+    @classmethod
+    def told_by(cls, error: BaseException | str) -> Shortage | None:
+        """From the text of Ray's error; None if it is about something else."""
+        text = str(error)
+        where = _NODE.search(text)
+        if not _KILLED.search(text) or where is None:
+            return None
+        node, used, limit = where[1], float(where[2]), float(where[3])
+        threshold = _THRESHOLD.search(text)
+        # Of each page in the text there may be copies; the first is as good as any.
+        page = text[: text.find("Top 10 memory users")]
+        return cls(
+            node=node,
+            used=used,
+            limit=limit,
+            threshold=int(threshold[1]) / 2**30 if threshold else used,
+            held=sum(float(held) for held in _HELD.findall(page)),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"a worker on node {self.node} was killed because memory was full; it held {self.held:.1f} GiB, all "
+            f"processes there {self.used:.1f} of {self.limit:.1f} GiB"
+        )
+
+    @classmethod
+    def since(cls, started: float) -> Shortage | None:
+        """The last one that any worker was killed for since then (time.time()).
+
+        Where an actor is started again, Ray's errors do not tell why; its table of workers does.
+        """
+        rows = state._connect_and_get_accessor().get_worker_table()
+        workers = [gcs_pb2.WorkerTableData.FromString(row) for row in rows]
+        killed = [
+            worker
+            for worker in workers
+            if worker.exit_type == common_pb2.NODE_OUT_OF_MEMORY and worker.end_time_ms >= 1000 * started
+        ]
+        return cls.told_by(max(killed, key=lambda worker: worker.end_time_ms).exit_detail) if killed else None
+
+
+class MemoryFull(RunError):
+    """A run that failed because workers were killed for want of memory."""
+
+    def __init__(self, sentence: str, shortage: Shortage) -> None:
+        super().__init__(sentence, shortage)
+        self.shortage = shortage
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Work:
+    """What workers do."""
+
+    stage: str
+    remedy: str
+    """What to lower if they are killed, as settings."""
+    started: float
+    """When, as by time.time()."""
+
+    def advice(self, shortage: Shortage) -> str:
+        return f"{shortage}; lower {self.remedy}, or make room there"
+
+
+def killed(error: BaseException, work: Work) -> RunError | None:
+    """The sentence about workers that were killed; None if the error is about something else."""
+    crashed = bool(_CRASHED.search(str(error))) and "node has died" not in str(error)
+    shortage = Shortage.told_by(error) or (Shortage.since(work.started) if crashed else None)
+    if shortage is not None:
+        return MemoryFull(f"{work.stage}: {work.advice(shortage)}", shortage)
+    if crashed:
+        return RunError(
+            f"{work.stage}: a worker died of a signal again and again; the kernel sends one where memory is full (see "
+            f"`dmesg`); lower {work.remedy}"
+        )
+    return None
+
+
+@contextmanager
+def told_if_killed(stage: str, remedy: str) -> Iterator[None]:
+    """Tell in one sentence that workers were killed.
+
+    Args:
+        stage: whose workers they are.
+        remedy: what to lower, as settings.
+
+    Raises:
+        MemoryFull: for want of memory, and Ray has given up.
+        RunError: by somebody else.
+    """
+    work = Work(stage, remedy, time.time())
+    try:
+        with working(work):
+            yield
+    except (RequestError, RunError):
+        raise
+    except Exception as error:
+        if (told := killed(error, work)) is None:
+            raise
+        raise told from error
+
+
+@contextmanager
+def working(work: Work) -> Iterator[None]:
+    """Name it when Ray tries again what was killed; see `tell_retries`."""
+    _running.append(work)
+    try:
+        yield
+    finally:
+        _running.remove(work)
+
+
+_running: list[Work] = []
+"""What workers are doing; the last one is meant."""
+_print_all = worker.print_to_stdstream
+
+
+def tell_retries() -> None:
+    """From now on: a sentence instead of the page that Ray prints each time it tries again what was killed."""
+    worker.print_to_stdstream = _print
+
+
+def _print(data: dict[str, Any], ignore_prefix: bool) -> None:
+    text = "\n".join(data["lines"])
+    shortage = None
+    if data.get("pid") == "raylet" and "will be retried" in text:
+        work = _running[-1] if _running else Work("memory", "what runs at the same time", time.time())
+        shortage = Shortage.told_by(text) or Shortage.since(work.started)
+    if shortage is None:
+        _print_all(data, ignore_prefix)
+    else:
+        say(work.stage, f"warning: {work.advice(shortage)}; it is tried again")

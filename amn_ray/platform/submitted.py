@@ -1,0 +1,75 @@
+"""Jobs that were submitted with `ray job submit`: Ray copies their working directory, and removes the copy."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+from amn_ray.core.console import say
+from amn_ray.core.errors import RequestError
+from amn_ray.core.places import local_path
+
+IMAGENET = "imagenet"
+"""Weights that are no file."""
+READ = ("images", "dataset.root", "backbone.weights", "deeplab.backbone.weights")
+
+
+def variables() -> Mapping[str, str]:
+    """The environment variables of the job's own runtime environment, which nobody may set again."""
+    config = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR) or "{}")
+    return (config.get("runtime_env") or {}).get("env_vars") or {}
+
+
+def leave() -> None:
+    """Before a Ray of our own starts within such a job: its runtime environment is of the other cluster."""
+    os.environ.pop(RAY_JOB_CONFIG_JSON_ENV_VAR, None)
+
+
+def check_places(settings: Mapping[str, Any], written: str) -> None:
+    """Refuse what would be lost with a session of Ray, or is looked for in the wrong place; tell what is meant.
+
+    Args:
+        settings: dotted keys and values.
+        written: the key of what the job writes to.
+
+    Raises:
+        RequestError: that lies in a folder of a session; or what the job reads is named by a relative path, and is
+            not in the copy of the working directory.
+    """
+    place = _path(settings, written)
+    if place is not None and _session(place) is not None:
+        raise RequestError(
+            f"{written}={settings[written]}: would lie in {place}, a folder of Ray's session that Ray removes; give an "
+            "absolute path that all nodes mount, or s3://bucket/prefix"
+        )
+    if place is not None and RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ and not Path(settings[written]).is_absolute():
+        say(written, f"{place} (of the machine on which Ray runs this job)")
+    if _session(Path.cwd()) is None:
+        return
+    for key in READ:
+        place = _path(settings, key)
+        named = settings.get(key) != IMAGENET
+        if named and place is not None and not Path(settings[key]).is_absolute() and not place.exists():
+            raise RequestError(
+                f"{key}={settings[key]}: not found in {Path.cwd()}, the copy of the working directory in which Ray "
+                "runs this job; give the absolute path, the same on all nodes"
+            )
+
+
+def _path(settings: Mapping[str, Any], key: str) -> Path | None:
+    """Where a setting points to on this machine, if it is a path."""
+    value = settings.get(key)
+    return Path(local_path(value, key)) if isinstance(value, str) and "://" not in value else None
+
+
+def _session(path: Path) -> Path | None:
+    """The folder of Ray's session that a path lies in."""
+    for parent in (path, *path.parents):
+        if parent.name.startswith("session_") and (parent / "runtime_resources").is_dir():
+            return parent
+    return None

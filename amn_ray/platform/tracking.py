@@ -1,0 +1,404 @@
+"""MLflow: one parent run per pipeline, one child per step. The only module that talks to MLflow.
+
+The same command continues its own run (found by the fingerprint of its configuration), whether it ended or died.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks GitPython, which complains where git is missing
+# A server that does not answer must not be waited for: MLflow would try for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines at the end of every step
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from sqlalchemy import make_url
+
+from amn_ray.core.artifacts import Store, fingerprint
+from amn_ray.core.console import say
+from amn_ray.core.errors import RequestError
+from amn_ray.core.places import without_secrets
+from amn_ray.platform.claims import claimed
+from amn_ray.platform.tracking_config import TrackingConfig
+
+FINGERPRINT = "fingerprint"
+MODEL_TAG = "model_uri"
+PACKAGE = Path(__file__).parent.parent
+MODEL_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pillow", "pyarrow", "pydensecrf2", "safetensors")
+"""What the logged model needs besides our code, which travels with it."""
+MAX_NAME = 250
+"""Characters of a run's name, the width of MLflow's column (SQLite takes more, PostgreSQL does not)."""
+MAX_BATCH = 1000
+"""Metrics per request, MLflow's own limit."""
+RETRY_S = 10.0
+"""Between two tries, while MLflow does not answer."""
+PATIENCE_S = 60.0
+"""At a run's end, for what was not delivered."""
+
+
+def default_uri(store: Store) -> str:
+    """The SQLite file in the store.
+
+    Raises:
+        RequestError: the store is not a local directory.
+    """
+    if not store.is_local:
+        raise RequestError(
+            "tracking.uri is null, which keeps MLflow's database in the store, but the store is not a local directory; "
+            "start `mlflow server` and set tracking.uri=http://host:port"
+        )
+    path = f"{store.path}/mlflow.db"
+    if not set(path) & set("%?"):
+        return f"sqlite:///{path}"
+    # SQLAlchemy decodes it. With the driver's name, MLflow does not take the encoded path for one, and make its folder.
+    return f"sqlite+pysqlite:///{quote(path)}"
+
+
+class Tracker:
+    """The runs of one pipeline.
+
+    What MLflow is told waits in a queue while it does not answer: nothing that is computed waits for it, or fails with
+    it. What could not be delivered at the end is told when the same command is given again, from the manifests.
+
+    Raises:
+        RequestError: there is no MLflow at `tracking.uri`, or the experiment was deleted.
+    """
+
+    def __init__(self, config: TrackingConfig, store: Store, patience_s: float = 0) -> None:
+        """`patience_s`: how long to try before giving up, for those that run beside others."""
+        self.uri = config.uri or default_uri(store)
+        self.name = without_secrets(self.uri)
+        self._queue: deque[Callable[[], None]] = deque()
+        self._files: deque[Callable[[], None]] = deque()
+        """What goes to MLflow's artifact store, which may be away by itself: after all that is in the queue."""
+        self._broken_since: float | None = None
+        self._tried = 0.0
+        started = time.monotonic()
+        while True:
+            try:
+                self._open(config, store)
+                break
+            except (MlflowException, OSError) as error:
+                if time.monotonic() - started > patience_s:
+                    raise RequestError(
+                        f"tracking.uri={self.name}: MLflow does not answer there ({_reason(error)}); start `mlflow "
+                        "server`, or set tracking.uri=null for a SQLite file in the store"
+                    ) from error
+                time.sleep(RETRY_S)
+
+    def _open(self, config: TrackingConfig, store: Store) -> None:
+        # A fresh SQLite file that several processes open at once is broken; so is an experiment that two create.
+        with claimed(store, "mlflow", is_done=lambda: False, on_wait=lambda: None):
+            self.client = MlflowClient(self.uri)
+            experiment = self.client.get_experiment_by_name(config.experiment)
+            if experiment is None:
+                location = None if config.uri else Path(store.path, "mlartifacts").as_uri()
+                self.experiment_id = self.client.create_experiment(config.experiment, artifact_location=location)
+        if experiment is not None:
+            if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+                raise RequestError(
+                    f"tracking.experiment={config.experiment}: was deleted from {self.name}; restore it with `mlflow "
+                    f"experiments restore --experiment-id {experiment.experiment_id}`, or set another name"
+                )
+            self.experiment_id = experiment.experiment_id
+
+    def tell(self, what: Callable[[], None], is_file: bool = False) -> None:
+        """Do this as soon as MLflow answers, after all that was told before."""
+        (self._files if is_file else self._queue).append(what)
+        if self._broken_since is None or time.monotonic() - self._tried > RETRY_S:
+            self.deliver()
+
+    def deliver(self, patience_s: float = 0) -> None:
+        """Tell MLflow what waits; try again for a while if it does not answer."""
+        deadline = time.monotonic() + patience_s
+        while waiting := self._queue or self._files:
+            self._tried = time.monotonic()
+            try:
+                waiting[0]()
+            except Exception as error:  # of any kind: no run dies of being tracked
+                if _is_final(error):
+                    say("mlflow", f"warning: {self.name} refused something ({_reason(error)})")
+                    waiting.popleft()
+                    continue
+                if self._broken_since is None:
+                    self._broken_since = time.monotonic()
+                    say("mlflow", f"warning: {self.name} does not answer ({_reason(error)}); all else goes on")
+                if time.monotonic() >= deadline:
+                    return
+                time.sleep(min(RETRY_S, max(0.0, deadline - time.monotonic())))
+            else:
+                waiting.popleft()
+        if self._broken_since is not None:
+            say("mlflow", f"{self.name} answers again, and knows all that it missed")
+            self._broken_since = None
+
+    @contextmanager
+    def run(
+        self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None = None
+    ) -> Iterator[TrackedRun]:
+        """Create or continue a run; it ends FINISHED, FAILED or (on an interrupt or SIGTERM) KILLED."""
+        run = TrackedRun(self)
+        self.tell(lambda: run.begin(name, fingerprint, tags, parent))
+        if parent is None and not run.run_id:
+            raise RequestError(f"tracking.uri={self.name}: MLflow does not answer there any more; look at its log")
+        status = "FAILED"
+        try:
+            yield run
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
+        finally:
+            self.tell(lambda: self.client.set_terminated(run.run_id, status))
+            if parent is None or parent.is_foreign:
+                self.deliver(PATIENCE_S if status == "FINISHED" else 0)
+                if not self.told_all:
+                    missing = len(self._queue) + len(self._files)
+                    say(
+                        "mlflow",
+                        f"warning: {self.name} still does not answer, {missing} record(s) were not delivered; "
+                        "the same command again delivers them, and takes seconds",
+                    )
+
+    @property
+    def told_all(self) -> bool:
+        """Whether MLflow knows everything."""
+        return not (self._queue or self._files)
+
+    def known(self, run_id: str) -> TrackedRun:
+        """A run that another process has begun."""
+        return TrackedRun(self, run_id, is_foreign=True)
+
+    def end_running(self, parent_id: str, stopped: Collection[str] = ()) -> None:
+        """Mark what is RUNNING below a run as KILLED, because its process was ended by force.
+
+        Args:
+            parent_id: a study.
+            stopped: the names of trials that were stopped on purpose: only these, also where their process had time to
+                say that it FAILED; they get the tag `stopped`.
+        """
+        self.tell(lambda: self._end_running(parent_id, stopped))
+
+    def _end_running(self, parent_id: str, stopped: Collection[str]) -> None:
+        names = set(map(run_name, stopped))
+        for run in self._children(parent_id):
+            if not stopped:
+                self._kill(run, ("RUNNING",))
+            elif run.data.tags.get(MLFLOW_RUN_NAME) in names:
+                self.client.set_tag(run.info.run_id, "stopped", "true")
+                self._kill(run, ("RUNNING", "FAILED"))
+
+    def _kill(self, run: Run, states: Collection[str]) -> None:
+        for ended in (*self._children(run.info.run_id), run):
+            if ended.info.status in states:
+                self.client.set_terminated(ended.info.run_id, "KILLED")
+
+    def _children(self, parent_id: str) -> list[Run]:
+        return self.tagged({MLFLOW_PARENT_RUN_ID: parent_id})
+
+    def tagged(self, tags: Mapping[str, str]) -> list[Run]:
+        """The runs with these tags, whose values must be ids: MLflow's filters know no way to write every text."""
+        terms = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = self.client.search_runs([self.experiment_id], terms, ViewType.ACTIVE_ONLY)
+        runs = list(found)
+        while found.token:
+            found = self.client.search_runs([self.experiment_id], terms, ViewType.ACTIVE_ONLY, page_token=found.token)
+            runs += found
+        return runs
+
+
+def run_name(text: str) -> str:
+    """What MLflow calls a run: the text, or its beginning and a fingerprint where MLflow has no room for all of it."""
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 20]}… {fingerprint(text)}"
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, without what follows the cause of a connection that failed."""
+    return without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:200]
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether asking again is useless: MLflow answered, and refused."""
+    if isinstance(error, MlflowException):
+        return _is_refusal(error.get_http_status_code())
+    if isinstance(error, requests.HTTPError) and error.response is not None:  # of uploads
+        return _is_refusal(error.response.status_code)
+    return not isinstance(error, OSError)  # among which are all errors of a connection
+
+
+def _is_refusal(status: int) -> bool:
+    return 400 <= status < 500 and status not in (408, 429)  # but not: too slow, too often
+
+
+@dataclass
+class TrackedRun:
+    """One MLflow run; see Tracker for when its methods take effect."""
+
+    tracker: Tracker
+    run_id: str = ""
+    """Empty until MLflow knows of it."""
+    is_foreign: bool = False
+    """Whether another process began it, and ends it."""
+
+    @property
+    def client(self) -> MlflowClient:
+        return self.tracker.client
+
+    def begin(self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None) -> None:
+        """Create the run, or continue it."""
+        above = {MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {}
+        ids = {FINGERPRINT: fingerprint, **above}
+        own = {**ids, MLFLOW_RUN_NAME: run_name(name)}
+        shared = (FINGERPRINT, MLFLOW_RUN_NAME, MLFLOW_PARENT_RUN_ID)
+        for run in self.tracker.tagged(ids):
+            if {key: run.data.tags[key] for key in shared if key in run.data.tags} == own:
+                self.run_id = run.info.run_id
+                self.client.update_run(self.run_id, status="RUNNING")
+                break
+        else:
+            self.run_id = self.client.create_run(self.tracker.experiment_id, tags={**tags, **own}).info.run_id
+
+    def watch_machine(self) -> None:
+        """Log what this machine's CPUs, GPUs, memory, disk and network do, until the run ends (MLflow: `system/…`)."""
+
+        def start() -> None:
+            logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
+            SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.tracker.uri).start()
+
+        self.tracker.tell(start)
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Parameters; logging the same ones again is fine."""
+        params = [Param(key, str(value)[:6000]) for key, value in values.items()]
+        self.tracker.tell(lambda: self.client.log_batch(self.run_id, params=params))
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Metrics without steps."""
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, value, now, 0) for key, value in values.items()]
+        self.tracker.tell(lambda: self.client.log_batch(self.run_id, metrics=metrics))
+
+    def curve(self, key: str, points: Sequence[tuple[int, float]]) -> None:
+        """A metric over integer steps; points that are there already are not logged again."""
+        self.tracker.tell(lambda: log_curve(self.client, self.run_id, key, points))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Tags, replacing older values."""
+        tags = [RunTag(key, value) for key, value in values.items()]
+        self.tracker.tell(lambda: self.client.log_batch(self.run_id, tags=tags))
+
+    def artifact(self, name: str, content: bytes) -> None:
+        """A file."""
+
+        def log() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / name).write_bytes(content)
+                self.client.log_artifact(self.run_id, str(Path(folder) / name))
+
+        self.tracker.tell(log, is_file=True)
+
+    def model(self, write: Callable[[Path], None], register: str | None, alias: str) -> None:
+        """Log the model of amn_ray.inference.segmenter, unless this run has it.
+
+        Args:
+            write: puts its data into a folder, see segmenter.write_model.
+            register: a name in MLflow's model registry; None registers nothing.
+            alias: given to the registered version.
+        """
+
+        def log() -> None:
+            if MODEL_TAG not in self.client.get_run(self.run_id).data.tags:
+                with tempfile.TemporaryDirectory() as folder:
+                    write(Path(folder))
+                    self._log_model(Path(folder), register, alias)
+
+        self.tracker.tell(log, is_file=True)
+
+    def _log_model(self, folder: Path, register: str | None, alias: str) -> None:
+        # Imported here: seconds, and needed once in a pipeline's life.
+        import mlflow.pyfunc
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import ColSpec, Schema
+
+        mlflow.set_tracking_uri(self.tracker.uri)
+        # Else the model goes to the default experiment, whose files are in the working directory.
+        mlflow.set_experiment(experiment_id=self.tracker.experiment_id)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # else it lists what it would have guessed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no input example: a signature says it better
+            made = Model.log(
+                artifact_path=None,
+                name="segmenter",
+                flavor=mlflow.pyfunc,
+                run_id=self.run_id,
+                registered_model_name=register,
+                loader_module="amn_ray.inference.segmenter",
+                data_path=str(folder),
+                code_paths=[str(PACKAGE)],
+                pip_requirements=[f"{name}=={version(name)}" for name in MODEL_PACKAGES],
+                signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema([ColSpec("binary", "mask")])),
+            )
+        if register is not None:
+            self.client.set_registered_model_alias(register, alias, made.registered_model_version)
+        self.client.set_tag(self.run_id, MODEL_TAG, made.model_uri)
+
+
+def log_curve(client: MlflowClient, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
+    """A metric over integer steps; points that are there already are not logged again."""
+    known = {metric.step for metric in client.get_metric_history(run_id, key)}
+    now = int(time.time() * 1000)
+    fresh = [Metric(key, value, now, step) for step, value in points if step not in known]
+    for start in range(0, len(fresh), MAX_BATCH):
+        client.log_batch(run_id, metrics=fresh[start : start + MAX_BATCH])
+
+
+class RunStates:
+    """Whether runs of one tracking server or database are still there."""
+
+    def __init__(self, uri: str) -> None:
+        self.client: MlflowClient | None = None
+        self._away = "MLflow does not answer"
+        if without_secrets(uri) == uri and "***" in uri:  # as records have it
+            self._away = "MLflow asks for a password, which is not recorded"
+        elif not uri.startswith("sqlite") or Path(make_url(uri).database or "").is_file():  # MLflow would create it
+            self.client = MlflowClient(uri)
+
+    def of(self, run_id: str) -> str:
+        """The id of a run that is in MLflow; else what is wrong with it, in words."""
+        if not run_id:
+            return "not in MLflow, which was away"
+        if self.client is None:
+            return self._away
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return "not in MLflow any more"
+            self.client = None  # asked once
+            return self.of(run_id)
+        return run_id if run.info.lifecycle_stage == LifecycleStage.ACTIVE else "deleted from MLflow"
+
+
+def log_at_once(uri: str, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
+    """Add points to a curve if MLflow answers now; for those that are told again later."""
+    with suppress(MlflowException, OSError):
+        log_curve(MlflowClient(uri), run_id, key, points)

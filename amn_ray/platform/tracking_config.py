@@ -1,0 +1,35 @@
+"""Settings of tracking. Importable without MLflow, which costs seconds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_EXPERIMENT = 256
+"""Characters, the width of MLflow's column."""
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Where MLflow records."""
+
+    uri: str | None = None
+    """null keeps a SQLite file and the artifacts in the store; else the URI of a tracking server."""
+    experiment: str = "amn-ray"
+    register: str | None = None
+    """Also enter the segmentation model into MLflow's registry, under this name."""
+    alias: str = "champion"
+    """The alias that the registered version gets."""
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.experiment.strip()) <= len(self.experiment) <= MAX_EXPERIMENT:
+            raise ValueError(
+                f"experiment={self.experiment}: MLflow takes a name of 1 to {MAX_EXPERIMENT} characters; set it, or "
+                "dataset.name, which it is by default"
+            )
+        if self.register is not None and (not self.register.strip(". ") or set(self.register) & set("/:@?")):
+            raise ValueError(f"register={self.register}: must be a name without / : @ ?")
+        if not re.fullmatch(r"[\w-]+", self.alias) or re.fullmatch(r"latest|v\d+", self.alias, re.IGNORECASE):
+            raise ValueError(
+                f"alias={self.alias}: must be of letters, digits, _ and - only, and not latest or a version such as v1"
+            )

@@ -1,0 +1,1 @@
+"""The pipeline: which steps there are, in which order, with which settings; and the records of its runs."""

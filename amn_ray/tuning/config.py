@@ -1,0 +1,40 @@
+"""The configuration of a study: that of a pipeline, and what varies."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from amn_ray.recipe.config import PipelineConfig
+from amn_ray.tuning.study import StudyConfig
+
+
+@dataclass(kw_only=True)
+class SweepConfig(PipelineConfig):
+    """Everything that `jobs/sweep.py` can be told: a study, and what its pipelines have in common."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Each trial is repeated with each of them."""
+    retry_failed: bool = False
+    """Run the trials again that failed the last time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={self.seeds}: must be one or more different numbers")
+        if self.study.search != "grid" and len(self.seeds) > 1:
+            raise ValueError(
+                f"seeds={self.seeds}: search={self.study.search} compares samples of one seed; "
+                "repeat its best settings with study=repeats"
+            )
+        if self.study.asha is not None and not self.reaches("amn"):
+            raise ValueError(f"study.asha: watches the training of AMN, which until={self.until} does not reach")
+        if self.study.asha is not None and self.study.asha.grace > self.amn.epochs:
+            raise ValueError(
+                f"study.asha.grace={self.study.asha.grace}: must not be above amn.epochs={self.amn.epochs}"
+            )
+
+    def pipeline(self) -> PipelineConfig:
+        """The pipeline without the study."""
+        return PipelineConfig(**{item.name: getattr(self, item.name) for item in dataclasses.fields(PipelineConfig)})

@@ -1,0 +1,124 @@
+"""Tables mapped on a real Ray: nothing lost, nothing twice, whatever died."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.errors import RequestError, RunError
+from amn_ray.core.tables import Table
+from amn_ray.platform import mapping
+from amn_ray.platform.cluster import Cluster, Share
+from amn_ray.testing import Breakable
+
+ROWS = 40
+ONE = Share(1, cpus=1)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Artifact, Artifact]:
+    """An input table of eight shards, and an empty output, in a folder whose name is not to matter."""
+    store = Store.open(f"{tmp_path}/a #%20?b")
+    source, output = store.artifact("in", 1, {}, {}), store.artifact("out", 1, {}, {})
+    folder = Path(source.at("rows"))
+    folder.mkdir(parents=True)
+    for shard in range(8):
+        ids = [f"{index:03d}" for index in range(5 * shard, 5 * shard + 5)]
+        pq.write_table(pa.table({"image_id": ids, "value": list(range(5))}), folder / f"{shard}.parquet")
+    return source, output
+
+
+def run(cluster: Cluster, places: tuple[Artifact, Artifact], share: Share | None, **settings: Any) -> float:
+    source, output = places
+    return mapping.map_table(cluster, (source, "rows"), ["value"], Breakable, settings, (output, "rows"), share=share)
+
+
+def calls(folder: Path) -> list[str]:
+    """The ids of all rows that were ever mapped, in any run."""
+    return sorted(name for path in folder.glob("calls-*") for name in path.read_text().split())
+
+
+@pytest.mark.parametrize("share", [ONE, None])
+def test_every_row_is_mapped_once(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path, share: Share | None
+) -> None:
+    assert run(cluster, places, share, log=str(tmp_path)) > 0
+    table = places[1].table("rows")
+    assert table.ids() == [f"{index:03d}" for index in range(ROWS)]
+    assert table.column("double")["003"] == 6
+    assert len(calls(tmp_path)) == ROWS
+
+
+def test_shards_are_read_and_written_also_while_models_hold_all_processors(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    share = Share(2, cpus=ray.cluster_resources()["CPU"] / 2)
+    assert run(cluster, places, share, log=str(tmp_path)) > 0
+    assert len(calls(tmp_path)) == ROWS
+
+
+def test_a_run_that_died_between_its_last_row_and_its_manifest_maps_nothing_again(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    run(cluster, places, ONE, log=str(tmp_path))
+    assert run(cluster, places, ONE, log=str(tmp_path)) == 0
+    assert len(calls(tmp_path)) == ROWS
+    assert places[1].table("rows").all_ids() == [f"{index:03d}" for index in range(ROWS)]
+
+
+def test_a_run_that_died_goes_on_without_losing_or_repeating_rows(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    with pytest.raises(Exception, match="broken on purpose"):
+        run(cluster, places, ONE, log=str(tmp_path), fail_at="031", after=places[1].at("progress"))
+    finished = Table(places[1].fs, places[1].at("rows")).ids()
+    assert 0 < len(finished) < ROWS
+    # A crash while an object store renames leaves the record of a shard twice: that shard is made again, not lost.
+    record = next(path for path in Path(places[1].at("progress")).glob("*.parquet") if "pending" not in path.name)
+    shutil.copy(record, record.with_suffix(".pending.parquet"))
+    doubtful = pq.read_table(record).column("image_id").to_pylist()
+    # Also where models hold all processors, so that nothing else that the stage needs may wait for one.
+    run(cluster, places, Share(2, cpus=ray.cluster_resources()["CPU"] / 2), log=str(tmp_path))
+    rows = places[1].table("rows").read(["double"])
+    assert rows.column("image_id").to_pylist() == [f"{index:03d}" for index in range(ROWS)]
+    made = Counter(calls(tmp_path))
+    assert all(made[name] == 1 + (name in doubtful) for name in finished), "a finished row was made again"
+
+
+def test_an_actor_that_is_killed_loses_no_row(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    run(cluster, places, ONE, log=str(tmp_path), kill_once_at="022")
+    assert (tmp_path / "killed").exists()
+    assert places[1].table("rows").ids() == [f"{index:03d}" for index in range(ROWS)]
+
+
+@pytest.mark.parametrize("share", [replace(ONE, setting="cluster.map_actors"), None])
+def test_rows_that_kill_whoever_maps_them_end_the_stage_after_a_few_tries_and_not_never(
+    cluster: Cluster,
+    places: tuple[Artifact, Artifact],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    share: Share | None,
+) -> None:
+    monkeypatch.setattr(mapping, "RETRIES", 1)
+    setting = share.setting if share else "cluster.cpus"
+    with pytest.raises(RunError, match=rf"^out: a worker died of a signal again and again.* lower {setting}") as told:
+        run(cluster, places, share, log=str(tmp_path), kill_at="022")
+    assert "\n" not in str(told.value)
+
+
+def test_a_users_mistake_comes_back_from_the_worker_as_itself(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=r"^mend image 007$"):
+        run(cluster, places, None, log=str(tmp_path), mistake_at="007")
