@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -108,11 +107,11 @@ class Fatal(Shapes):
 
     config: FatalConfig
 
-    def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
+    def image(self, record: Record) -> bytes:
         """See Source."""
         if record.image_id == self.config.fatal:
             os.kill(os.getpid(), signal.SIGSEGV)
-        return super().load(record)
+        return super().image(record)
 
 
 assert isinstance(SOURCES, dict)

@@ -9,11 +9,10 @@ from amn_ray.cli import entry
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
 def main(composed: DictConfig) -> None:
     """Compose, check, run."""
-    from amn_ray.inference import predict
-    from amn_ray.recipe import config
+    from amn_ray.cli import jobs
 
     with entry.plain_errors():
-        predict.predict(config.load(composed))
+        jobs.predict(composed)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from amn_ray.cli import entry
 @hydra.main(version_base="1.3", config_path="../conf", config_name="pipeline")
 def main(composed: DictConfig) -> None:
     """Compose, check, run the first step only."""
-    from amn_ray.recipe import config, pipeline
+    from amn_ray.cli import jobs
 
-    composed.until = "images"
     with entry.plain_errors():
-        pipeline.run(config.load(composed))
+        jobs.prepare(composed)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from amn_ray.cli import entry
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
 def main(composed: DictConfig) -> None:
     """Compose, check, run."""
-    from amn_ray.recipe import config
-    from amn_ray.reporting import report
+    from amn_ray.cli import jobs
 
     with entry.plain_errors():
-        report.report(config.load(composed))
+        jobs.report(composed)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,10 @@ from amn_ray.cli import entry
 @hydra.main(version_base="1.3", config_path="../conf", config_name="sweep")
 def main(composed: DictConfig) -> None:
     """Compose, check, run."""
-    from amn_ray.recipe import config
-    from amn_ray.tuning import sweep
+    from amn_ray.cli import jobs
 
     with entry.plain_errors():
-        given = list(HydraConfig.get().overrides.task)
-        sweep.sweep(config.load(composed), given, lambda overrides: entry.compose("sweep", [*given, *overrides]))
+        jobs.sweep(composed, HydraConfig.get().overrides.task)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from amn_ray.cli.schemas import SCHEMAS
 from amn_ray.core.errors import RequestError
 from amn_ray.data.listing import SOURCES
-from amn_ray.recipe.config import GROUPS
+from amn_ray.recipe.composition import GROUPS
 
 TEXT, TEXTS = "text", "texts"
 

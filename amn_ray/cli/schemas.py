@@ -12,6 +12,7 @@ from amn_ray.data.shapes import ShapesConfig
 from amn_ray.data.voc import VocConfig
 from amn_ray.inference.export import ExportConfig
 from amn_ray.inference.predict import PredictConfig
+from amn_ray.recipe.composition import register_methods
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.reporting.config import ReportConfig
 from amn_ray.tuning.config import SweepConfig
@@ -28,8 +29,11 @@ SCHEMAS: Mapping[str, type] = {
 
 def register() -> None:
     """Make the dataclasses known to Hydra, as the schemas that conf/ names."""
+    from amn_ray.stages import ours  # noqa: F401 — registers them
+
     store = ConfigStore.instance()
     for job, node in SCHEMAS.items():
         store.store(name=f"{job}_schema", node=node)
     for name, node in (("shapes", ShapesConfig), ("voc", VocConfig), ("coco", CocoConfig), ("folder", FolderConfig)):
         store.store(group="schema/dataset", name=name, node=node)
+    register_methods()

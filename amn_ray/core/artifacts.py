@@ -27,6 +27,10 @@ from amn_ray.core.provenance import git_commit, versions
 from amn_ray.core.tables import Table
 
 MANIFEST = "manifest.json"
+TABLE = "rows"
+"""The folder of an artifact's table, if it is one."""
+MODEL = "model.safetensors"
+"""The file of an artifact's weights, if it holds some."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -150,14 +154,18 @@ class Artifact(Folder):
             if info.type == pa.fs.FileType.File:
                 flush(info.path)
 
-    def table(self, name: str) -> Table:
-        """One of the artifact's tables, opened (and its index read) once per process."""
-        return _open_table(self, name)
+    def table(self) -> Table:
+        """The artifact's table, opened (and its index read) once per process."""
+        return _open_table(self)
+
+    def fresh_table(self) -> Table:
+        """The artifact's table as it is now, for whoever watches it grow."""
+        return Table(self.fs, self.at(TABLE))
 
 
 @lru_cache(maxsize=16)
-def _open_table(artifact: Artifact, name: str) -> Table:
-    return Table(artifact.fs, artifact.at(name))
+def _open_table(artifact: Artifact) -> Table:
+    return artifact.fresh_table()
 
 
 def _refused(url: str, key: str, done: str, error: OSError) -> RequestError:

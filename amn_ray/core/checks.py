@@ -1,6 +1,7 @@
 """Range checks of the configuration dataclasses: one sentence each, that begins with the key.
 
-`config.load` puts the path of the group in front (`cam.` or `crf.amn.`), so that users read what they typed.
+`config.load` puts the path of the group in front (`maps.` or `amn_refined.`), so that users read what they typed. What
+is null is not checked.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ def check_positive(config: object, *names: str) -> None:
     """Refuse values that are not greater than 0."""
     for name in names:
         value = getattr(config, name)
-        if not value > 0:
+        if value is not None and not value > 0:
             raise ValueError(f"{name}={value}: must be greater than 0")
 
 
@@ -20,7 +21,7 @@ def check_not_negative(config: object, *names: str) -> None:
     """Refuse values below 0."""
     for name in names:
         value = getattr(config, name)
-        if value < 0:
+        if value is not None and value < 0:
             raise ValueError(f"{name}={value}: must not be negative")
 
 
@@ -28,7 +29,7 @@ def check_fraction(config: object, *names: str) -> None:
     """Refuse values outside [0, 1]."""
     for name in names:
         value = getattr(config, name)
-        if not 0 <= value <= 1:
+        if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name}={value}: must be in [0, 1]")
 
 
@@ -36,7 +37,7 @@ def check_choice(config: object, name: str, choices: Sequence[str]) -> None:
     """Refuse a value, or an element of a list, that is not one of `choices`."""
     value = getattr(config, name)
     for item in value if isinstance(value, list) else [value]:
-        if item not in choices:
+        if item is not None and item not in choices:
             raise ValueError(f"{name}={value}: {item!r} must be one of {', '.join(choices)}")
 
 

@@ -33,6 +33,11 @@ class Table:
         selector = pa.fs.FileSelector(self.path, allow_not_found=True)
         return sorted(item.path for item in self.fs.get_file_info(selector) if item.path.endswith(".parquet"))
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of its columns."""
+        return pq.read_schema(self.files[0], filesystem=self.fs).names
+
     def count(self) -> int:
         """Rows of the shards that are whole at this moment (a shard in the making is left out)."""
         files = self.files
@@ -56,6 +61,9 @@ class Table:
     def ids(self) -> list[str]:
         """All image ids, sorted."""
         return sorted(self._places)
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self._places
 
     def all_ids(self) -> list[str]:
         """What is in the column at this moment, sorted: an id that is there twice is told twice."""

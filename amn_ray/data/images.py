@@ -43,6 +43,25 @@ class BadFile(ValueError):
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """How an image's pixels lie in its file, and how they are used."""
+
+    size: tuple[int, int]
+    """(height, width) of the upright file, before `max_side`."""
+    orientation: int
+    """What its EXIF tag says: 1…8, 1 = the pixels lie in the file as they are seen."""
+    upright: bool
+    """Whether that was followed."""
+    used: tuple[int, int]
+    """(height, width) at which the image is used: at most `max_side`."""
+
+    @property
+    def lying(self) -> tuple[int, int]:
+        """(height, width) of the pixels as they lie in the file."""
+        return (self.size[1], self.size[0]) if self.upright and self.orientation in _SIDEWAYS else self.size
+
+
+@dataclass(frozen=True)
 class Photograph:
     """An image file, read."""
 
@@ -62,9 +81,10 @@ class Photograph:
     """Whether these values are floats."""
 
     @property
-    def lying(self) -> tuple[int, int]:
-        """(height, width) of the pixels as they lie in the file."""
-        return (self.size[1], self.size[0]) if self.upright and self.orientation in _SIDEWAYS else self.size
+    def geometry(self) -> Geometry:
+        """How its pixels lie."""
+        height, width = self.rgb.shape[:2]
+        return Geometry(self.size, self.orientation, self.upright, (height, width))
 
 
 def decode_image(encoded: bytes, pixels: Pixels = DEFAULT) -> np.ndarray:
@@ -313,7 +333,7 @@ def encode_png(image_HWC: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def mask_of_photograph(mask_HW: np.ndarray, image: Photograph) -> np.ndarray:
+def mask_of_photograph(mask_HW: np.ndarray, image: Geometry) -> np.ndarray:
     """A ground-truth mask as it lies on its image's pixels: turned with it, and scaled down with it by nearest.
 
     A mask of the upright image's size is upright, also where the lying image has the same size; one of the lying
@@ -332,7 +352,7 @@ def mask_of_photograph(mask_HW: np.ndarray, image: Photograph) -> np.ndarray:
             f"(width x height{tag})"
         )
     upright_HW = mask_HW if mask_HW.shape == image.size else turned(mask_HW, image.orientation)
-    return resize_label(upright_HW, *image.rgb.shape[:2])
+    return resize_label(upright_HW, *image.used)
 
 
 def check_mask(mask_HW: np.ndarray, *, num_classes: int) -> None:

@@ -33,6 +33,8 @@ NOT_CONTENT = {
 }  # fmt: skip
 """Settings that do not say how files are read, only where they are, what is checked, and how a table is cut. (What they
 select is in the records, and the classes are in a summary as the source found them.)"""
+OF_MASKS = {"mask_values", "palette"}
+"""Settings that say how masks are read."""
 SOURCES: Mapping[type, type] = {ShapesConfig: Shapes, VocConfig: Voc, CocoConfig: Coco, FolderConfig: Folder}
 
 
@@ -52,15 +54,22 @@ class Summary:
     unknown_classes: Mapping[str, int]
     warnings: Sequence[str]
     digest: str
-    """Of ids, labels, annotations, the content of all files and what was found out about reading them."""
+    """Of ids, labels and the content of the images' files."""
+    truth_digest: str
+    """Of the masks: their ids, annotations, the content of their files and what was found out about reading them."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the table's content: how files are read, ids, labels and what the files hold.
+        """What decides the content of the image table: how files are read, ids, labels and what the files hold.
 
         Not where they are, nor what the data set is called, nor when a file was written.
         """
-        settings = {key: value for key, value in asdict(self.config).items() if key not in NOT_CONTENT}
+        settings = {key: value for key, value in asdict(self.config).items() if key not in NOT_CONTENT | OF_MASKS}
         return settings | {"split": self.split, "classes": list(self.classes), "records": self.digest}
+
+    def truth_identity(self) -> dict[str, Any]:
+        """What decides the content of the table of ground truth, besides the images."""
+        settings = {key: value for key, value in asdict(self.config).items() if key in OF_MASKS}
+        return settings | {"records": self.truth_digest}
 
 
 def open_source(config: DatasetConfig) -> Source:
@@ -89,11 +98,12 @@ def list_content(source: Source, split: str) -> Listing:
 
 def summarise(config: DatasetConfig, source: Source, split: str, listing: Listing) -> Summary:
     """What the driver is told of a listing, whose files' content is known."""
-    digest = hashlib.sha256(json.dumps([type(config).__name__, listing.reading], sort_keys=True).encode())
+    images = hashlib.sha256(type(config).__name__.encode())
+    masks = hashlib.sha256(json.dumps(listing.reading, sort_keys=True).encode())
     for record in listing.records:
-        truth = None if record.mask is None else (record.mask_digest, record.annotations)
-        entry = (record.image_id, record.labels, record.image_digest, truth)
-        digest.update(json.dumps(entry).encode())
+        images.update(json.dumps((record.image_id, record.labels, record.image_digest)).encode())
+        if record.mask is not None:
+            masks.update(json.dumps((record.image_id, record.mask_digest, record.annotations)).encode())
     return Summary(
         config=config,
         split=split,
@@ -103,7 +113,8 @@ def summarise(config: DatasetConfig, source: Source, split: str, listing: Listin
         unlabelled=sum(not record.labels for record in listing.records),
         unknown_classes=dict(listing.unknown_classes),
         warnings=tuple(listing.warnings),
-        digest=digest.hexdigest(),
+        digest=images.hexdigest(),
+        truth_digest=masks.hexdigest(),
     )
 
 

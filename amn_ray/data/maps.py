@@ -23,11 +23,11 @@ SCHEMA = pa.schema(
         "maps": pa.binary(),  # float16, little-endian, [K, h, w]
         "h": pa.int32(),
         "w": pa.int32(),
-        "seed": pa.binary(),  # PNG, null for maps that nothing modulates
+        "refined": pa.binary(),  # PNG of the seed, null for maps that nothing modulates
     }
 )
 """One row of a maps table. `keys` are labels 1…N; the background is not among them."""
-MAP_COLUMNS = ("keys", "maps", "h", "w", "seed")
+MAP_COLUMNS = ("keys", "maps", "h", "w", "refined")
 """What `grid_maps` and `pixel_maps` need of a row."""
 
 
@@ -40,21 +40,21 @@ def to_row(image_id: str, keys: list[int], maps_Khw: np.ndarray, seed: bytes | N
     """A row of SCHEMA of float maps (K, h, w), and of the seed (mask PNG of the image's size) that modulates them."""
     _, h, w = maps_Khw.shape
     maps = maps_Khw.astype("<f2").tobytes()
-    return {"image_id": image_id, "keys": keys, "maps": maps, "h": h, "w": w, "seed": seed}
+    return {"image_id": image_id, "keys": keys, "maps": maps, "h": h, "w": w, "refined": seed}
 
 
 def grid_maps(row: dict) -> np.ndarray:
     """The maps of a row on the stored grid, float32 (K, h, w)."""
     maps_Khw = _probabilities(row)
-    if row["seed"] is None:
+    if row["refined"] is None:
         return maps_Khw
-    return modulate(maps_Khw, resize_label(decode_mask(row["seed"]), row["h"], row["w"]))
+    return modulate(maps_Khw, resize_label(decode_mask(row["refined"]), row["h"], row["w"]))
 
 
 def pixel_maps(row: dict, height: int, width: int) -> np.ndarray:
     """The maps of a row at the size of its image, float32 (K, H, W)."""
     maps_KHW = full_size(_probabilities(row), height, width)
-    return maps_KHW if row["seed"] is None else modulate(maps_KHW, decode_mask(row["seed"]))
+    return maps_KHW if row["refined"] is None else modulate(maps_KHW, decode_mask(row["refined"]))
 
 
 def _probabilities(row: dict) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from amn_ray.core.errors import RequestError
-from amn_ray.data.images import BadFile, Photograph
+from amn_ray.data.images import BadFile, Geometry, Photograph
 from amn_ray.data.pixels import Pixels
 
 UPRIGHT, LYING, EITHER = "upright", "lying", "either"
@@ -15,11 +15,11 @@ DARKEST = 1 / 8
 """Of white. Where no image reaches it, white is likely not what we think: 12 bits in a file of 16 reach 1/16."""
 BRIGHTEST = 2
 """Of white. More is not noise, or what sharpening adds, but another white."""
-FACTS = ("orientation", "mask_lay", "low", "peak", "floats")
+FACTS = ("low", "peak", "floats")
 """What `review_photographs` needs of each image; see stages/images."""
 
 
-def mask_lay(size: tuple[int, int], image: Photograph) -> str | None:
+def mask_lay(size: tuple[int, int], image: Geometry) -> str | None:
     """Which picture a mask of `size` (height, width) belongs to, as far as sizes tell; None where nothing is turned."""
     if image.orientation == 1 or not image.upright:
         return None
@@ -39,7 +39,7 @@ def review_photographs(rows: Iterable[Mapping[str, Any]], pixels: Pixels) -> lis
         RequestError: images of more than 8 bits would be black or white, or lose what is below 0.
     """
     rows = list(rows)
-    told = _about_masks([row for row in rows if row["mask_lay"]])
+    told: list[str] = []
     deep = [row for row in rows if row["peak"] is not None]
     kinds = [kind for kind in ([row for row in deep if row["floats"] is floats] for floats in (False, True)) if kind]
     for kind in kinds:
@@ -47,8 +47,13 @@ def review_photographs(rows: Iterable[Mapping[str, Any]], pixels: Pixels) -> lis
     return told
 
 
-def _about_masks(rows: list[Mapping[str, Any]]) -> list[str]:
-    """Of the masks whose photographs are turned."""
+def review_lays(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What the user should know of masks whose photographs are turned.
+
+    Args:
+        rows: `image_id` and `mask_lay` (see there) of each mask.
+    """
+    rows = list(rows)
     either = [row for row in rows if row["mask_lay"] == EITHER]
     if not either:
         return []

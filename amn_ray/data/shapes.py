@@ -84,12 +84,19 @@ class Shapes:
         count = self.config.num_train if split == "train" else self.config.num_val
         return Listing([self._record(f"{split}_{index:05d}") for index in range(count)])
 
-    def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
+    def image(self, record: Record) -> bytes:
         """See Source; the image is drawn here."""
+        image_HWC, _ = self._drawn(record)
+        return encode_png(image_HWC)
+
+    def mask(self, record: Record) -> np.ndarray:
+        """See Source."""
+        _, mask_HW = self._drawn(record)
+        return mask_HW
+
+    def _drawn(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         rng = self._rng(record.image_id)
-        labels = self._labels(rng)
-        image_HWC, mask_HW = draw_scene(rng, labels, self.classes, self.config.size)
-        return encode_png(image_HWC), mask_HW
+        return draw_scene(rng, self._labels(rng), self.classes, self.config.size)
 
     def _record(self, image_id: str) -> Record:
         return Record(image_id, tuple(sorted(self._labels(self._rng(image_id)))), image="", mask="")

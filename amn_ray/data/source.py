@@ -99,7 +99,7 @@ class Record:
     image: str
     """Where the encoded image is (a path; empty for drawn images)."""
     mask: str | None = None
-    """Where its ground truth is (a path; empty where `load` draws it); None where the image is not evaluated."""
+    """Where its ground truth is (a path; empty where the source draws it); None where the image is not evaluated."""
     annotations: str = ""
     """What the ground truth is drawn from, if it is not in a file (COCO: JSON)."""
     image_digest: str = ""
@@ -140,11 +140,19 @@ class Source(Protocol):
         """
         ...
 
-    def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
-        """The encoded image and its ground truth uint8 (H, W), or None where there is none.
+    def image(self, record: Record) -> bytes:
+        """The encoded image.
 
         Raises:
-            ValueError: the mask does not fit the class list.
+            OSError: the file is unreadable.
+        """
+        ...
+
+    def mask(self, record: Record) -> np.ndarray:
+        """The ground truth uint8 (H, W) of a record that has one.
+
+        Raises:
+            ValueError: it does not fit the class list, or the image.
             OSError: a file is unreadable.
         """
         ...

@@ -25,33 +25,31 @@ from amn_ray.data.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import resize_label
 from amn_ray.recipe import records as runs
+from amn_ray.recipe.config import STEPS
 
-MAPS = ("cam", "amn")
-STEPS = (*MAPS, "seed", "amn_seed", "irn", "deeplab", "deeplab_crf")
-EVALUATED = ("deeplab", "deeplab_crf")
-"""The steps whose masks are those of the evaluated split; all others' are those of the training images."""
 BATCH = 256
 
 
 @dataclass(kw_only=True)
 class ExportConfig:
-    """Everything that `jobs/export.py` can be told."""
+    """Options of `jobs/export.py`."""
 
-    stage: str | None = None
-    """Whose masks: cam, seed, amn, amn_seed, irn, deeplab or deeplab_crf; maps are cut at their default τ."""
+    step: str | None = None
+    """Whose masks: maps, refined, amn_maps, amn_refined, pseudo_masks, predictions, predictions_refined, or truth; maps
+    are cut at their default τ."""
     out: str | None = None
     """Folder to write to."""
     store: str = "outputs"
     run: str | None = None
     """Name of a run (its folder in `<store>/runs/`); null = the last one that made these masks."""
     split: str | None = None
-    """train or val; null = the one that the stage has masks of."""
+    """train or val; null = the one that the step has masks of."""
     overwrite: bool = False
     """Write into a folder that is not empty."""
 
     def __post_init__(self) -> None:
-        if self.stage is not None:
-            check_choice(self, "stage", STEPS)
+        if self.step is not None:
+            check_choice(self, "step", (*STEPS, "truth_val"))
         if self.split is not None:
             check_choice(self, "split", ("train", "val"))
 
@@ -60,34 +58,40 @@ def export(config: ExportConfig) -> None:
     """Write all masks and the list of their ids.
 
     Raises:
-        RequestError: the stage has not run, has no masks of that split, or `out` is not empty.
+        RequestError: the step has not been made, has no masks of that split, or `out` is not empty.
     """
-    if config.stage is None:
-        raise RequestError(f"stage is not set: whose masks? stage={'|'.join(STEPS)}")
+    if config.step is None:
+        raise RequestError(
+            "step is not set: whose masks? Set step=pseudo_masks, or another step that makes masks or maps"
+        )
     if config.out is None:
         raise RequestError("out is not set: expected a folder to write to; set out=/path")
-    run = runs.find(Store.reading(config.store), config.run, config.stage)
-    made = run.step(config.stage, needed_by=f"stage={config.stage}")
-    has_val = "images_val" in run.artifacts
-    split = "val" if config.stage in EVALUATED and has_val else "train"
+    run = runs.find(Store.reading(config.store), config.run, config.step)
+    made = run.step(config.step, needed_by=f"step={config.step}")
+    columns = made.table().columns
+    if "mask" not in columns and "maps" not in columns:
+        raise RequestError(f"step={config.step}: makes neither masks nor maps; name a step that does")
+    images = run.images_of(config.step)
+    split = images.manifest()["config"]["split"]
     if config.split not in (None, split):
-        raise RequestError(f"split={config.split}: stage={config.stage} has masks of {split} only; leave split out")
-    images = run.artifacts["images_val" if split == "val" else "images"]
+        raise RequestError(f"split={config.split}: step={config.step} has masks of {split} only; leave split out")
     refuse_full(Store.reading(config.out, "out"), config.overwrite)
     out = Store.open(config.out, "out")
-    masks = partial(_masks_of_maps if config.stage in MAPS else _masks, made, images)
+    masks = partial(_masks, made, images)
+    if "mask" not in columns:
+        masks = partial(_masks_of_maps, made, images, run.settings[f"{config.step}.threshold"])
 
     def write(pair: tuple[str, Callable[[], np.ndarray]]) -> None:
         image_id, mask = pair
         out.write(f"SegmentationClass/{image_id}.png", encode_palette_mask(mask()))
 
-    ids = images.table("rows").ids()
+    ids = made.table().ids()
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(ids), BATCH):  # a few at a time: a data set of masks need not fit into memory
             list(pool.map(write, masks(ids[start : start + BATCH])))
     lines = "".join(f"{image_id}\n" for image_id in ids)
     out.write(f"ImageSets/Segmentation/{split}.txt", lines.encode())
-    say("export", f"{len(ids)} masks of {config.stage} ({split}) in {out.url}")
+    say("export", f"{len(ids)} masks of {config.step} ({split}) in {out.url}")
 
 
 def refuse_full(out: Folder, overwrite: bool, remedy: str = "choose another folder or set overwrite=true") -> None:
@@ -104,14 +108,15 @@ def refuse_full(out: Folder, overwrite: bool, remedy: str = "choose another fold
 
 def _masks(made: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     files = _file_sizes(images, ids)
-    for image_id, row, file in zip(ids, made.table("masks").take(ids, ["mask"]), files, strict=True):
+    for image_id, row, file in zip(ids, made.table().take(ids, ["mask"]), files, strict=True):
         yield image_id, partial(_enlarged, partial(decode_mask, row["mask"]), file)
 
 
-def _masks_of_maps(made: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-    threshold = made.manifest()["config"]["threshold"]
-    maps = made.table("maps").take(ids, MAP_COLUMNS)
-    sizes = images.table("rows").take(ids, ["height", "width"])
+def _masks_of_maps(
+    made: Artifact, images: Artifact, threshold: float, ids: list[str]
+) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    maps = made.table().take(ids, MAP_COLUMNS)
+    sizes = images.table().take(ids, ["height", "width"])
     files = _file_sizes(images, ids)
     for image_id, row, size, file in zip(ids, maps, sizes, files, strict=True):
         yield image_id, partial(_enlarged, partial(_cut, row, size, threshold), file)
@@ -122,7 +127,7 @@ def _file_sizes(images: Artifact, ids: list[str]) -> list[tuple[int, int] | None
     if Pixels.of(images.manifest()).max_side is None:
         return [None] * len(ids)
     names = ["file_height", "file_width"]
-    return [(row["file_height"], row["file_width"]) for row in images.table("rows").take(ids, names)]
+    return [(row["file_height"], row["file_width"]) for row in images.table().take(ids, names)]
 
 
 def _enlarged(mask: Callable[[], np.ndarray], size: tuple[int, int] | None) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from amn_ray.core.artifacts import Artifact, Store, fingerprint
+from amn_ray.core.artifacts import MODEL, Artifact, Store, fingerprint
 from amn_ray.core.console import say, time_left
 from amn_ray.core.errors import RequestError, RunError, told_by_workers
 from amn_ray.data.digests import digests
@@ -36,7 +36,6 @@ from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.platform.mapping import actors_of_tries, pool, tasks_of_tries
 from amn_ray.platform.memory import told_if_killed
 from amn_ray.recipe import records as runs
-from amn_ray.training.job import MODEL
 
 RECORD = "predict.json"
 MASKS, OVERLAYS = "masks", "overlays"
@@ -58,7 +57,7 @@ class PredictConfig:
     """Folder to write to: a path or a URL."""
     store: str = "outputs"
     run: str | None = None
-    """Name of a run (its folder in `<store>/runs/`); null = the last one that trained a DeepLab."""
+    """Name of a run (its folder in `<store>/runs/`); null = the last one that trained a segmentation network."""
     crf: bool = True
     """Refine by dense CRF."""
     overwrite: bool = False
@@ -76,15 +75,15 @@ def predict(config: PredictConfig) -> None:
     for name, what in (("images", "an image or a folder of images"), ("out", "a folder to write to")):
         if getattr(config, name) is None:
             raise RequestError(f"{name} is not set: expected {what}; set {name}=/path")
-    run = runs.find(Store.reading(config.store), config.run, "deeplab")
-    predictions = run.step("deeplab", needed_by="predict")
-    settings = Settings.of(predictions, run.artifacts["images"], run.crf)
+    run = runs.find(Store.reading(config.store), config.run, "segmenter")
+    weights = run.step("segmenter", needed_by="predict")
+    settings = Settings.of(run)
     found = find(str(config.images))
     out = Store.reading(str(config.out), "out")
     if found.is_folder and f"{out.path}/".startswith(f"{found.source.path}/"):
         raise RequestError(f"out={out.url}: lies in images={found.source.url}, so masks would be taken for images")
     out = Store.open(str(config.out), "out")
-    identity = fingerprint(predictions.fingerprint, settings.crf if config.crf else None)
+    identity = fingerprint(weights.fingerprint, settings.predictions, settings.crf if config.crf else None)
     masks = _claim(out, identity, config, _content(found))
     if found.others:
         say("predict", f"{len(found.others)} files are no images and are passed over: {some(found.others)}")
@@ -94,7 +93,7 @@ def predict(config: PredictConfig) -> None:
         say("predict", f"{len(masks) - len(left)} masks are there already")
     failures = dict(found.broken)
     if left:
-        failures |= _run(Cluster(config.cluster), left, found.source, out, settings, predictions, crf=config.crf)
+        failures |= _run(Cluster(config.cluster), left, found.source, out, settings, weights, crf=config.crf)
     total = len(found.images) + len(found.broken)
     say("predict", f"{total - len(failures)} masks and overlays in {out.path}")
     if failures:
@@ -282,7 +281,7 @@ def _finish(batch: pa.Table, source: Store, out: Store, settings: Settings, *, c
 
 def _logits_of(row: Mapping[str, Any]) -> np.ndarray:
     count = len(row["logits"]) // (2 * row["h"] * row["w"])
-    return grid_maps({"keys": range(count), "maps": row["logits"], "h": row["h"], "w": row["w"], "seed": None})
+    return grid_maps({"keys": range(count), "maps": row["logits"], "h": row["h"], "w": row["w"], "refined": None})
 
 
 def _read(source: Store, name: str) -> bytes:

@@ -11,20 +11,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.settings import build
 from amn_ray.data.images import Photograph, encode_palette_mask, read_image
 from amn_ray.data.maps import full_size
 from amn_ray.data.photograph_checks import check_white
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import limited_size, resize_image, resize_label
-from amn_ray.nn.config import BackboneConfig
-from amn_ray.stages.crf.config import KernelConfig
+from amn_ray.recipe.records import Run
+from amn_ray.stages.crf.config import KernelConfig, PredictionCrfConfig
 from amn_ray.stages.crf.model import refined_prediction
-from amn_ray.stages.deeplab.config import DeepLabConfig
+from amn_ray.stages.deeplabv2.config import DeepLabConfig, DeepLabPredictionsConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,8 @@ class Settings:
     """What, besides weights, decides a mask."""
 
     network: DeepLabConfig
-    crf: KernelConfig
+    predictions: DeepLabPredictionsConfig
+    crf: PredictionCrfConfig
     classes: Sequence[str]
     pixels: Pixels
     """How the training's images were read."""
@@ -62,22 +63,22 @@ class Settings:
         return image
 
     @classmethod
-    def of(cls, predictions: Artifact, images: Artifact, crf: KernelConfig) -> Settings:
-        """From what a run made: DeepLab, and the images that it was trained on."""
-        table = images.manifest()
-        plain = {
-            "network": predictions.manifest()["config"],
-            "crf": dataclasses.asdict(crf),
-            "classes": table["classes"],
-            "pixels": dataclasses.asdict(Pixels.of(table)),
-        }
-        return cls.parse(plain)
+    def of(cls, run: Run) -> Settings:
+        """From what a run made: the segmentation network, and the images that it was trained on.
 
-    @classmethod
-    def parse(cls, plain: dict[str, Any]) -> Settings:
-        """The reverse of dataclasses.asdict."""
-        network = plain["network"] | {"backbone": BackboneConfig(**plain["network"]["backbone"])}
-        return cls(DeepLabConfig(**network), KernelConfig(**plain["crf"]), plain["classes"], Pixels(**plain["pixels"]))
+        Raises:
+            RequestError: the run has trained none.
+        """
+        table = run.artifacts["images"].manifest()
+        network = run.step("segmenter", needed_by="predict").manifest()["config"]
+        predictions = run.node(DeepLabPredictionsConfig, "predictions")
+        return cls(
+            build(DeepLabConfig, network),
+            dataclasses.replace(predictions, precision=predictions.precision or network["precision"]),
+            run.node(PredictionCrfConfig, "predictions_refined"),
+            table["classes"],
+            Pixels.of(table),
+        )
 
 
 class Segmenter:
@@ -85,19 +86,19 @@ class Segmenter:
 
     def __init__(self, settings: Settings, weights: bytes) -> None:
         from amn_ray.nn.weights import load_module, pick_device  # PyTorch, for those that hold the network
-        from amn_ray.stages.deeplab.model import DeepLabNet
+        from amn_ray.stages.deeplabv2.model import DeepLabNet
 
         self.settings = settings
         self.device = pick_device()
-        model = DeepLabNet(settings.network, len(settings.classes))
+        model = DeepLabNet(settings.network.backbone, len(settings.classes), settings.predictions.scales)
         self.model = load_module(model, weights).to(self.device)
 
     def logits(self, image_HWC: np.ndarray) -> np.ndarray:
         """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), at stride 8 of the image or of its smaller copy."""
-        from amn_ray.stages.deeplab.model import predict
+        from amn_ray.stages.deeplabv2.model import predict
 
         small = resize_image(image_HWC, *limited_size(image_HWC.shape[:2], self.settings.longest))
-        return predict(self.model, [small], device=self.device, precision=self.settings.network.precision)[0]
+        return predict(self.model, [small], device=self.device, precision=self.settings.predictions.precision)[0]
 
 
 def mask_of(
@@ -143,5 +144,5 @@ class ImageModel:
 def _load_pyfunc(data_path: str) -> ImageModel:
     """MLflow's entry point."""
     folder = Path(data_path)
-    settings = Settings.parse(json.loads((folder / SETTINGS).read_text()))
+    settings = build(Settings, json.loads((folder / SETTINGS).read_text()))
     return ImageModel(Segmenter(settings, (folder / WEIGHTS).read_bytes()))

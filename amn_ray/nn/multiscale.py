@@ -47,7 +47,7 @@ def scales_with_flips(
     scales: Iterable[float],
     *,
     device: torch.device,
-    precision: str,
+    precision: str | None,
     conditions: Sequence[Tensor] = (),
 ) -> Iterator[Tensor]:
     """For each scale: forward(image) + flipped-back forward(flipped image), float32 (B, C, h, w).

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: str | None) -> torch.autocast:
     """The context to run a network in.
 
     Args:
         device: where the network is.
-        precision: `fp32`, `bf16`, or `auto`: bf16 where `device` has instructions for it, else fp32. (On a CPU
-            without them PyTorch emulates bfloat16, which took 7.7 times as long as float32 for ResNet-50 on an AVX2
+        precision: `fp32`, `bf16`, or `auto` (or None): bf16 where `device` has instructions for it, else fp32. (On a
+            CPU without them PyTorch emulates bfloat16, which took 7.7 times as long as float32 for ResNet-50 on an AVX2
             machine.)
     """
     return torch.autocast(
-        device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and has_bf16(device))
+        device.type, torch.bfloat16, enabled=precision == "bf16" or (precision in ("auto", None) and has_bf16(device))
     )
 
 

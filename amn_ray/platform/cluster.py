@@ -302,7 +302,7 @@ class Cluster:
                 told = True
             time.sleep(1)
 
-    def elsewhere(self, function: Callable[..., Any], *arguments: Any, ends: bool = False) -> Any:
+    def run_remote(self, function: Callable[..., Any], *arguments: Any, ends: bool = False) -> Any:
         """`function(*arguments)` in another process: for what would let the driver grow with the data set.
 
         Args:
@@ -329,6 +329,26 @@ class Cluster:
             return get_memory_info_reply(state).store_stats.spilled_bytes_total / 2**30
         except grpc.RpcError:  # a node has just died
             return 0
+
+    def ask_everywhere(self, function: Callable[..., T], *arguments: Any) -> list[T]:
+        """What the function returns on each node that has CPUs.
+
+        Raises:
+            RequestError: a node does not answer.
+        """
+        self.connect()
+        places = {node["NodeID"]: NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in _working()}
+        asked = [
+            ray.remote(num_cpus=LIGHT_TASK_CPUS, scheduling_strategy=there)(function).remote(*arguments)
+            for there in places.values()
+        ]
+        try:
+            return ray.get(asked, timeout=ANSWER_S)
+        except GetTimeoutError as error:
+            raise RequestError(
+                f"a node of the cluster has not answered within {ANSWER_S:g} seconds; look at `ray status`, or end the "
+                "node that hangs"
+            ) from error
 
     def check_everywhere(
         self, function: Callable[..., str | None], *arguments: Any, working_only: bool = False

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,64 +39,78 @@ BATCH = 16
 _PENDING = f"{PENDING_CHECKPOINT_SUFFIX}.parquet"
 
 
+On = Literal["networks", "cpus", "tasks"]
+MAPPING_METRICS = ("images_per_second",)
+"""Of a stage that maps a table."""
+
+
 def map_table(
     cluster: Cluster,
-    source: tuple[Artifact, str],
+    source: Artifact,
     columns: Sequence[str],
     mapper: type,
     settings: Mapping[str, Any],
-    output: tuple[Artifact, str],
+    output: Artifact,
     *,
-    share: Share | None,
-) -> float:
-    """Map `mapper(**settings)` over the rows of one table, into another one.
+    on: On,
+) -> dict[str, Any]:
+    """Map `mapper(**settings)` over the rows of one artifact's table, into the table of another one.
 
     Args:
         cluster: where it runs.
-        source: (artifact, table) to read.
+        source: the table to read.
         columns: those of its columns that `mapper` needs, besides `image_id`.
         mapper: a class; its instances turn a pyarrow.Table batch into one with the same `image_id`s.
-        settings: the arguments of its constructor.
-        output: (artifact, table) to write; rows that are in it already are not made again.
-        share: how many actors, and what each gets; None runs tasks, for mappers that are made in no time.
+        settings: the arguments of its constructor; with on="networks" also `threads`, for PyTorch.
+        output: the table to write; rows that are in it already are not made again.
+        on: what the mapper works on: `networks` are actors with a GPU or their part of the CPUs, `cpus` actors of one
+            CPU, `tasks` are for mappers that are made in no time.
 
     Returns:
-        Rows per second of this run, from the first to the last row (0 if nothing was left to do).
+        `rows`, and as `metrics` the rows per second of this run, from the first to the last one (0 if nothing was left
+        to do).
 
     Raises:
         RequestError: what the mapper raised, if it was the user's mistake.
         RunError: rows are missing or double at the end.
     """
     cluster.connect()
+    share = None
+    if on == "networks":
+        share = cluster.map_share()
+        settings = {**settings, "threads": share.threads}
+    elif on == "cpus":
+        share = cluster.cpu_share()
     work = partial(_map_rest, cluster, source, columns, mapper, settings, output, share)
-    return cluster.patiently(output[0].stage, work, progress=_table(output).count)
+    speed = cluster.patiently(output.stage, work, progress=output.fresh_table().count)
+    return {"rows": source.manifest()["rows"], "metrics": {"images_per_second": speed}}
 
 
 def _map_rest(
     cluster: Cluster,
-    source: tuple[Artifact, str],
+    source: Artifact,
     columns: Sequence[str],
     mapper: type,
     settings: Mapping[str, Any],
-    output: tuple[Artifact, str],
+    output: Artifact,
     share: Share | None,
 ) -> float:
     """See map_table; it can be called again."""
     gc.collect()  # the actors of a dataset that failed live as long as its error, and hold their CPUs
-    table_in, table_out = _table(source), _table(output)
+    table_in, table_out = source.fresh_table(), output.fresh_table()
     before, expected = table_out.count(), table_in.count()
     if before >= expected:  # all was written by a run that died before its manifest
-        cluster.elsewhere(check_rows, table_in, table_out)
-        output[0].remove(PROGRESS)
+        cluster.run_remote(check_rows, table_in, table_out)
+        output.remove(PROGRESS)
         return 0
-    output[0].check_claim()
+    output.check_claim()
     started = time.monotonic()
     light = {"num_cpus": LIGHT_TASK_CPUS}
     at_once = cluster.light_tasks()
     with (
-        _row_checkpoints(output[0]),
-        told_progress(output[0].stage, table_out, expected),
-        told_if_killed(output[0].stage, f"{share.setting if share else 'cluster.cpus'}, or dataset.max_side"),
+        _row_checkpoints(output),
+        told_progress(output.stage, table_out, expected),
+        told_if_killed(output.stage, f"{share.setting if share else 'cluster.cpus'}, or dataset.max_side"),
         told_by_workers(),
     ):
         rows = paced(
@@ -113,8 +127,8 @@ def _map_rest(
         if before:
             # DEFAULT: not within the resources of a study's trial, if this is one.
             listing = ray.remote(scheduling_strategy="DEFAULT", **light)(_done)
-            _forget_doubtful(_table((output[0], PROGRESS)))
-            done = listing.remote(_table((output[0], PROGRESS)))
+            _forget_doubtful(Table(output.fs, output.at(PROGRESS)))
+            done = listing.remote(Table(output.fs, output.at(PROGRESS)))
             rows = rows.map_batches(
                 _left, fn_kwargs={"done": done}, batch_size=None, batch_format="pyarrow", concurrency=at_once, **light
             )
@@ -141,8 +155,8 @@ def _map_rest(
             table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=light, concurrency=at_once
         )
     seconds = time.monotonic() - started
-    cluster.elsewhere(check_rows, table_in, table_out)
-    output[0].remove(PROGRESS)
+    cluster.run_remote(check_rows, table_in, table_out)
+    output.remove(PROGRESS)
     return (expected - before) / seconds
 
 
@@ -192,11 +206,6 @@ def numbers(count: int, num_blocks: int, at_once: int | None, num_cpus: float = 
 
 def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:
     return mapper(**settings)(batch)
-
-
-def _table(place: tuple[Artifact, str]) -> Table:
-    artifact, name = place
-    return Table(artifact.fs, artifact.at(name))
 
 
 @contextmanager

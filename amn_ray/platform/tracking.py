@@ -156,10 +156,7 @@ class Tracker:
         self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None = None
     ) -> Iterator[TrackedRun]:
         """Create or continue a run; it ends FINISHED, FAILED or (on an interrupt or SIGTERM) KILLED."""
-        run = TrackedRun(self)
-        self.tell(lambda: run.begin(name, fingerprint, tags, parent))
-        if parent is None and not run.run_id:
-            raise RequestError(f"tracking.uri={self.name}: MLflow does not answer there any more; look at its log")
+        run = self.begin(name, fingerprint, tags, parent)
         status = "FAILED"
         try:
             yield run
@@ -168,16 +165,34 @@ class Tracker:
             status = "KILLED"
             raise
         finally:
-            self.tell(lambda: self.client.set_terminated(run.run_id, status))
-            if parent is None or parent.is_foreign:
-                self.deliver(PATIENCE_S if status == "FINISHED" else 0)
-                if not self.told_all:
-                    missing = len(self._queue) + len(self._files)
-                    say(
-                        "mlflow",
-                        f"warning: {self.name} still does not answer, {missing} record(s) were not delivered; "
-                        "the same command again delivers them, and takes seconds",
-                    )
+            self.finish(run, status)
+
+    def begin(
+        self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None = None
+    ) -> TrackedRun:
+        """Create or continue a run, for whoever will `finish` it.
+
+        Raises:
+            RequestError: MLflow does not answer, and the run has no parent.
+        """
+        run = TrackedRun(self, parent=parent)
+        self.tell(lambda: run.begin(name, fingerprint, tags, parent))
+        if parent is None and not run.run_id:
+            raise RequestError(f"tracking.uri={self.name}: MLflow does not answer there any more; look at its log")
+        return run
+
+    def finish(self, run: TrackedRun, status: str) -> None:
+        """End a run: FINISHED, FAILED or KILLED."""
+        self.tell(lambda: self.client.set_terminated(run.run_id, status))
+        if run.parent is None or run.parent.is_foreign:
+            self.deliver(PATIENCE_S if status == "FINISHED" else 0)
+            if not self.told_all:
+                missing = len(self._queue) + len(self._files)
+                say(
+                    "mlflow",
+                    f"warning: {self.name} still does not answer, {missing} record(s) were not delivered; "
+                    "the same command again delivers them, and takes seconds",
+                )
 
     @property
     def told_all(self) -> bool:
@@ -258,6 +273,7 @@ class TrackedRun:
     """Empty until MLflow knows of it."""
     is_foreign: bool = False
     """Whether another process began it, and ends it."""
+    parent: TrackedRun | None = None
 
     @property
     def client(self) -> MlflowClient:

@@ -9,17 +9,22 @@ import dataclasses
 import json
 import posixpath
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.console import say
 from amn_ray.core.errors import RequestError
+from amn_ray.core.events import Event, Observer, RunBegan, RunEnded
 from amn_ray.core.folders import Folder
-from amn_ray.stages.crf.config import KernelConfig
+from amn_ray.core.settings import build
 
+C = TypeVar("C")
 RECORD = "run.json"
-_SCORE = "_score"
+SUMMARY = "summary.json"
+FORMAT = 2
+"""Of a record; 0.1 wrote none."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,6 @@ class Run:
     """By step, in the order in which they were made."""
     scores: Mapping[str, Artifact]
     """By step, where it was scored."""
-    crf: KernelConfig
-    """Of the CRF after DeepLab, also where the run stopped before it."""
     settings: Mapping[str, Any]
     """The whole configuration, as one level of dotted keys."""
     mlflow_run: str
@@ -50,31 +53,49 @@ class Run:
             )
         return self.artifacts[name]
 
+    def node(self, kind: type[C], name: str) -> C:
+        """A part of its settings as a dataclass: those fields of the node `name` that `kind` has."""
+        keys = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        return build(kind, {key: self.settings[f"{name}.{key}"] for key in keys if f"{name}.{key}" in self.settings})
+
+    def images_of(self, step: str) -> Artifact:
+        """The image table that a step's maps or masks belong to."""
+        wanted = self.artifacts[step].manifest()["inputs"]["images"]
+        return next(artifact for artifact in self.artifacts.values() if artifact.fingerprint == wanted)
+
 
 def folder(store: Store) -> Folder:
     """Where the records of all runs of a store are."""
     return store.folder("runs")
 
 
-def record(
-    folder: Folder,
-    *,
-    settings: Mapping[str, Any],
-    artifacts: Mapping[str, Artifact],
-    crf: KernelConfig,
-    mlflow_run: str,
-) -> None:
-    """Write the record of a run that ended."""
-    places = {step: f"{artifact.stage}/{artifact.fingerprint}" for step, artifact in artifacts.items()}
-    content = {
-        "steps": {step: place for step, place in places.items() if not step.endswith(_SCORE)},
-        "scores": {step.removesuffix(_SCORE): place for step, place in places.items() if step.endswith(_SCORE)},
-        "crf": dataclasses.asdict(crf),
-        "settings": dict(settings),
-        "mlflow_run": mlflow_run,
-        "ended": time.time(),
-    }
-    folder.write(RECORD, json.dumps(content, indent=2).encode())
+class Recorder(Observer):
+    """The observer that writes the record and the summary of a run that ended."""
+
+    def __init__(self, folder: Folder, mlflow_run: Callable[[], str]) -> None:
+        self.folder = folder
+        self.mlflow_run = mlflow_run
+        self.settings: Mapping[str, Any] = {}
+
+    def notify(self, event: Event) -> None:
+        """See Observer."""
+        if isinstance(event, RunBegan):
+            self.settings = event.settings
+        if isinstance(event, RunEnded):
+            content = {
+                "format": FORMAT,
+                "steps": {step: _place(artifact) for step, artifact in event.artifacts.items()},
+                "scores": {step: _place(artifact) for step, artifact in event.scores.items()},
+                "settings": dict(self.settings),
+                "mlflow_run": self.mlflow_run(),
+                "ended": time.time(),
+            }
+            self.folder.write(RECORD, json.dumps(content, indent=2).encode())
+            self.folder.write(SUMMARY, json.dumps(event.summary, indent=2).encode())
+
+
+def _place(artifact: Artifact) -> str:
+    return f"{artifact.stage}/{artifact.fingerprint}"
 
 
 def find(store: Store, name: str | None, step: str) -> Run:
@@ -97,9 +118,11 @@ def every(store: Store) -> list[Run]:
     Raises:
         RequestError: there is none.
     """
-    ended = [(json.loads(run.read(RECORD)).get("ended"), run) for run in _recorded(store)]
-    known = [(when, run) for when, run in ended if when is not None]
-    found = [_read(store, run) for _, run in sorted(known, key=lambda pair: pair[0], reverse=True)]
+    contents = [(json.loads(run.read(RECORD)), run) for run in _recorded(store)]
+    ended = [(content["ended"], run) for content, run in contents if content.get("format") == FORMAT]
+    if len(ended) < len(contents):
+        say("runs", f"{len(contents) - len(ended)} runs in {folder(store).url} are of another version, and passed over")
+    found = [_read(store, run) for _, run in sorted(ended, key=lambda pair: pair[0], reverse=True)]
     if not found:
         raise RequestError(
             f"{folder(store).url}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran"
@@ -128,15 +151,16 @@ def _recorded(store: Store) -> list[Folder]:
 
 def _read(store: Store, run: Folder) -> Run:
     content = json.loads(run.read(RECORD))
-    if "ended" not in content:
+    version = content.get("format", 1)
+    if version != FORMAT:
         raise RequestError(
-            f"{run.url}/{RECORD}: was written by an older version; give that run's command again, which takes seconds"
+            f"{run.url}/{RECORD}: was written by {'an older' if version < FORMAT else 'a newer'} version of amn-ray; "
+            "give that run's command again, or use that version"
         )
     return Run(
         run,
         artifacts={step: _artifact(store, place) for step, place in content["steps"].items()},
         scores={step: _artifact(store, place) for step, place in content["scores"].items()},
-        crf=KernelConfig(**content["crf"]),
         settings=content["settings"],
         mlflow_run=content["mlflow_run"],
     )

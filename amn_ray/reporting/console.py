@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan
+from typing import Any
 
 from rich.table import Table
 
+from amn_ray.core.artifacts import Artifact
 from amn_ray.core.console import console, say
+from amn_ray.core.events import Event, Observer, Scored, StepEnded, StepIsMade, StepWaits, Warned
+from amn_ray.training.epochs import PrintEpochs
 
 COLUMNS: Sequence[tuple[str, str, float, str]] = (
     ("mIoU", "miou", 100, "{:.1f}"),
@@ -20,10 +24,44 @@ COLUMNS: Sequence[tuple[str, str, float, str]] = (
 )
 
 
+class Console(Observer):
+    """The observer that prints a line per step, and at the end where the results are."""
+
+    def notify(self, event: Event) -> None:
+        """See Observer."""
+        match event:
+            case StepWaits():
+                say(event.step, f"waits for another run that makes {_place(event.artifact)}")
+            case StepIsMade():
+                say(event.step, f"→ {_place(event.artifact)}")
+            case StepEnded() if event.reused:
+                say(event.step, f"is there already ({_place(event.artifact)})")
+            case Warned():
+                say(event.step, f"warning: {event.sentence}")
+            case Scored() if "miou" in event.manifest["metrics"]:
+                say(event.step, one_line(event.manifest["metrics"]))
+
+    def callbacks(self, step: str) -> Sequence[Any]:
+        """See Observer."""
+        return [PrintEpochs(step)]
+
+
+def _place(artifact: Artifact) -> str:
+    return f"{artifact.stage}/{artifact.fingerprint}"
+
+
+def one_line(metrics: Mapping[str, float]) -> str:
+    """The scores of a step in words."""
+    text = f"mIoU {100 * metrics['miou']:.1f}"
+    if "best_miou" in metrics:
+        text += f", best {100 * metrics['best_miou']:.1f} at τ = {metrics['best_tau']:.2f}"
+    return text
+
+
 def summary_table(summary: Mapping[str, Mapping[str, float]]) -> None:
     """The last thing a pipeline prints: steps by metrics; mIoU in percent."""
-    table = Table(title="Against ground truth (deeplab: of val, if there is one; all others: of train)")
-    table.add_column("step")
+    table = Table(title="Against ground truth (predictions: of val, if there is one; all others: of train)")
+    table.add_column("step", no_wrap=True)
     for title, *_ in COLUMNS:
         table.add_column(title, justify="right")
     for step, metrics in summary.items():

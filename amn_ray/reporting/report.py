@@ -28,6 +28,7 @@ from amn_ray.evaluation.bootstrap import counts_by_label, mean_std, paired_diffe
 from amn_ray.evaluation.selection import report_ids
 from amn_ray.platform.tracking import RunStates, default_uri
 from amn_ray.recipe import records as runs
+from amn_ray.recipe.config import STEPS
 from amn_ray.recipe.records import Run
 from amn_ray.reporting import figures, paper, results
 from amn_ray.reporting.config import ReportConfig
@@ -37,12 +38,11 @@ from amn_ray.stages.score.stage import scored
 NOT_RUN = "not run"
 TRIALS = "trials.parquet"
 EXAMPLES = "examples.png"
-MAPS = ("cam", "amn")
-STEPS = ("cam", "seed", "amn", "amn_seed", "irn", "deeplab", "deeplab_crf")
 NO_RESULT = ("store", "until", "seed")
 """Settings that make no other variant (besides those of the cluster and of tracking)."""
 LC = {"amn.lc"}
-BRANCH = {"branch", "irn.walk.power"}
+ACTIVATION = {"choices.activation", "pseudo_masks.power"}
+"""What differs where the maps are used as they are, without AMN."""
 REPORTING = "report_miou"
 DIFFERENCE = ("first − second", "points of mIoU", "95 % interval", "excludes 0", "images", "seeds", "by seed")
 DIFFERENCE_NOTE = (
@@ -217,7 +217,7 @@ def variants_of(members: Sequence[Run]) -> list[Variant]:
         variant.runs.setdefault(run.settings["seed"], []).append(run)
 
     def rank(variant: Variant) -> tuple[bool, int, int, int]:
-        is_paper = variant.settings["branch"] == "amn" and variant.settings["amn.lc"] == ["layer4"]
+        is_paper = variant.settings["choices.activation"] == "amn" and variant.settings["amn.lc"] == ["layer4"]
         steps = max(len(run.artifacts) for same in variant.runs.values() for run in same)
         distance = sum(len(_difference(variant, other)) for other in found.values())
         return is_paper, steps, len(variant.runs), -distance
@@ -275,8 +275,8 @@ def _data_section(store: Store, title: str, members: Sequence[Run], pictures: Pa
     name = members[0].settings["dataset.name"]
     text = [
         f"{len(members)} runs, {len(variants)} variants. Numbers are mIoU in %, mean ± standard deviation of a sample "
-        "(number of seeds). Steps up to IRN are scored on the training images that have ground truth, DeepLab on the "
-        "validation images.",
+        "(number of seeds). Steps up to the pseudo-masks are scored on the training images that have ground truth, "
+        "predictions on the validation images.",
         "The published columns are of PASCAL VOC 2012 (Table 5: COCO 2014)"
         + ("." if name == "voc12" else f"; ours are of {name}, so they stand beside each other but do not compare."),
         _selection_text(reference),
@@ -310,46 +310,47 @@ def _selection_text(reference: Variant) -> str:
 
 
 def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
-    method = LC | BRANCH
-    cam = _only(variants, method, lambda s: s["branch"] == "cam")
-    by_layers = {
-        layers: _only(variants, method, lambda s, layers=layers: s["branch"] == "amn" and tuple(s["amn.lc"]) == layers)  # type: ignore[misc]
-        for layers, _ in paper.PLACEMENT
-    }
+    method = LC | ACTIVATION
+    cam = _only(variants, method, lambda s: s["choices.activation"] == "none")
+    by_layers = {layers: _with_lc(variants, layers) for layers, _ in paper.PLACEMENT}
     full, pcl = by_layers["layer4",], by_layers[()]
     ablation = [
         (
             row, str(crf), _score(variant, step), _score(variant, step, REPORTING),
-            str(irn), _score(variant, "irn"), _score(variant, "irn", REPORTING),
+            str(irn), _score(variant, "pseudo_masks"), _score(variant, "pseudo_masks", REPORTING),
         )
         for (row, (crf, irn)), variant, step in zip(
-            paper.ABLATION.items(), (cam, pcl, full), ("seed", "amn_seed", "amn_seed"), strict=True
+            paper.ABLATION.items(), (cam, pcl, full), ("refined", "amn_refined", "amn_refined"), strict=True
         )
     ]  # fmt: skip
     placement = [
         (
             " + ".join(layers) or "none (PCL only)",
             "–" if published is None else str(published),
-            *(_score(by_layers[layers], "amn", metric) for metric in ("miou", "best_miou", REPORTING)),
+            *(_score(by_layers[layers], "amn_maps", metric) for metric in ("miou", "best_miou", REPORTING)),
         )
         for layers, published in paper.PLACEMENT
     ]
     ours = {"IRN": cam, "AMN": full}
     masks = [
-        (name, str(value), *(_pair(ours[name], "irn") if name in ours else ("–", "–")))
+        (name, str(value), *(_pair(ours[name], "pseudo_masks") if name in ours else ("–", "–")))
         for name, value in paper.PSEUDO_MASKS.items()
     ]
     is_coco = data.startswith("coco")
     segmentation = [
         (
             name, str(val), str(test),
-            *((_score(full, "deeplab"), *_pair(full, "deeplab_crf"), NOT_RUN)
+            *((_score(full, "predictions"), *_pair(full, "predictions_refined"), NOT_RUN)
               if name == "AMN (ImageNet)" and not is_coco else ("–",) * 4),
         )
         for name, (val, test) in paper.SEGMENTATION.items()
     ]  # fmt: skip
     coco = [
-        (name, str(value), *(_pair(ours[name] if is_coco else None, "deeplab_crf") if name in ours else ("–", "–")))
+        (
+            name,
+            str(value),
+            *(_pair(ours[name] if is_coco else None, "predictions_refined") if name in ours else ("–", "–")),
+        )
         for name, value in paper.COCO.items()
     ]
     return [
@@ -374,6 +375,15 @@ def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
     ]
 
 
+def _with_lc(variants: Iterable[Variant], layers: Sequence[str]) -> Variant | None:
+    """The variant whose labels are multiplied into the features after these layers."""
+
+    def fits(settings: Mapping[str, Any]) -> bool:
+        return settings["choices.activation"] == "amn" and settings["amn.lc"] == list(layers)
+
+    return _only(variants, LC | ACTIVATION, fits)
+
+
 def _pair(variant: Variant | None, step: str) -> tuple[str, str]:
     return _score(variant, step), _score(variant, step, REPORTING)
 
@@ -385,8 +395,8 @@ def file_stem(name: str, identity: str) -> str:
 
 def _figures(variants: Sequence[Variant], pictures: Path, stem: str) -> list[Figure]:
     reference = variants[0]
-    without = _only(variants, LC, lambda s: s["branch"] == "amn" and s["amn.lc"] == [])
-    sources = [("CAM", reference, "cam"), ("AMN without LC", without, "amn"), ("AMN", reference, "amn")]
+    without = _only(variants, LC, lambda s: s["choices.activation"] == "amn" and s["amn.lc"] == [])
+    sources = [("CAM", reference, "maps"), ("AMN without LC", without, "amn_maps"), ("AMN", reference, "amn_maps")]
     present = [(name, variant, step) for name, variant, step in sources if variant and variant.manifests[step]]
     made = []
     if present:
@@ -440,12 +450,12 @@ def _class_table(reference: Variant) -> Table:
 def _difference_table(variants: Sequence[Variant]) -> Table:
     """Paired differences of the reference against what it is meant to improve."""
     reference = variants[0]
-    pairs = [("AMN − CAM (maps)", (reference, "amn"), (reference, "cam"))]
+    pairs = [("AMN − CAM (maps)", (reference, "amn_maps"), (reference, "maps"))]
     for variant in variants[1:]:
         if variant.different.keys() <= LC:
-            pairs.append((f"AMN − {variant.label} (maps)", (reference, "amn"), (variant, "amn")))
-        if variant.different.keys() <= LC | BRANCH:
-            for step in ("irn", "deeplab_crf"):
+            pairs.append((f"AMN − {variant.label} (maps)", (reference, "amn_maps"), (variant, "amn_maps")))
+        if variant.different.keys() <= LC | ACTIVATION:
+            for step in ("pseudo_masks", "predictions_refined"):
                 pairs.append((f"reference − {variant.label} ({step})", (reference, step), (variant, step)))
     rows = [row for name, first, second in pairs for row in _difference_rows(name, first, second)]
     return Table("Paired differences", DIFFERENCE, rows, DIFFERENCE_NOTE)
@@ -490,17 +500,17 @@ def _counts_of(variant: Variant, step: str, seeds: Sequence[int]) -> np.ndarray:
 
 def _all_table(variants: Sequence[Variant]) -> Table:
     columns = [
-        ("CAM best τ", "cam", "best_miou"),
-        ("seed", "seed", "miou"),
-        ("AMN", "amn", "miou"),
-        ("AMN best τ", "amn", "best_miou"),
-        ("AMN reporting", "amn", REPORTING),
-        ("AMN τ width", "amn", "tau_width"),
-        ("AMN + CRF", "amn_seed", "miou"),
-        ("IRN", "irn", "miou"),
-        ("IRN reporting", "irn", REPORTING),
-        ("DeepLab", "deeplab", "miou"),
-        ("DeepLab + CRF", "deeplab_crf", "miou"),
+        ("maps best τ", "maps", "best_miou"),
+        ("refined", "refined", "miou"),
+        ("AMN maps", "amn_maps", "miou"),
+        ("AMN maps best τ", "amn_maps", "best_miou"),
+        ("AMN maps reporting", "amn_maps", REPORTING),
+        ("AMN maps τ width", "amn_maps", "tau_width"),
+        ("AMN refined", "amn_refined", "miou"),
+        ("pseudo-masks", "pseudo_masks", "miou"),
+        ("pseudo-masks reporting", "pseudo_masks", REPORTING),
+        ("predictions", "predictions", "miou"),
+        ("predictions refined", "predictions_refined", "miou"),
     ]
     rows = [(variant.label, *(_score(variant, step, metric) for _, step, metric in columns)) for variant in variants]
     return Table(
@@ -523,7 +533,7 @@ def _cost_table(variants: Sequence[Variant]) -> Table:
     rows = []
     for variant in variants:
         cells, total, gpu_hours = [], 0.0, 0.0
-        for step in ("images", *STEPS):
+        for step in STEPS:
             made = [run.artifacts[step].manifest() for run in variant.holding(step, score=False).values()]
             seconds = float(np.mean([manifest["seconds"] for manifest in made])) if made else 0.0
             gpus = float(np.mean([manifest.get("gpus", 0) for manifest in made])) if made else 0.0
@@ -533,7 +543,7 @@ def _cost_table(variants: Sequence[Variant]) -> Table:
         rows.append((variant.label, *cells, f"{total:.0f}", f"{gpu_hours:.2f}"))
     return Table(
         "Cost in seconds, mean over seeds",
-        ("variant", "images", *STEPS, "sum", "GPU-hours"),
+        ("variant", *STEPS, "sum", "GPU-hours"),
         rows,
         "Of making each step once, on the machine that made it; shared steps count for each variant that uses them.",
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.events import Event, Observer, RunEnded
+from amn_ray.core.folders import Folder
 from amn_ray.data.images import decode_image, decode_mask
 from amn_ray.data.maps import MAP_COLUMNS, hard_labels, pixel_maps
 from amn_ray.data.pixels import Pixels
@@ -17,28 +19,30 @@ from amn_ray.reporting import figures
 
 FIGURES = "figures"
 """Their folder in a run's."""
-MAPS = ("cam", "amn")
-TRAIN_STEPS = ("cam", "seed", "amn", "amn_seed", "irn")
-VAL_STEPS = ("deeplab", "deeplab_crf")
-"""The steps whose results the two panels show."""
 
 
-def one_line(metrics: Mapping[str, float]) -> str:
-    """The scores of a step in words."""
-    text = f"mIoU {100 * metrics['miou']:.1f}"
-    if "best_miou" in metrics:
-        text += f", best {100 * metrics['best_miou']:.1f} at τ = {metrics['best_tau']:.2f}"
-    return text
+class Figures(Observer):
+    """The observer that draws a run that ended, into its folder."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    def notify(self, event: Event) -> None:
+        """See Observer."""
+        if isinstance(event, RunEnded):
+            with tempfile.TemporaryDirectory() as drawn:
+                for path in draw(event, Path(drawn)):
+                    self.folder.folder(FIGURES).write(path.name, path.read_bytes())
 
 
-def draw(artifacts: Mapping[str, Artifact], manifests: Mapping[str, dict[str, Any]], folder: Path) -> list[Path]:
+def draw(run: RunEnded, folder: Path) -> list[Path]:
     """All figures that the steps made so far allow; returns their files."""
     folder.mkdir(parents=True, exist_ok=True)
-    scores = {name.removesuffix("_score"): manifests[name] for name in manifests if name.endswith("_score")}
+    scores = {step: run.manifests[f"{step}_score"] for step in run.scores}
     scores = {step: manifest for step, manifest in scores.items() if "iou" in manifest}
     if not scores:
         return []
-    curves = {step: scores[step]["curve"] for step in MAPS if step in scores}
+    curves = {step: manifest["curve"] for step, manifest in scores.items() if "curve" in manifest}
     drawn = []
     if curves:
         taus = {step: best_taus([scores[step]]) for step in curves}
@@ -56,15 +60,17 @@ def draw(artifacts: Mapping[str, Artifact], manifests: Mapping[str, dict[str, An
         class_table(labels, ious, folder / "class_iou.csv"),
         figures.confusion_heat_map(confusion, labels, f"Confusion of {last}", folder / "confusion.png"),
     ]
-    evaluated = artifacts.get("images_val", artifacts["images"])
-    panels = (("examples", artifacts["images"], TRAIN_STEPS), ("predictions", evaluated, VAL_STEPS))
-    for name, images, candidates in panels:
-        steps = [step for step in candidates if step in scores]
-        if steps:
-            made = {step: artifacts[step] for step in steps}
-            rows = [_example(image_id, images, made, scores) for image_id in scores[steps[0]]["examples"]]
-            drawn.append(figures.example_panel(rows, folder / f"{name}.png"))
+    by_images: dict[str, list[str]] = {}
+    for step, manifest in scores.items():
+        by_images.setdefault(manifest["inputs"]["truth"], []).append(step)
+    for name, steps in zip(PANELS, by_images.values(), strict=False):
+        rows = [_example(image_id, run, steps, scores) for image_id in scores[steps[0]]["examples"]]
+        drawn.append(figures.example_panel(rows, folder / f"{name}.png"))
     return drawn
+
+
+PANELS = ("examples", "predictions")
+"""Of the training images, and of those that the segmentation network is evaluated on."""
 
 
 def best_taus(manifests: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -95,19 +101,24 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], path: Path) -> 
 
 
 def _example(
-    image_id: str, images: Artifact, made: Mapping[str, Artifact], scores: Mapping[str, dict[str, Any]]
+    image_id: str, run: RunEnded, steps: Sequence[str], scores: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, figures.Picture]:
-    """The image after each step; maps also cut at their default τ."""
-    row = images.table("rows").find([image_id], ["image", "mask"])[0]
+    """The image after each of these steps, which are of one split; maps also cut at their default τ."""
+    inputs = scores[steps[0]]["inputs"]
+    by_fingerprint = {artifact.fingerprint: artifact for artifact in run.artifacts.values()}
+    images, truth = by_fingerprint[inputs["images"]], by_fingerprint[inputs["truth"]]
+    (row,) = images.table().find([image_id], ["image"])
     image_HWC = decode_image(row["image"], Pixels.of(images.manifest()))
     size = image_HWC.shape[:2]
+    (true,) = truth.table().find([image_id], ["mask"])
     pictures = {
         "image": figures.Picture(image_HWC),
-        "ground truth": figures.Picture(image_HWC, decode_mask(row["mask"])),
+        "ground truth": figures.Picture(image_HWC, decode_mask(true["mask"])),
     }
-    for step, artifact in made.items():
-        if step in MAPS:
-            stored = artifact.table("maps").find([image_id], MAP_COLUMNS)[0]
+    for step in steps:
+        table = run.artifacts[step].table()
+        if "curve" in scores[step]:
+            (stored,) = table.find([image_id], MAP_COLUMNS)
             maps_KHW = pixel_maps(stored, *size)
             heat = maps_KHW.max(0) if len(maps_KHW) else np.zeros(size, np.float32)
             pictures[step] = figures.Picture(image_HWC, heat=heat)
@@ -117,6 +128,6 @@ def _example(
                 image_HWC, labels[hard_labels(maps_KHW, threshold)]
             )
         else:
-            mask = artifact.table("masks").find([image_id], ["mask"])[0]["mask"]
-            pictures[step] = figures.Picture(image_HWC, decode_mask(mask))
+            (stored,) = table.find([image_id], ["mask"])
+            pictures[step] = figures.Picture(image_HWC, decode_mask(stored["mask"]))
     return pictures

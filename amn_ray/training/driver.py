@@ -17,13 +17,14 @@ from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import MODEL, Artifact
 from amn_ray.core.console import say
 from amn_ray.core.errors import RequestError, RunError, told_by_workers
 from amn_ray.platform.cluster import Cluster
 from amn_ray.platform.memory import MemoryFull, Shortage, Work, killed, working
+from amn_ray.training.config import TrainingConfig
 from amn_ray.training.feed import Example, Feed
-from amn_ray.training.job import HISTORY, MODEL, Job, Probe
+from amn_ray.training.job import HISTORY, Job, Probe
 
 RUN = "train"
 RESTARTS = 3
@@ -31,19 +32,20 @@ RESTARTS = 3
 
 def train(
     worker: Callable[[dict], None],
-    config: Any,
+    config: TrainingConfig,
     output: Artifact,
     cluster: Cluster,
     *,
-    sources: Sequence[tuple[Artifact, str, Sequence[str]]],
+    sources: Sequence[tuple[Artifact, Sequence[str]]],
     example: Callable[[dict, np.random.Generator], Example],
     num_classes: int,
     backbone: Artifact | None,
     callbacks: Sequence[UserCallback] = (),
     probe: Probe | None = None,
+    epochs: int | None = None,
     num_steps: int | None = None,
-) -> list[dict[str, float]]:
-    """Train until `model.safetensors` is in `output`; returns the loss history.
+) -> dict[str, Any]:
+    """Train until `model.safetensors` is in `output`.
 
     A worker that dies is restarted from its last epoch's checkpoint, and so is a training whose controller or driver
     died. Where there is no room for the workers, it waits, and takes what is left if nodes have gone. One that was
@@ -51,7 +53,7 @@ def train(
 
     Args:
         worker: runs the algorithm on each worker, given {"job": Job}.
-        config: the stage's settings; `seed`, `batch_size`, `precision` and perhaps `epochs` are read.
+        config: the stage's settings.
         output: where checkpoints, history and weights go.
         cluster: where it runs.
         sources: what is read for an image, see Feed.
@@ -60,7 +62,11 @@ def train(
         backbone: where the initial weights are; None starts from random ones.
         callbacks: Ray Train's, for tracking.
         probe: measures the network after each epoch.
-        num_steps: optimizer steps; None = those of `config.epochs`.
+        epochs: how long; or
+        num_steps: how many optimizer steps.
+
+    Returns:
+        `rows`, the images; the loss `history`; and as `metrics` the last epoch's loss and speed.
 
     Raises:
         RequestError: batch size and number of workers or images do not fit.
@@ -70,7 +76,7 @@ def train(
     feed = Feed(
         sources=sources,
         example=example,
-        seed=config.seed,
+        seed=config.seed or 0,
         batch_size=config.batch_size,
         loaders=cluster.loaders(share),
     )
@@ -90,7 +96,7 @@ def train(
         output=output,
         backbone=backbone,
         feed=feed,
-        num_steps=config.epochs * feed.steps_per_epoch if num_steps is None else num_steps,
+        num_steps=(epochs or 0) * feed.steps_per_epoch if num_steps is None else num_steps,
         share=share,
         probe=probe,
     )
@@ -116,7 +122,14 @@ def train(
                 say(output.stage, f"waits until there is room for {room}")
             waiting = share
     output.remove(RUN)
-    return json.loads(output.read(HISTORY))
+    told = json.loads(output.read(HISTORY))
+    metrics = {"loss": told["history"][-1]["loss"], "images_per_second": told["images_per_second"]}
+    return {
+        "rows": sources[0][0].manifest()["rows"],
+        "gpus": job.share.count * job.share.gpus,
+        "history": told["history"],
+        "metrics": metrics,
+    }
 
 
 def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallback]) -> None:

@@ -1,6 +1,6 @@
-"""What is told after every epoch of a training.
+"""Callbacks of Ray Train that report each epoch: to the console, and to MLflow.
 
-Apart from tracking.py because Ray Train gives the callback to each of its workers too, which need no MLflow.
+They run in Ray Train's controller. It gives them to each of its workers, too, which need no MLflow.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from ray.train import UserCallback
 from amn_ray.core.console import time_left
 
 
-class EpochCallback(UserCallback):
-    """Called in Ray Train's controller after every epoch: a line for the reader, points for MLflow's loss curve."""
+class PrintEpochs(UserCallback):
+    """A line for the reader."""
 
-    def __init__(self, uri: str, run_id: str, step: str) -> None:
-        self.uri = uri
-        self.run_id = run_id
+    def __init__(self, step: str) -> None:
         self.step = step
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
@@ -31,10 +29,21 @@ class EpochCallback(UserCallback):
             f"{report['images_per_second']:.1f} images/s" + (f"  {time_left(left)} left" if left >= 60 else ""),
             flush=True,
         )
-        points = [(int(point["step"]), point["loss"]) for point in report["points"]]
-        if self.run_id:
-            # Not in this thread, which training waits for. The driver logs the whole curve again when the step is done.
-            threading.Thread(target=self._log, args=(points,), daemon=True).start()
+
+
+class LogEpochs(UserCallback):
+    """Points for MLflow's loss curve."""
+
+    def __init__(self, uri: str, run_id: str, step: str) -> None:
+        self.uri = uri
+        self.run_id = run_id
+        self.step = step
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """See ray.train.UserCallback; one dict of metrics per worker."""
+        points = [(int(point["step"]), point["loss"]) for point in metrics[0]["points"]]
+        # Not in this thread, which training waits for. The driver logs the whole curve again when the step is done.
+        threading.Thread(target=self._log, args=(points,), daemon=True).start()
 
     def _log(self, points: Sequence[tuple[int, float]]) -> None:
         from amn_ray.platform.tracking import log_at_once  # in the controller alone

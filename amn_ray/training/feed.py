@@ -28,8 +28,8 @@ STEP = "step"
 class Feed:
     """What is read for an image, and how one training example is made of it."""
 
-    sources: Sequence[tuple[Artifact, str, Sequence[str]]]
-    """(artifact, table, columns) that are joined on `image_id`; the first one lists the images."""
+    sources: Sequence[tuple[Artifact, Sequence[str]]]
+    """(artifact, columns of its table) that are joined on `image_id`; the first one lists the images."""
     example: Callable[[dict, np.random.Generator], Example]
     """(row, generator) -> arrays of fixed shapes: decoding and augmentation, a pure function."""
     seed: int
@@ -40,13 +40,11 @@ class Feed:
 
     @property
     def ids(self) -> list[str]:
-        artifact, table, _ = self.sources[0]
-        return artifact.table(table).ids()
+        return self.sources[0][0].table().ids()
 
     @property
     def steps_per_epoch(self) -> int:
-        artifact, table, _ = self.sources[0]
-        return artifact.table(table).count() // self.batch_size
+        return self.sources[0][0].table().count() // self.batch_size
 
     def dataset(self, start_epoch: int, num_steps: int, num_workers: int) -> ray.data.Dataset:
         """The examples from `start_epoch` to step `num_steps`, in order, one block per worker and step."""
@@ -73,8 +71,8 @@ class Feed:
             epoch, offset = divmod(int(position), rows_per_epoch)
             image_id = ids[epoch_order(len(ids), self.seed, epoch)[offset]]
             row: dict = {}
-            for artifact, table, columns in self.sources:
-                row |= artifact.table(table).take([image_id], columns)[0]
+            for artifact, columns in self.sources:
+                row |= artifact.table().take([image_id], columns)[0]
             example = self.example(row, generator(self.seed, epoch, image_id))
             examples.append(example | {STEP: np.int64(position // self.batch_size)})
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

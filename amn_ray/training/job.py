@@ -11,7 +11,8 @@ from amn_ray.core.artifacts import Artifact
 from amn_ray.platform.cluster import Share
 from amn_ray.training.feed import Feed
 
-MODEL = "model.safetensors"
+TRAINING_METRICS = ("loss", "images_per_second")
+"""Of a stage that trains: of its last epoch."""
 HISTORY = "history.json"
 BACKBONE = "backbone.safetensors"
 MAX_CHECKPOINTS = 100

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from amn_ray.core.artifacts import MODEL
 from amn_ray.core.errors import RequestError, RunError
 from amn_ray.nn import weights
 from amn_ray.nn.resnet import ResNet
 from amn_ray.training.feed import STEP
-from amn_ray.training.job import BACKBONE, HISTORY, MODEL, Job
+from amn_ray.training.job import BACKBONE, HISTORY, Job
 
 
 class Loop:
@@ -55,6 +56,8 @@ class Loop:
         self.optimizer, self.schedule = optimise(self.plain_model)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
+        self.speed = 0.0
+        """Images per second of the last epoch."""
         self._resume()
         self.model = ray.train.torch.prepare_model(self.plain_model)
         self._losses: list[Tensor] = []
@@ -78,7 +81,8 @@ class Loop:
         if self.rank == 0:
             model, description = weights.to_bytes(self.plain_model, {"num_classes": self.job.num_classes})
             self.job.output.write("model.json", description)
-            self.job.output.write(HISTORY, json.dumps(self.history).encode())
+            told = {"history": self.history, "images_per_second": self.speed}
+            self.job.output.write(HISTORY, json.dumps(told).encode())
             self.job.output.write(MODEL, model)
 
     def _batch(self, stream: Iterator[dict[str, Tensor]], step: int) -> dict[str, Tensor]:
@@ -127,7 +131,7 @@ class Loop:
                     f"{self.job.output.stage}: the loss became {value} at step {first + offset} "
                     f"(epoch {self.epoch}); lower the learning rate, or use precision=fp32"
                 )
-        speed = steps * self.job.feed.batch_size / seconds
+        self.speed = steps * self.job.feed.batch_size / seconds
         every = max(1, steps // 20)
         self.history += [
             {"step": first + offset + 1, "loss": sum(part) / len(part)}
@@ -141,7 +145,7 @@ class Loop:
             "epoch": self.epoch,
             "epochs": self.job.num_epochs,
             "loss": sum(values) / len(values),
-            "images_per_second": speed,
+            "images_per_second": self.speed,
             "seconds": seconds,
             "points": self.history[self._told :],
         }
@@ -160,7 +164,8 @@ class Loop:
         if self.schedule is not None:
             state["schedule"] = self.schedule.state_dict()
         torch.save(state, folder / "state.pt")
-        (folder / "progress.json").write_text(json.dumps({"epoch": self.epoch, "history": self.history}))
+        progress = {"epoch": self.epoch, "history": self.history, "speed": self.speed}
+        (folder / "progress.json").write_text(json.dumps(progress))
 
     def _resume(self) -> None:
         """Own checkpoint > initial weights of the backbone > random weights."""
@@ -173,7 +178,7 @@ class Loop:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.schedule is not None:
                 self.schedule.load_state_dict(state["schedule"])
-            self.epoch, self.history = progress["epoch"], progress["history"]
+            self.epoch, self.history, self.speed = progress["epoch"], progress["history"], progress["speed"]
         elif self.job.backbone is not None:
             start = BACKBONE if self.job.backbone.exists(BACKBONE) else MODEL
             backbone = self.plain_model.get_submodule("backbone")

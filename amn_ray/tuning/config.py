@@ -11,7 +11,7 @@ from amn_ray.tuning.study import StudyConfig
 
 @dataclass(kw_only=True)
 class SweepConfig(PipelineConfig):
-    """Everything that `jobs/sweep.py` can be told: a study, and what its pipelines have in common."""
+    """Options of `jobs/sweep.py`: a study, and what its pipelines have in common."""
 
     study: StudyConfig = field(default_factory=StudyConfig)
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -28,8 +28,6 @@ class SweepConfig(PipelineConfig):
                 f"seeds={self.seeds}: search={self.study.search} compares samples of one seed; "
                 "repeat its best settings with study=repeats"
             )
-        if self.study.asha is not None and not self.reaches("amn"):
-            raise ValueError(f"study.asha: watches the training of AMN, which until={self.until} does not reach")
         if self.study.asha is not None and self.study.asha.grace > self.amn.epochs:
             raise ValueError(
                 f"study.asha.grace={self.study.asha.grace}: must not be above amn.epochs={self.amn.epochs}"

@@ -17,6 +17,8 @@ import numpy as np
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from amn_ray.core.artifacts import Artifact
+from amn_ray.core.errors import RequestError
+from amn_ray.core.events import Observer
 from amn_ray.data.images import decode_image, decode_mask
 from amn_ray.data.maps import modulate
 from amn_ray.data.pixels import Pixels
@@ -24,7 +26,8 @@ from amn_ray.data.transforms import resize_label
 from amn_ray.evaluation.confusion import mean_iou
 from amn_ray.evaluation.selection import selection_ids
 from amn_ray.evaluation.thresholds import confusion_curve, count_image, threshold_grid
-from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.recipe.plan import Plan
+from amn_ray.stages.amn.config import AmnMapsConfig
 
 MAX_IMAGES = 64
 PROBE = "probe_miou"
@@ -37,8 +40,9 @@ OBJECTIVE = "objective"
 class AmnProbe:
     """See the module's docstring; a training worker calls it."""
 
-    config: AmnConfig
+    config: AmnMapsConfig
     images: Artifact
+    truth: Artifact
     seeds: Artifact
     ids: Sequence[str]
 
@@ -63,8 +67,9 @@ class AmnProbe:
     def _count(self, model: Any, device: Any, image_id: str, num_classes: int, pixels: Pixels, grid: np.ndarray) -> Any:
         from amn_ray.stages.amn.model import amn_maps
 
-        row = self.images.table("rows").take([image_id], ["image", "labels", "mask"])[0]
-        seed_HW = decode_mask(self.seeds.table("masks").take([image_id], ["mask"])[0]["mask"])
+        (row,) = self.images.table().take([image_id], ["image", "labels"])
+        true_HW = decode_mask(self.truth.table().take([image_id], ["mask"])[0]["mask"])
+        seed_HW = decode_mask(self.seeds.table().take([image_id], ["mask"])[0]["mask"])
         config = dataclasses.replace(self.config, scales=self.config.scales[:1])
         (maps_Khw,) = amn_maps(
             model,
@@ -77,26 +82,40 @@ class AmnProbe:
         h, w = maps_Khw.shape[1:]
         if row["labels"]:
             maps_Khw = modulate(maps_Khw, resize_label(seed_HW, h, w))
-        return count_image(maps_Khw, row["labels"], resize_label(decode_mask(row["mask"]), h, w), grid)
+        return count_image(maps_Khw, row["labels"], resize_label(true_HW, h, w), grid)
 
 
-class AmnWatch:
-    """What a study adds to the training of AMN in its trials; see pipeline.Watch."""
+STEP = "amn"
+"""Whose training is watched."""
 
-    STEP = "amn"
 
-    def probe(self, config: AmnConfig, made: Mapping[str, Artifact]) -> AmnProbe | None:
+class AmnWatch(Observer):
+    """The observer by which a study looks at the training of AMN in its trials.
+
+    Raises:
+        RequestError: the trial does not train AMN, or makes no maps with it.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        maps = plan.get("amn_maps")
+        if maps is None:
+            raise RequestError("study.asha: watches the training of AMN, whose maps these trials do not make")
+        self.maps: AmnMapsConfig = maps.settings
+
+    def probe(self, step: str, settings: Any, artifacts: Mapping[str, Artifact]) -> AmnProbe | None:
         """The probe, on images that select; None where there is no ground truth."""
-        scored = made["cam_score"].table("images").column("truth")
+        if step != STEP or "maps_score" not in artifacts:
+            return None
+        scored = artifacts["maps_score"].table().column("truth")
         ids = selection_ids(image_id for image_id, truth in scored.items() if truth is not None)
         if not ids:
             return None
         chosen = [ids[i] for i in np.linspace(0, len(ids) - 1, min(MAX_IMAGES, len(ids))).astype(int)]
-        return AmnProbe(config, made["images"], made["seed"], chosen)
+        return AmnProbe(self.maps, artifacts["images"], artifacts["truth"], artifacts["refined"], chosen)
 
-    def callback(self) -> TuneReportCallback:
+    def callbacks(self, step: str) -> Sequence[Any]:
         """Brings an epoch's report from Ray Train to Ray Tune."""
-        return _Epoch()
+        return [_Epoch()] if step == STEP else []
 
 
 class _Epoch(TuneReportCallback):

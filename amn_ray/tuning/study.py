@@ -71,8 +71,8 @@ class StudyConfig:
             raise ValueError(f"name={self.name}: must be of letters, digits, _ and - only")
         check_choice(self, "search", SEARCHES)
         check_choice(self, "mode", ("max", "min"))
-        if self.asha is not None and (self.metric, self.mode) != ("amn/selection_miou", "max"):
-            raise ValueError("asha: stops trials by AMN's mIoU, so it needs metric=amn/selection_miou and mode=max")
+        if self.asha is not None and (self.metric, self.mode) != ("amn_maps/selection_miou", "max"):
+            raise ValueError("asha: stops trials by AMN's mIoU: needs metric=amn_maps/selection_miou and mode=max")
         for key, values in self.space.items():
             _check_space(key, values, sampled=self.search != "grid")
         for name, settings in self.cases.items():

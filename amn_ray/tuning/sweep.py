@@ -29,14 +29,20 @@ from amn_ray.core.errors import RequestError, RunError
 from amn_ray.core.folders import Folder
 from amn_ray.core.places import locate
 from amn_ray.core.provenance import git_commit
+from amn_ray.core.settings import flat
 from amn_ray.data.listing import Summary, list_splits
 from amn_ray.data.source import DatasetConfig
+from amn_ray.inference.observers import run_observed
 from amn_ray.platform.claims import claimed
 from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
+from amn_ray.platform.hardware import Hardware
 from amn_ray.platform.tracking import Tracker
 from amn_ray.platform.tracking_config import TrackingConfig
-from amn_ray.recipe import config, pipeline
-from amn_ray.recipe.config import GROUPS, PipelineConfig, flat
+from amn_ray.recipe import pipeline
+from amn_ray.recipe.composition import GROUPS, load
+from amn_ray.recipe.config import PipelineConfig
+from amn_ray.recipe.plan import make_plan as plan_of
+from amn_ray.stages.score.stage import SCORES
 from amn_ray.tuning import results, study
 from amn_ray.tuning.config import SweepConfig
 from amn_ray.tuning.probe import EPOCH, OBJECTIVE, PROBE, AmnWatch
@@ -94,7 +100,7 @@ class Plan:
         if not self.trials:
             for key, value in trial.settings.items():
                 OmegaConf.update(composed, key, value)
-        return dataclasses.replace(config.load(composed).pipeline(), tracking=self.tracking)
+        return dataclasses.replace(load(composed, written="store").pipeline(), tracking=self.tracking)
 
 
 def sweep(
@@ -180,14 +186,15 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
     for trial in trials or study.corners(asked, seed):
         try:
             composed[trial.label] = compose(trial.overrides)
-            pipe = config.load(composed[trial.label]).pipeline()
-            known = pipeline.metric_names(pipe)
-            _check_metric("study.metric", asked.metric, known)
+            pipe = load(composed[trial.label], written="store").pipeline()
             data = _data(pipe)
             if data not in splits:
-                splits[data] = list_splits(pipe.dataset, needs_val=pipe.reaches("deeplab"))
-            pipeline.check_batches(pipe, splits[data]["train"].rows)
-            pipeline.check_truth(pipe, splits[data], "study.metric", asked.metric)
+                splits[data] = list_splits(pipe.dataset, needs_val=pipeline.needs_val(pipe))
+            planned = plan_of(pipe, splits[data], Store.reading(settings.store), Hardware(has_bf16=False))
+            pipeline.check_truth(planned, "study.metric", asked.metric)
+            known = planned.metric_names()
+            _check_metric("study.metric", asked.metric, known)
+            pipeline.check_batches(planned, splits[data]["train"].rows)
         except RequestError as error:
             raise RequestError(f"trial {trial.label!r} of the study: {error}") from error
         reported |= known
@@ -217,7 +224,7 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
 
 def _data(pipe: PipelineConfig) -> str:
     """What a trial asks of its data set."""
-    return fingerprint(pipe.dataset, pipe.reaches("deeplab"))
+    return fingerprint(pipe.dataset, pipeline.needs_val(pipe))
 
 
 def _without_place(pipe: PipelineConfig) -> PipelineConfig:
@@ -231,7 +238,7 @@ def _check_metric(key: str, metric: str, known: set[str]) -> None:
         near = difflib.get_close_matches(metric, sorted(known), n=1)
         hint = f", did you mean {near[0]}" if near else f"; there are {', '.join(sorted(known))}"
         raise RequestError(f"{key}={metric}: no step reports it{hint}")
-    if key == "study.metric" and pipeline.is_score(metric) and not metric.endswith("/selection_miou"):
+    if key == "study.metric" and metric.partition("/")[2] in SCORES - {"selection_miou"}:
         raise RequestError(
             f"{key}={metric}: would choose by images that report; take {metric.partition('/')[0]}/selection_miou, and "
             "name this one in study.columns"
@@ -329,15 +336,11 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
     plan.records.begin(trial, chosen)
     try:
         pipe = plan.pipeline(trial)
-        finished = pipeline.execute(
-            pipe,
-            Cluster(pipe.cluster, plan.at_once, plan.is_own),
-            name=trial.label,
-            study=plan.run_id,
-            splits=plan.splits.get(_data(pipe)),
-            watch=AmnWatch() if plan.study.asha is not None else None,
-        )
-        metrics = {f"{step}/{key}": value for step, values in finished.summary.items() for key, value in values.items()}
+        cluster = Cluster(pipe.cluster, plan.at_once, plan.is_own)
+        prepared = pipeline.prepare(pipe, cluster, plan.splits.get(_data(pipe)))
+        watching = [AmnWatch(prepared.plan)] if plan.study.asha is not None else []
+        ended, tracked = run_observed(prepared, name=trial.label, study=plan.run_id, others=watching)
+        metrics = {f"{step}/{key}": value for step, values in ended.summary.items() for key, value in values.items()}
         objective = metrics[plan.study.metric]
     except Exception as error:
         if plan.records.of(trial).ended:  # stopped, in the middle of what then failed
@@ -345,9 +348,7 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         plan.records.end(trial, "failed", error=lines[-1])
         raise
-    plan.records.end(
-        trial, "finished", objective=objective, metrics=metrics, run=finished.folder.name, tracked=finished.tracked
-    )
+    plan.records.end(trial, "finished", objective=objective, metrics=metrics, run=prepared.identity, tracked=tracked)
     tune.report({OBJECTIVE: objective})
 
 

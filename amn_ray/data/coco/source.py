@@ -180,15 +180,17 @@ class Coco:
                 "they are not scored; dataset.masks names masks that are"
             )
 
-    def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
+    def image(self, record: Record) -> bytes:
         """See Source."""
-        image = Path(record.image).read_bytes()
-        if record.mask is None:
-            return image, None
+        return Path(record.image).read_bytes()
+
+    def mask(self, record: Record) -> np.ndarray:
+        """See Source."""
+        assert record.mask is not None
         if record.annotations:
             content = json.loads(record.annotations)
-            height, width = _checked_size(image, content["size"])
-            return image, paint(height, width, content["objects"])
+            height, width = _checked_size(self.image(record), content["size"])
+            return paint(height, width, content["objects"])
         label_of_value = self._label_of_value
         values = [value for value, label in label_of_value.items() if label in record.labels]
         official_HW = read_mask(Path(record.mask).read_bytes(), self._rule, values)
@@ -196,7 +198,7 @@ class Coco:
         renumbered[0] = 0
         for value, label in label_of_value.items():
             renumbered[value] = label
-        return image, renumbered[official_HW]
+        return renumbered[official_HW]
 
     def _matched(self, instances: Instances, warnings: list[str]) -> dict[Key, str]:
         """The file's own categories by id, with the names that the training set has for them.

@@ -147,11 +147,15 @@ class Folder:
             listing.warnings += [*self._warnings, *warnings, *doubts]
         return listing
 
-    def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
+    def image(self, record: Record) -> bytes:
+        """See Source."""
+        return Path(record.image).read_bytes()
+
+    def mask(self, record: Record) -> np.ndarray:
         """See Source."""
         rule, _ = self._rule_and_warnings
-        mask = read_mask(Path(record.mask).read_bytes(), rule, record.labels) if record.mask else None
-        return Path(record.image).read_bytes(), mask
+        assert record.mask
+        return read_mask(Path(record.mask).read_bytes(), rule, record.labels)
 
     # --- What labels.csv says ---
 

@@ -129,14 +129,16 @@ class Voc:
         listing.records = checked(records, where=f"{where} (dataset.{split}_list)", labelled=labelled)
         return listing
 
-    def load(self, record: Record) -> tuple[bytes, np.ndarray | None]:
-        """See Source; mask values are renumbered to `classes`."""
-        image = Path(record.image).read_bytes()
-        if record.mask is None:
-            return image, None
+    def image(self, record: Record) -> bytes:
+        """See Source."""
+        return Path(record.image).read_bytes()
+
+    def mask(self, record: Record) -> np.ndarray:
+        """See Source; values are renumbered to `classes`."""
+        assert record.mask
         names = [self.classes[label - 1] for label in record.labels]
         values = [value for value, name in self._names.items() if name in names]
-        return image, self._of_value[read_mask(Path(record.mask).read_bytes(), self._rule, values)]
+        return self._of_value[read_mask(Path(record.mask).read_bytes(), self._rule, values)]
 
     def _remedy(self) -> str:
         """What to do where JPEGImages is not there: a folder too high is usual (VOCdevkit)."""

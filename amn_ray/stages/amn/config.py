@@ -1,32 +1,23 @@
-"""Settings of the AMN stage; the defaults are method.md's (VOC)."""
+"""Settings of AMN; the defaults are method.md's (VOC)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amn_ray.core.checks import (
-    check_choice,
-    check_fraction,
-    check_not_negative,
-    check_positive,
-    check_range,
-    check_scales,
-)
+from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive, check_range
+from amn_ray.core.settings import for_evaluation, shared
 from amn_ray.nn.config import LAYERS, PRECISIONS, BackboneConfig
+from amn_ray.stages.groups import MapsConfig
+from amn_ray.training.config import TrainingConfig
 
 
 @dataclass(kw_only=True)
-class AmnConfig:
-    """Training with the per-pixel classification loss (PCL) and label conditioning (LC), and multi-scale maps."""
+class AmnConfig(TrainingConfig):
+    """Training with the per-pixel classification loss (PCL) and label conditioning (LC)."""
 
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    seed: int = 0
-    """Initial weights, order of images, augmentation, dropout."""
-    precision: str = "auto"
-    """auto (bf16 where the hardware computes it), bf16 or fp32."""
+    backbone: BackboneConfig | None = shared()
     epochs: int = 5
     batch_size: int = 16
-    """Of all training workers together."""
     crop: int = 512
     scale: list[float] = field(default_factory=lambda: [0.5, 1.5])
     """Training images are resized by a factor drawn from this range."""
@@ -40,19 +31,27 @@ class AmnConfig:
     """Before the ASPP, in training only (the released code forgets to switch it off)."""
     lc: list[str] = field(default_factory=lambda: ["layer4"])
     """The layers after which the label is multiplied into the features (Table 2); [] trains PCL only (Table 1)."""
-    softmax_subset: bool = False
-    """Softmax over background and the image's own classes only: the paper's strict reading of label conditioning."""
-    scales: list[float] = field(default_factory=lambda: [1.0, 0.5, 1.5, 2.0])
-    threshold: float = 0.45
-    """τ at which the maps are evaluated."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "epochs", "batch_size", "crop", "lr_backbone", "lr_head")
-        check_not_negative(self, "seed", "weight_decay")
-        check_fraction(self, "threshold", "smoothing", "dropout")
-        check_choice(self, "precision", PRECISIONS)
+        super().__post_init__()
+        check_positive(self, "epochs", "lr_backbone", "lr_head")
+        check_not_negative(self, "weight_decay")
+        check_fraction(self, "smoothing", "dropout")
         check_choice(self, "lc", LAYERS)
-        check_scales(self)
         check_range(self, "scale")
         if len(set(self.lc)) != len(self.lc):
             raise ValueError(f"lc={self.lc}: names a layer twice")
+
+
+@dataclass(kw_only=True)
+class AmnMapsConfig(MapsConfig):
+    """Multi-scale maps."""
+
+    precision: str | None = shared()
+    threshold: float = for_evaluation(0.25)
+    softmax_subset: bool = False
+    """Softmax over background and the image's own classes only: the paper's strict reading of label conditioning."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "precision", PRECISIONS)

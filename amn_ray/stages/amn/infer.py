@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import MODEL, Artifact
 from amn_ray.data.images import decode_image
 from amn_ray.data.maps import SCHEMA, to_row
 from amn_ray.data.pixels import Pixels
-from amn_ray.stages.amn.config import AmnConfig
-from amn_ray.training.job import MODEL
+from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 
 COLUMNS = ("image", "labels")
 
@@ -19,7 +18,8 @@ class MakeAmn:
 
     def __init__(
         self,
-        config: AmnConfig,
+        config: AmnMapsConfig,
+        network: AmnConfig,
         num_classes: int,
         pixels: Pixels,
         weights: Artifact,
@@ -35,12 +35,12 @@ class MakeAmn:
         self.config = config
         self.pixels = pixels
         self.num_classes = num_classes
-        self.seeds = seeds.table("masks")
+        self.seeds = seeds.table()
         self.device = pick_device()
-        self.model = load_module(AmnNet(config, num_classes), weights.read(MODEL)).to(self.device)
+        self.model = load_module(AmnNet(network, num_classes), weights.read(MODEL)).to(self.device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """`image_id`, `image`, `labels` -> rows of nn.maps.SCHEMA."""
+        """`image_id`, `image`, `labels` -> rows of data.maps.SCHEMA."""
         from amn_ray.nn.multiscale import same_size_groups
         from amn_ray.stages.amn.model import amn_maps
 

@@ -20,7 +20,7 @@ from amn_ray.nn.aspp import Aspp
 from amn_ray.nn.multiscale import scales_with_flips
 from amn_ray.nn.reduction import global_mean
 from amn_ray.nn.resnet import ResNet
-from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 
 
 class AmnNet(nn.Module):
@@ -28,6 +28,7 @@ class AmnNet(nn.Module):
 
     def __init__(self, config: AmnConfig, num_classes: int) -> None:
         super().__init__()
+        assert config.backbone is not None
         self.backbone = ResNet(config.backbone)
         self.conditioning = nn.ModuleDict(
             {layer: nn.Linear(num_classes, self.backbone.widths[layer]) for layer in config.lc}
@@ -81,13 +82,13 @@ def amn_maps(
     keys: Sequence[Sequence[int]],
     *,
     num_classes: int,
-    config: AmnConfig,
+    config: AmnMapsConfig,
     device: torch.device,
 ) -> list[np.ndarray]:
     """AMN's probabilities on images of one size, for the classes that each of them holds (method 5).
 
     Per scale the mean of the logits of the image and of its mirror image; resized to stride 4; mean over scales;
-    softmax. The seed modulation follows where maps are used, see nn.maps.
+    softmax. The seed modulation follows where maps are used, see data.maps.
 
     Args:
         model: in eval mode, on `device`.

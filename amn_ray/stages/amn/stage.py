@@ -1,73 +1,88 @@
-"""The AMN stage: images and refined seeds → network weights and activation maps."""
+"""AMN: images and refined seeds → network weights; with these → activation maps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from ray.train import UserCallback
+from collections.abc import Mapping
+from pathlib import Path
 
 from amn_ray.core.artifacts import Artifact
+from amn_ray.core.settings import build
 from amn_ray.data.pixels import Pixels
-from amn_ray.platform.cluster import Cluster
-from amn_ray.platform.mapping import map_table
-from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.platform.mapping import MAPPING_METRICS, map_table
+from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.example import AmnExample
 from amn_ray.stages.amn.infer import COLUMNS, MakeAmn
-from amn_ray.training.job import Probe
-
-NAME = "amn"
-VERSION = 2
-TABLE = "maps"
+from amn_ray.stages.methods import Method
+from amn_ray.stages.stage import Context, Result, Stage
+from amn_ray.training.job import TRAINING_METRICS
 
 
-def run(
-    config: AmnConfig,
-    inputs: Mapping[str, Artifact],
-    output: Artifact,
-    cluster: Cluster,
-    callbacks: Sequence[UserCallback] = (),
-    probe: Probe | None = None,
-) -> dict[str, Any]:
-    """Train AMN on the seeds and make the maps of all images.
-
-    Inputs: `images`, `seeds` (the CAM's), and `backbone` where training does not start from random weights. `probe`
-    measures the network after each epoch.
-    """
+def train_network(config: AmnConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Train AMN on the seeds. Without `backbone` training starts from random weights."""
     # Imported here: a pipeline that finds everything in the store never needs PyTorch.
     from amn_ray.training.driver import train
 
-    images, seeds = inputs["images"], inputs["seeds"]
+    images, seeds = inputs["images"], inputs["refined"]
     manifest = images.manifest()
-    num_classes, pixels = len(manifest["classes"]), Pixels.of(manifest)
-    history = train(
+    num_classes = len(manifest["classes"])
+    return train(
         _train_worker,
         config,
         output,
-        cluster,
-        sources=[(images, "rows", ("image", "labels")), (seeds, "masks", ("mask",))],
-        example=AmnExample(config, num_classes, pixels),
+        context.cluster,
+        sources=[(images, ("image", "labels")), (seeds, ("mask",))],
+        example=AmnExample(config, num_classes, Pixels.of(manifest)),
         num_classes=num_classes,
         backbone=inputs.get("backbone"),
-        callbacks=callbacks,
-        probe=probe,
+        epochs=config.epochs,
+        callbacks=context.callbacks,
+        probe=context.probe,
     )
-    share = cluster.map_share()
-    settings = {"config": config, "num_classes": num_classes, "pixels": pixels, "weights": output, "seeds": seeds}
-    speed = map_table(
-        cluster,
-        (images, "rows"),
-        COLUMNS,
-        MakeAmn,
-        settings | {"threads": share.threads},
-        (output, TABLE),
-        share=share,
-    )
-    metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
-    return {"rows": manifest["rows"], "history": history, "metrics": metrics}
+
+
+def make_maps(config: AmnMapsConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Make the maps of all images, which the seeds modulate where they are used."""
+    images = inputs["images"]
+    manifest = images.manifest()
+    settings = {
+        "config": config,
+        "network": build(AmnConfig, inputs["amn"].manifest()["config"]),
+        "num_classes": len(manifest["classes"]),
+        "pixels": Pixels.of(manifest),
+        "weights": inputs["amn"],
+        "seeds": inputs["refined"],
+    }
+    return map_table(context.cluster, images, COLUMNS, MakeAmn, settings, output, on="networks")
 
 
 def _train_worker(settings: dict) -> None:
     from amn_ray.stages.amn.train import train_worker  # on the worker: torchvision costs the driver seconds
 
     train_worker(settings)
+
+
+AMN = Stage(
+    name="amn",
+    version=3,
+    config=AmnConfig,
+    makes="weights",
+    needs=("images", "refined"),
+    optional=("backbone",),
+    metrics=TRAINING_METRICS,
+    run=train_network,
+)
+AMN_MAPS = Stage(
+    name="amn_maps",
+    version=1,
+    config=AmnMapsConfig,
+    makes="maps",
+    needs=("images", "refined", "amn"),
+    metrics=MAPPING_METRICS,
+    run=make_maps,
+)
+METHOD = Method(
+    group="activation",
+    name="amn",
+    stages={"amn": AMN, "amn_maps": AMN_MAPS},
+    settings=Path(__file__).with_name("amn.yaml"),
+)

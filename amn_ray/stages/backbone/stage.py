@@ -1,4 +1,4 @@
-"""The backbone stage: `backbone.weights` -> a checked state dict in the store."""
+"""Initial weights: `backbone.weights` -> a checked state dict in the store, where every worker can read it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 from amn_ray.core.artifacts import Artifact
 from amn_ray.core.errors import RequestError
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.platform.cluster import Cluster
-
-NAME = "backbone"
-VERSION = 1
-WEIGHTS = "backbone.safetensors"
+from amn_ray.stages.stage import Context, Result, Stage
+from amn_ray.training.job import BACKBONE
 
 
 def identity(config: BackboneConfig) -> dict[str, Any]:
-    """What decides the weights: the architecture, and the file's content rather than its name."""
+    """What decides the weights: the architecture, and the file's content rather than its name.
+
+    Raises:
+        RequestError: there is no such file.
+    """
     source = config.weights
     if source != "imagenet":
         path = Path(str(source))
@@ -30,13 +31,13 @@ def identity(config: BackboneConfig) -> dict[str, Any]:
     return {"name": config.name, "weights": source}
 
 
-def run(config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact, cluster: Cluster) -> dict[str, Any]:
-    """Read, check and store the initial weights; see stages/__init__.py.
+def run(config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Read, check and store the initial weights.
 
     Raises:
         RequestError: the file is no state dict, or one of another architecture.
     """
-    import safetensors.torch  # here: see stages/cam/stage.py
+    import safetensors.torch  # here: a pipeline that finds everything in the store never needs PyTorch
 
     from amn_ray.nn.weights import backbone_state
 
@@ -44,5 +45,10 @@ def run(config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact
         state = backbone_state(config)
     except ValueError as error:
         raise RequestError(str(error)) from error
-    output.write(WEIGHTS, safetensors.torch.save({name: value.contiguous() for name, value in state.items()}))
+    output.write(BACKBONE, safetensors.torch.save({name: value.contiguous() for name, value in state.items()}))
     return {"metrics": {}}
+
+
+INITIAL_WEIGHTS = Stage(
+    name="backbone", version=1, config=BackboneConfig, makes="weights", needs=(), run=run, identity=identity
+)

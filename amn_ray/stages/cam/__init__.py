@@ -1,1 +1,1 @@
-"""CAM: a classifier trained on image-level labels, and its class activation maps (method 1 and 2)."""
+"""CAM: the classifier's class activation maps (method 2)."""

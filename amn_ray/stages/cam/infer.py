@@ -9,7 +9,6 @@ from amn_ray.data.images import decode_image
 from amn_ray.data.maps import SCHEMA, to_row
 from amn_ray.data.pixels import Pixels
 from amn_ray.stages.cam.config import CamConfig
-from amn_ray.training.job import MODEL
 
 COLUMNS = ("image", "labels")
 
@@ -20,17 +19,17 @@ class MakeCam:
     def __init__(self, config: CamConfig, num_classes: int, pixels: Pixels, weights: Artifact, threads: int) -> None:
         import torch  # on the actor: the driver, which only names this class, need not load it
 
-        from amn_ray.nn.weights import load_module, pick_device
-        from amn_ray.stages.cam.model import CamNet
+        from amn_ray.nn.classifier import load_classifier
+        from amn_ray.nn.weights import pick_device
 
         torch.set_num_threads(threads)
         self.config = config
         self.pixels = pixels
         self.device = pick_device()
-        self.model = load_module(CamNet(config, num_classes), weights.read(MODEL)).to(self.device)
+        self.model = load_classifier(weights, num_classes).to(self.device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """`image_id`, `image`, `labels` -> rows of nn.maps.SCHEMA."""
+        """`image_id`, `image`, `labels` -> rows of data.maps.SCHEMA."""
         from amn_ray.nn.multiscale import same_size_groups
         from amn_ray.stages.cam.model import cam_maps
 

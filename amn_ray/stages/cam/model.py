@@ -1,4 +1,4 @@
-"""The CAM classifier and the mathematics of its maps.
+"""The mathematics of class activation maps.
 
 Legend: B = images, H W = pixels, h w = stride-16 feature grid, N = classes without background, K = classes of one
 image.
@@ -11,58 +11,27 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
 
 from amn_ray.data.maps import stored_size
+from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.config import STRIDE
 from amn_ray.nn.multiscale import scales_with_flips
-from amn_ray.nn.resnet import ResNet
-from amn_ray.stages.cam.config import CamConfig
-
-
-class CamNet(nn.Module):
-    """Backbone → global average pooling → 1×1 convolution without bias (released code: net/resnet50_cam.py)."""
-
-    def __init__(self, config: CamConfig, num_classes: int) -> None:
-        super().__init__()
-        self.backbone = ResNet(config.backbone)
-        self.classifier = nn.Conv2d(self.backbone.widths["layer4"], num_classes, 1, bias=False)
-        self.detach_after = config.detach_after
-        if self.detach_after is not None:
-            # Nothing before the cut gets a gradient; without this, weight decay would still wait for one.
-            for name in ("stem", "layer1", "layer2", "layer3", "layer4"):
-                getattr(self.backbone, name).requires_grad_(False)
-                if name == self.detach_after:
-                    break
-
-    def features(self, image_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C, h, w); the gradient stops after `detach_after`."""
-        return self.backbone(image_BCHW, lambda name, out: out.detach() if name == self.detach_after else out)
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) -> class logits (B, N)."""
-        pooled = self.features(image_BCHW).mean(dim=(2, 3), keepdim=True)
-        return self.classifier(pooled).flatten(1)
-
-    def activation(self, image_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) -> relu'd class activation (B, N, h, w) (paper eq. 1)."""
-        return F.relu(self.classifier(self.features(image_BCHW)))
 
 
 def cam_maps(
-    model: CamNet,
+    model: Classifier,
     images: Sequence[np.ndarray],
     keys: Sequence[Sequence[int]],
     *,
     scales: Sequence[float],
-    precision: str,
+    precision: str | None,
     device: torch.device,
 ) -> list[np.ndarray]:
     """CAMs of images of one size, for the classes that each of them holds (method 2).
 
     Per scale: the image's activation plus the mirrored one of its mirror image, upsampled to the pixels that the
     feature grid covers (the next multiple of 16) and cropped to the image; summed over scales; divided by each
-    class's own maximum + 1e-5. The result is sampled at stride 4, from which `nn.maps.full_size` gets it back.
+    class's own maximum + 1e-5. The result is sampled at stride 4, from which `data.maps.full_size` gets it back.
     (The released code makes a second version for the random walk, by squeezing the grid, which covers up to 15 pixels
     more than the image, to stride 4; here both are one, aligned with the image.)
 

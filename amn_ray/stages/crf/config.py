@@ -1,10 +1,11 @@
-"""Settings of the CRF stage; the defaults are method.md's (VOC)."""
+"""Settings of the dense CRF; the defaults are method.md's (VOC)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amn_ray.core.checks import check_fraction, check_positive
+from amn_ray.core.checks import check_positive
+from amn_ray.stages.groups import PredictionRefinementConfig, RefinementConfig
 
 
 @dataclass(kw_only=True)
@@ -23,23 +24,24 @@ class KernelConfig:
 
 
 @dataclass(kw_only=True)
-class CrfConfig(KernelConfig):
-    """From maps to seeds, at two thresholds. The defaults are the CAM's."""
+class CrfConfig(KernelConfig, RefinementConfig):
+    """From maps to seeds, at two thresholds (method 3 and 6)."""
 
-    conf_fg: float = 0.30
-    """τ of the run that decides what is foreground."""
-    conf_bg: float = 0.05
-    """τ of the run that decides, together with the other one, what is background."""
     gt_prob: float = 0.7
     """The trust in the thresholded label."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fraction(self, "conf_fg", "conf_bg")
+        KernelConfig.__post_init__(self)
+        RefinementConfig.__post_init__(self)
         if not 0 < self.gt_prob < 1:
             raise ValueError(f"gt_prob={self.gt_prob}: must be between 0 and 1, both excluded")
-        if self.conf_bg > self.conf_fg:
-            raise ValueError(
-                f"conf_bg={self.conf_bg}: must not be above crf.conf_fg={self.conf_fg}, or sure background would "
-                "reach into sure foreground"
-            )
+
+
+@dataclass(kw_only=True)
+class PredictionCrfConfig(KernelConfig, PredictionRefinementConfig):
+    """From a network's predictions to refined ones (method 10)."""
+
+    gaussian_sxy: float = 1
+    bilateral_sxy: float = 67
+    bilateral_srgb: float = 3
+    bilateral_compat: float = 4

@@ -8,7 +8,7 @@ from amn_ray.core.artifacts import Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
 from amn_ray.data.maps import MAP_COLUMNS, pixel_maps
 from amn_ray.data.pixels import Pixels
-from amn_ray.stages.crf.config import CrfConfig, KernelConfig
+from amn_ray.stages.crf.config import CrfConfig, PredictionCrfConfig
 from amn_ray.stages.crf.model import refined_prediction, refined_seed
 
 COLUMNS = ("image",)
@@ -20,7 +20,7 @@ class MakeSeed:
     def __init__(self, config: CrfConfig, pixels: Pixels, maps: Artifact) -> None:
         self.config = config
         self.pixels = pixels
-        self.maps = maps.table("maps")
+        self.maps = maps.table()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`image_id`, `image` -> rows of MASK_SCHEMA."""
@@ -34,19 +34,19 @@ class MakeSeed:
         return pa.Table.from_pylist(seeds, schema=MASK_SCHEMA)
 
 
-class MakePrediction:
-    """Maps batches of the image table (joined with a network's logits) to the masks table."""
+class RefinePrediction:
+    """Maps batches of the image table (joined with a network's predictions and their logits) to the masks table."""
 
-    def __init__(self, config: KernelConfig, pixels: Pixels, logits: Artifact) -> None:
+    def __init__(self, config: PredictionCrfConfig, pixels: Pixels, predictions: Artifact) -> None:
         self.config = config
         self.pixels = pixels
-        self.logits = logits.table("masks")
+        self.predictions = predictions.table()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`image_id`, `image` -> rows of MASK_SCHEMA."""
         ids = batch.column("image_id").to_pylist()
         masks = []
-        stored = self.logits.take(ids, MAP_COLUMNS)
+        stored = self.predictions.take(ids, MAP_COLUMNS)
         for image_id, encoded, row in zip(ids, batch.column("image").to_pylist(), stored, strict=True):
             image_HWC = decode_image(encoded, self.pixels)
             logits_CHW = pixel_maps(row, *image_HWC.shape[:2])

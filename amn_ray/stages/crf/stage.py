@@ -1,33 +1,51 @@
-"""The CRF stage: images and maps → refined seeds. Used after CAM and, with other thresholds, after AMN."""
+"""Dense CRF: images and maps → refined seeds; images and predictions → refined predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from amn_ray.core.artifacts import Artifact
 from amn_ray.data.pixels import Pixels
-from amn_ray.platform.cluster import Cluster
-from amn_ray.platform.mapping import map_table
-from amn_ray.stages.crf.config import CrfConfig, KernelConfig
-from amn_ray.stages.crf.infer import COLUMNS, MakePrediction, MakeSeed
-
-NAME = "crf"
-VERSION = 2
-TABLE = "masks"
+from amn_ray.platform.mapping import MAPPING_METRICS, map_table
+from amn_ray.stages.crf.config import CrfConfig, PredictionCrfConfig
+from amn_ray.stages.crf.infer import COLUMNS, MakeSeed, RefinePrediction
+from amn_ray.stages.methods import Method
+from amn_ray.stages.stage import Context, Result, Stage
 
 
-def run(config: KernelConfig, inputs: Mapping[str, Artifact], output: Artifact, cluster: Cluster) -> dict[str, Any]:
-    """Refine the maps (given a CrfConfig) or a network's predictions of all images.
-
-    Inputs: `images`, and either `maps` or `logits`.
-    """
+def refine_maps(config: CrfConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Refine the maps of all images."""
     images = inputs["images"]
-    pixels = Pixels.of(images.manifest())
-    mapper, settings = (
-        (MakeSeed, {"config": config, "pixels": pixels, "maps": inputs["maps"]})
-        if isinstance(config, CrfConfig)
-        else (MakePrediction, {"config": config, "pixels": pixels, "logits": inputs["logits"]})
-    )
-    speed = map_table(cluster, (images, "rows"), COLUMNS, mapper, settings, (output, TABLE), share=cluster.cpu_share())
-    return {"rows": images.manifest()["rows"], "metrics": {"images_per_second": speed}}
+    settings = {"config": config, "pixels": Pixels.of(images.manifest()), "maps": inputs["maps"]}
+    return map_table(context.cluster, images, COLUMNS, MakeSeed, settings, output, on="cpus")
+
+
+def refine_predictions(
+    config: PredictionCrfConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context
+) -> Result:
+    """Refine the predictions of all images."""
+    images = inputs["images"]
+    settings = {"config": config, "pixels": Pixels.of(images.manifest()), "predictions": inputs["predictions"]}
+    return map_table(context.cluster, images, COLUMNS, RefinePrediction, settings, output, on="cpus")
+
+
+CRF = Stage(
+    name="crf",
+    version=3,
+    config=CrfConfig,
+    makes="masks",
+    needs=("images", "maps"),
+    metrics=MAPPING_METRICS,
+    run=refine_maps,
+)
+PREDICTION_CRF = Stage(
+    name="prediction_crf",
+    version=1,
+    config=PredictionCrfConfig,
+    makes="masks",
+    needs=("images", "predictions"),
+    metrics=MAPPING_METRICS,
+    run=refine_predictions,
+)
+METHOD = Method(group="refinement", name="crf", stages={"refined": CRF, "amn_refined": CRF})
+PREDICTION_METHOD = Method(group="prediction_refinement", name="crf", stages={"predictions_refined": PREDICTION_CRF})

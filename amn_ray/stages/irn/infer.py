@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import MODEL, Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
 from amn_ray.data.maps import MAP_COLUMNS, grid_maps
 from amn_ray.data.pixels import Pixels
-from amn_ray.stages.irn.config import IrnConfig
-from amn_ray.training.job import MODEL
+from amn_ray.stages.irn.config import IrnConfig, WalkConfig
 
 COLUMNS = ("image",)
 SCHEMA = MASK_SCHEMA.append(pa.field("displacement", pa.list_(pa.float32())))
@@ -19,7 +18,15 @@ SCHEMA = MASK_SCHEMA.append(pa.field("displacement", pa.list_(pa.float32())))
 class MakePseudoMask:
     """Loads the network once, maps batches of the image table (joined with maps) to the masks table."""
 
-    def __init__(self, config: IrnConfig, pixels: Pixels, weights: Artifact, maps: Artifact, threads: int) -> None:
+    def __init__(
+        self,
+        config: WalkConfig,
+        network: IrnConfig,
+        pixels: Pixels,
+        weights: Artifact,
+        maps: Artifact,
+        threads: int,
+    ) -> None:
         import torch  # on the actor: the driver, which only names this class, need not load it
 
         from amn_ray.nn.weights import load_module, pick_device
@@ -28,9 +35,9 @@ class MakePseudoMask:
         torch.set_num_threads(threads)
         self.config = config
         self.pixels = pixels
-        self.maps = maps.table("maps")
+        self.maps = maps.table()
         self.device = pick_device()
-        self.model = load_module(IrnNet(config), weights.read(MODEL)).to(self.device)
+        self.model = load_module(IrnNet(network), weights.read(MODEL)).to(self.device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`image_id`, `image` -> rows of SCHEMA."""
@@ -50,6 +57,6 @@ class MakePseudoMask:
             )
             for i, edge_hw, mean in zip(group, edges, means, strict=True):
                 maps_Khw = torch.from_numpy(grid_maps(stored[i])).to(self.device)
-                mask = pseudo_mask(maps_Khw, edge_hw, stored[i]["keys"], images[i].shape[:2], self.config.walk)
+                mask = pseudo_mask(maps_Khw, edge_hw, stored[i]["keys"], images[i].shape[:2], self.config)
                 rows[i] = mask_row(ids[i], mask) | {"displacement": mean.tolist()}
         return pa.Table.from_pylist([rows[i] for i in range(len(ids))], schema=SCHEMA)

@@ -32,6 +32,7 @@ class IrnNet(nn.Module):
 
     def __init__(self, config: IrnConfig) -> None:
         super().__init__()
+        assert config.backbone is not None
         self.backbone = ResNet(config.backbone).requires_grad_(False)
         layers = self.backbone.widths
         widths = (self.backbone.stem_width, layers["layer1"], layers["layer2"], layers["layer3"], layers["layer4"])
@@ -47,7 +48,7 @@ class IrnNet(nn.Module):
         self.fuse_all = nn.Sequential(_branch(64 + 128 + 256, 256, 16, 1), nn.Conv2d(256, 2, 1, bias=False))
         self.displacement_mean: Tensor
         self.register_buffer("displacement_mean", torch.zeros(2))
-        """Over the training set, subtracted at inference; measured after the training."""
+        """Subtracted at inference; that of a set of images is in the manifest of its pseudo-masks."""
 
     def train(self, mode: bool = True) -> IrnNet:
         """Like nn.Module.train, but the backbone is frozen with its statistics."""
@@ -154,7 +155,7 @@ def _pair_sums(edge_Bhw: Tensor, displacement_B2hw: Tensor, seed_Bhw: Tensor, pa
 
 @torch.inference_mode()
 def edge_maps(
-    model: IrnNet, images: Sequence[np.ndarray], *, device: torch.device, precision: str
+    model: IrnNet, images: Sequence[np.ndarray], *, device: torch.device, precision: str | None
 ) -> tuple[Tensor, Tensor]:
     """Boundaries of images of one size, and the mean displacement in each of them (method 7 and 8).
 

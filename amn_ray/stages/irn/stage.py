@@ -1,74 +1,97 @@
-"""The IRN stage: images, maps and refined seeds → network weights and pseudo-masks."""
+"""IRN: images and refined seeds → network weights; with these and maps → pseudo-masks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
-from ray.train import UserCallback
 
 from amn_ray.core.artifacts import Artifact
+from amn_ray.core.settings import build
 from amn_ray.data.pixels import Pixels
-from amn_ray.platform.cluster import Cluster
-from amn_ray.platform.mapping import map_table
-from amn_ray.stages.irn.config import IrnConfig
+from amn_ray.platform.mapping import MAPPING_METRICS, map_table
+from amn_ray.stages.irn.config import IrnConfig, WalkConfig
 from amn_ray.stages.irn.example import IrnExample
 from amn_ray.stages.irn.infer import COLUMNS, MakePseudoMask
-from amn_ray.training.job import MODEL
-
-NAME = "irn"
-VERSION = 1
-TABLE = "masks"
+from amn_ray.stages.methods import Method
+from amn_ray.stages.stage import Context, Result, Stage
+from amn_ray.training.job import TRAINING_METRICS
 
 
-def run(
-    config: IrnConfig,
-    inputs: Mapping[str, Artifact],
-    output: Artifact,
-    cluster: Cluster,
-    callbacks: Sequence[UserCallback] = (),
-) -> dict[str, Any]:
-    """Train IRN on the seeds and spread the maps of all images up to the boundaries.
-
-    Inputs: `images`, `maps` and `seeds` (of AMN, or of the CAM for the paper's baseline), and `backbone`, whose
-    features stay frozen.
-    """
+def train_network(config: IrnConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Train IRN on the seeds; the features of `backbone` stay frozen."""
     # Imported here: a pipeline that finds everything in the store never needs PyTorch.
     from amn_ray.training.driver import train
 
-    images, maps, seeds = inputs["images"], inputs["maps"], inputs["seeds"]
+    images, seeds = inputs["images"], inputs["refined"]
     manifest = images.manifest()
-    pixels = Pixels.of(manifest)
-    history = train(
+    return train(
         _train_worker,
         config,
         output,
-        cluster,
-        sources=[(images, "rows", ("image",)), (seeds, "masks", ("mask",))],
-        example=IrnExample(config, pixels),
+        context.cluster,
+        sources=[(images, ("image",)), (seeds, ("mask",))],
+        example=IrnExample(config, Pixels.of(manifest)),
         num_classes=len(manifest["classes"]),
         backbone=inputs["backbone"],
-        callbacks=callbacks,
+        epochs=config.epochs,
+        callbacks=context.callbacks,
+        probe=context.probe,
     )
-    share = cluster.map_share()
-    settings = {"config": config, "pixels": pixels, "weights": output, "maps": maps, "threads": share.threads}
-    speed = map_table(cluster, (images, "rows"), COLUMNS, MakePseudoMask, settings, (output, TABLE), share=share)
-    cluster.elsewhere(_store_displacement_mean, output)
-    metrics = {"loss": history[-1]["loss"], "images_per_second": speed}
-    return {"rows": manifest["rows"], "history": history, "metrics": metrics}
 
 
-def _store_displacement_mean(output: Artifact) -> None:
-    """Over all images, as the mappers measured it. The walk does not need it; users of the displacements do."""
-    means = list(output.table(TABLE).column("displacement").values())
-    state = safetensors.numpy.load(output.read(MODEL))
-    state["displacement_mean"] = np.asarray(np.mean(means, 0), np.float32)
-    output.write(MODEL, safetensors.numpy.save(state))
+def walk(config: WalkConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Spread the maps of all images up to the boundaries.
+
+    The manifest gets IRN's mean displacement over these images, which users of its displacements subtract; the walk
+    does without.
+    """
+    images = inputs["images"]
+    settings = {
+        "config": config,
+        "network": build(IrnConfig, inputs["irn"].manifest()["config"]),
+        "pixels": Pixels.of(images.manifest()),
+        "weights": inputs["irn"],
+        "maps": inputs["maps"],
+    }
+    result = map_table(context.cluster, images, COLUMNS, MakePseudoMask, settings, output, on="networks")
+    return result | {"displacement_mean": context.cluster.run_remote(_displacement_mean, output)}
+
+
+def _displacement_mean(output: Artifact) -> list[float]:
+    """(dy, dx) in pixels of stride 4, as the mappers measured it."""
+    means = list(output.fresh_table().column("displacement").values())
+    return np.asarray(np.mean(means, 0), np.float32).tolist()
 
 
 def _train_worker(settings: dict) -> None:
     from amn_ray.stages.irn.train import train_worker  # on the worker: torchvision costs the driver seconds
 
     train_worker(settings)
+
+
+IRN = Stage(
+    name="irn",
+    version=2,
+    config=IrnConfig,
+    makes="weights",
+    needs=("images", "refined", "backbone"),
+    metrics=TRAINING_METRICS,
+    run=train_network,
+)
+WALK = Stage(
+    name="walk",
+    version=1,
+    config=WalkConfig,
+    makes="masks",
+    needs=("images", "maps", "irn"),
+    metrics=MAPPING_METRICS,
+    run=walk,
+)
+METHOD = Method(
+    group="boundaries",
+    name="irn",
+    stages={"irn": IRN, "pseudo_masks": WALK},
+    settings=Path(__file__).with_name("irn.yaml"),
+)

@@ -9,12 +9,12 @@ from amn_ray.core.checks import check_fraction
 
 @dataclass(kw_only=True)
 class ScoreConfig:
-    """Scores of maps at every threshold of a grid."""
+    """Scores of maps at every threshold of a grid, or of masks."""
 
-    threshold: float
-    """τ of the reported `miou`; always a member of the grid."""
+    threshold: float | None = None
+    """τ of the reported `miou` of maps; always a member of the grid."""
     num_thresholds: int = 101
-    """Equidistant thresholds from 0 to 1."""
+    """Equidistant thresholds from 0 to 1, for maps."""
 
     def __post_init__(self) -> None:
         check_fraction(self, "threshold")

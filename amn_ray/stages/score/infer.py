@@ -23,9 +23,9 @@ SCHEMA = pa.schema(
         "undefined": pa.float64(),
     }
 )
-"""One row of a scores table; all but `image_id` is null for images without (defined) ground truth. The best threshold
-is null for masks and for images without a class, where every threshold is as good; the share of undefined pixels is
-null for maps."""
+"""One row of a scores table; all but `image_id` is null where the ground truth is undefined everywhere. The best
+threshold is null for masks and for images without a class, where every threshold is as good; the share of undefined
+pixels is null for maps."""
 COLUMNS = ("mask",)
 
 
@@ -33,7 +33,7 @@ class ScoreMaps:
     """Ground truth (joined with maps) -> counts by truth, class and threshold bin."""
 
     def __init__(self, maps: Artifact, grid: np.ndarray) -> None:
-        self.maps = maps.table("maps")
+        self.maps = maps.table()
         self.grid = grid
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -57,7 +57,7 @@ class ScoreMasks:
     """Ground truth (joined with masks) -> counts by truth and prediction."""
 
     def __init__(self, masks: Artifact, num_classes: int) -> None:
-        self.masks = masks.table("masks")
+        self.masks = masks.table()
         self.num_classes = num_classes
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -78,9 +78,7 @@ class ScoreMasks:
 
 
 def _truth(row: dict) -> np.ndarray | None:
-    """The ground truth uint8 (H, W); None where there is none, or none of its pixels is defined."""
-    if row["mask"] is None:
-        return None
+    """The ground truth uint8 (H, W); None where none of its pixels is defined."""
     truth_HW = decode_mask(row["mask"])
     return None if (truth_HW == IGNORE).all() else truth_HW
 

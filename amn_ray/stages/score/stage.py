@@ -16,14 +16,11 @@ from amn_ray.evaluation.confusion import (
 )
 from amn_ray.evaluation.selection import selection_ids
 from amn_ray.evaluation.thresholds import ImageCounts, confusion_curve, tau_width, threshold_grid
-from amn_ray.platform.cluster import Cluster
 from amn_ray.platform.mapping import map_table
 from amn_ray.stages.score.config import ScoreConfig
 from amn_ray.stages.score.infer import COLUMNS, ScoreMaps, ScoreMasks, counts_of
+from amn_ray.stages.stage import Context, Result, Stage
 
-NAME = "score"
-VERSION = 6
-TABLE = "images"
 BACKGROUND = "background"
 """The name of label 0."""
 EXAMPLES = 6
@@ -33,39 +30,45 @@ OF_MAPS = (*_OF_ALL, "best_miou", "best_tau", "tau_width", "tau_width_1", "selec
 """The metrics of maps."""
 OF_MASKS = (*_OF_ALL, "undefined")
 """The metrics of masks."""
+SCORES = frozenset((*OF_MAPS, *OF_MASKS))
+"""All that need ground truth."""
 
 
-def run(
-    config: ScoreConfig | None, inputs: Mapping[str, Artifact], output: Artifact, cluster: Cluster
-) -> dict[str, Any]:
-    """Score all images that have ground truth.
+def run(config: ScoreConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Score all images that have ground truth: their maps, or their masks."""
+    classes = inputs["images"].manifest()["classes"]
+    cluster, truth = context.cluster, inputs["truth"]
+    if "maps" in inputs:
+        grid = _grid(config)
+        mapped = map_table(
+            cluster, truth, COLUMNS, ScoreMaps, {"maps": inputs["maps"], "grid": grid}, output, on="tasks"
+        )
+        counted = cluster.run_remote(_of_maps, output, config, grid, classes)
+    else:
+        settings = {"masks": inputs["masks"], "num_classes": len(classes)}
+        mapped = map_table(cluster, truth, COLUMNS, ScoreMasks, settings, output, on="tasks")
+        counted = cluster.run_remote(_of_masks, output, classes)
+    return {"rows": mapped["rows"]} | counted
 
-    Inputs: `images`, and either `maps` (with a config) or `masks`.
-    """
-    images = inputs["images"]
-    classes = images.manifest()["classes"]
-    grid = None if config is None else _grid(config)
-    mapper, settings = (
-        (ScoreMaps, {"maps": inputs["maps"], "grid": grid})
-        if config is not None
-        else (ScoreMasks, {"masks": inputs["masks"], "num_classes": len(classes)})
-    )
-    map_table(cluster, (images, "rows"), COLUMNS, mapper, settings, (output, TABLE), share=None)
-    counted = (
-        cluster.elsewhere(_of_maps, output, config, grid, classes)
-        if config is not None
-        else cluster.elsewhere(_of_masks, output, classes)
-    )
-    return {"rows": images.manifest()["rows"]} | counted
+
+SCORE = Stage(
+    name="score",
+    version=7,
+    config=ScoreConfig,
+    makes="table",
+    needs=("images", "truth"),
+    optional=("maps", "masks"),
+    run=run,
+)
 
 
 def _grid(config: ScoreConfig) -> np.ndarray:
-    return np.union1d(threshold_grid(config.num_thresholds), [config.threshold])
+    return np.union1d(threshold_grid(config.num_thresholds), [] if config.threshold is None else [config.threshold])
 
 
 def scored(output: Artifact) -> dict[str, ImageCounts]:
     """The counts of every image that has ground truth, by its id, in the order of the ids."""
-    rows = output.table(TABLE).read(["truth", "predicted", "counts"]).to_pylist()
+    rows = output.fresh_table().read(["truth", "predicted", "counts"]).to_pylist()
     return {row["image_id"]: counts_of(row) for row in rows if row["counts"] is not None}
 
 
@@ -83,7 +86,7 @@ def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: l
         return {"metrics": {}}
     best = int(miou_T.argmax())
     default = int(np.flatnonzero(grid == config.threshold)[0])
-    best_taus = [tau for tau in output.table(TABLE).column("best_tau").values() if tau is not None]
+    best_taus = [tau for tau in output.fresh_table().column("best_tau").values() if tau is not None]
     taus, counts = np.unique(best_taus, return_counts=True)
     return {
         "examples": _examples(list(images)),
@@ -115,7 +118,7 @@ def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
     confusion = parts.sum(0)
     if not confusion.any():
         return {"metrics": {}}
-    undefined = output.table(TABLE).column("undefined")
+    undefined = output.fresh_table().column("undefined")
     return {
         "examples": _examples(list(images)),
         "metrics": {

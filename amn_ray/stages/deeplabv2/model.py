@@ -14,22 +14,22 @@ from torch import Tensor, nn
 
 from amn_ray.data.source import IGNORE
 from amn_ray.nn.aspp import Aspp
+from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.multiscale import images_per_pass
 from amn_ray.nn.precision import autocast
 from amn_ray.nn.reduction import global_mean
 from amn_ray.nn.resnet import ResNet, normalise
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.stages.deeplab.example import OUTPUT_STRIDE, scaled
+from amn_ray.stages.deeplabv2.example import OUTPUT_STRIDE, scaled
 
 
 class DeepLabNet(nn.Module):
     """ResNet of output stride 8 → ASPP, at several scales (public PyTorch port of DeepLabv2)."""
 
-    def __init__(self, config: DeepLabConfig, num_classes: int) -> None:
+    def __init__(self, backbone: BackboneConfig, num_classes: int, scales: Sequence[float]) -> None:
         super().__init__()
-        self.backbone = ResNet(config.backbone, output_stride=OUTPUT_STRIDE)
+        self.backbone = ResNet(backbone, output_stride=OUTPUT_STRIDE)
         self.head = Aspp(self.backbone.widths["layer4"], num_classes + 1)
-        self.scales = config.scales
+        self.scales = scales
         # The port trains the convolutions of all layers, the first one too, and no BatchNorm that keeps its statistics.
         for module in self.backbone.modules():
             if isinstance(module, nn.Conv2d):
@@ -82,7 +82,7 @@ def segmentation_loss(pyramid: Sequence[Tensor], labels: Sequence[Tensor], count
 
 @torch.inference_mode()
 def predict(
-    model: DeepLabNet, images: Sequence[np.ndarray], *, device: torch.device, precision: str
+    model: DeepLabNet, images: Sequence[np.ndarray], *, device: torch.device, precision: str | None
 ) -> list[np.ndarray]:
     """The largest logits over scales of images of one size (method 10).
 

@@ -1,4 +1,4 @@
-"""Training the CAM classifier (method 1; released code: step/train_cam.py)."""
+"""Training the classifier (method 1; released code: step/train_cam.py)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
+from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
-from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.model import CamNet
+from amn_ray.stages.classifier.config import ClassifierConfig
 
 if TYPE_CHECKING:
     from amn_ray.training.job import Job
@@ -23,20 +23,26 @@ def train_worker(settings: dict) -> None:
     from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
 
     job: Job = settings["job"]
-    config: CamConfig = job.config
-    loop = Loop(job, lambda: CamNet(config, job.num_classes), lambda model: optimisation(model, config, job.num_steps))
+    config: ClassifierConfig = job.config
+    loop = Loop(job, lambda: network(config, job.num_classes), lambda model: optimisation(model, config, job.num_steps))
     for batch in loop.batches():
         loop.step(batch_loss(loop.model, batch, config))
 
 
-def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: CamConfig) -> Tensor:
-    """The classification loss of a batch of CamExample's arrays, on the model's device: a scalar."""
+def network(config: ClassifierConfig, num_classes: int) -> Classifier:
+    """The network that is trained."""
+    assert config.backbone is not None
+    return Classifier(config.backbone, num_classes, config.detach_after)
+
+
+def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: ClassifierConfig) -> Tensor:
+    """The classification loss of a batch of ClassifierExample's arrays, on the model's device: a scalar."""
     with autocast(batch["image"].device, config.precision):
         logits_BN = model(normalise(batch["image"]))
     return F.multilabel_soft_margin_loss(logits_BN.float(), batch["labels"])
 
 
-def optimisation(model: CamNet, config: CamConfig, num_steps: int) -> tuple[SGD, LRScheduler]:
+def optimisation(model: Classifier, config: ClassifierConfig, num_steps: int) -> tuple[SGD, LRScheduler]:
     """SGD with two learning rates, decayed to 0 step by step."""
     backbone = [p for p in model.backbone.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [

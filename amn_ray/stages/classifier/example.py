@@ -9,14 +9,14 @@ import numpy as np
 from amn_ray.data.images import decode_image
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import augment, multi_hot, random_long_side
-from amn_ray.stages.cam.config import CamConfig
+from amn_ray.stages.classifier.config import ClassifierConfig
 
 
 @dataclass(frozen=True)
-class CamExample:
+class ClassifierExample:
     """A row of the image table -> what one training step needs of it."""
 
-    config: CamConfig
+    config: ClassifierConfig
     num_classes: int
     pixels: Pixels
 

@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from amn_ray.data.source import IGNORE
 from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.stages.deeplab.model import DeepLabNet, segmentation_loss
+from amn_ray.stages.deeplabv2.config import DeepLabConfig
+from amn_ray.stages.deeplabv2.model import DeepLabNet, segmentation_loss
 
 if TYPE_CHECKING:
     from amn_ray.training.job import Job
@@ -28,7 +28,9 @@ def train_worker(settings: dict) -> None:
     job: Job = settings["job"]
     config: DeepLabConfig = job.config
     loop = Loop(
-        job, lambda: DeepLabNet(config, job.num_classes), lambda model: optimisation(model, config, job.num_steps)
+        job,
+        lambda: DeepLabNet(config.backbone, job.num_classes, config.scales),
+        lambda model: optimisation(model, config, job.num_steps),
     )
     for batch in loop.batches():
         loop.step_in_parts(batch_losses(loop.model, batch, config))

@@ -10,7 +10,7 @@ import numpy as np
 from amn_ray.data.images import decode_image, decode_mask
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import augment, resize_label
-from amn_ray.stages.deeplab.config import DeepLabConfig
+from amn_ray.stages.deeplabv2.config import DeepLabConfig
 
 OUTPUT_STRIDE = 8
 

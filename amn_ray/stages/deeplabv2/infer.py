@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import MODEL, Artifact
 from amn_ray.data.images import MASK_SCHEMA, decode_image, mask_row
 from amn_ray.data.maps import SCHEMA as MAPS
 from amn_ray.data.maps import full_size, to_row
 from amn_ray.data.pixels import Pixels
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.training.job import MODEL
+from amn_ray.stages.deeplabv2.config import DeepLabConfig, DeepLabPredictionsConfig
 
 COLUMNS = ("image",)
 SCHEMA = pa.unify_schemas([MASK_SCHEMA, MAPS])
@@ -22,24 +21,32 @@ class Predict:
     """Loads the network once, maps batches of the image table to masks and logits."""
 
     def __init__(
-        self, config: DeepLabConfig, num_classes: int, pixels: Pixels, weights: Artifact, threads: int
+        self,
+        config: DeepLabPredictionsConfig,
+        network: DeepLabConfig,
+        num_classes: int,
+        pixels: Pixels,
+        weights: Artifact,
+        threads: int,
     ) -> None:
         import torch  # on the actor: the driver, which only names this class, need not load it
 
         from amn_ray.nn.weights import load_module, pick_device
-        from amn_ray.stages.deeplab.model import DeepLabNet
+        from amn_ray.stages.deeplabv2.model import DeepLabNet
 
         torch.set_num_threads(threads)
         self.config = config
         self.pixels = pixels
         self.labels = list(range(num_classes + 1))
         self.device = pick_device()
-        self.model = load_module(DeepLabNet(config, num_classes), weights.read(MODEL)).to(self.device)
+        self.model = load_module(DeepLabNet(network.backbone, num_classes, config.scales), weights.read(MODEL)).to(
+            self.device
+        )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`image_id`, `image` -> rows of SCHEMA."""
         from amn_ray.nn.multiscale import same_size_groups
-        from amn_ray.stages.deeplab.model import predict
+        from amn_ray.stages.deeplabv2.model import predict
 
         ids = batch.column("image_id").to_pylist()
         images = [decode_image(encoded, self.pixels) for encoded in batch.column("image").to_pylist()]

@@ -1,0 +1,58 @@
+"""The jobs: from a composed configuration to the work, and what is printed at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from amn_ray.cli import entry
+from amn_ray.recipe.composition import load
+
+
+def pipeline(composed: DictConfig) -> None:
+    """Run a pipeline."""
+    from amn_ray.inference.observers import run_observed
+    from amn_ray.recipe.pipeline import prepare
+    from amn_ray.recipe.records import SUMMARY
+    from amn_ray.reporting import console, results
+
+    prepared = prepare(load(composed, written="store"))
+    ended, _ = run_observed(prepared)
+    console.summary_table(ended.summary)
+    folder = prepared.folder.url
+    console.where_to_look(f"{folder}/{SUMMARY}", f"{folder}/{results.FIGURES}")
+
+
+def prepare(composed: DictConfig) -> None:
+    """Make the image tables only."""
+    composed.until = "images"
+    pipeline(composed)
+
+
+def sweep(composed: DictConfig, given: Sequence[str]) -> None:
+    """Run a study; `given` are the overrides of the command line."""
+    from amn_ray.tuning.sweep import sweep
+
+    sweep(load(composed, written="store"), list(given), lambda overrides: entry.compose("sweep", [*given, *overrides]))
+
+
+def report(composed: DictConfig) -> None:
+    """Write a page about runs."""
+    from amn_ray.reporting.report import report
+
+    report(load(composed, written="out"))
+
+
+def export(composed: DictConfig) -> None:
+    """Write a finished run's masks."""
+    from amn_ray.inference.export import export
+
+    export(load(composed, written="out"))
+
+
+def predict(composed: DictConfig) -> None:
+    """Segment new images."""
+    from amn_ray.inference.predict import predict
+
+    predict(load(composed, written="out"))

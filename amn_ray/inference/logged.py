@@ -1,0 +1,31 @@
+"""The observer that logs a trained segmentation network, with its CRF, as a model in MLflow."""
+
+from __future__ import annotations
+
+from amn_ray.core.artifacts import MODEL, Store
+from amn_ray.core.events import Event, Observer, RunEnded
+from amn_ray.inference.segmenter import Settings, write_model
+from amn_ray.platform.tracking_config import TrackingConfig
+from amn_ray.recipe import records
+from amn_ray.reporting.tracked import Tracking
+
+
+class LoggedModel(Observer):
+    """Notified after the record was written, and before the tracking ends."""
+
+    def __init__(self, store: Store, run: str, config: TrackingConfig, tracking: Tracking) -> None:
+        self.store = store
+        self.run = run
+        self.config = config
+        self.tracking = tracking
+
+    def notify(self, event: Event) -> None:
+        """See Observer."""
+        if isinstance(event, RunEnded) and "segmenter" in event.artifacts:
+            (run,) = records.named(self.store, [self.run])
+            settings, weights = Settings.of(run), event.artifacts["segmenter"]
+            self.tracking.children["segmenter"].model(
+                lambda folder: write_model(folder, settings, weights.read(MODEL)),
+                self.config.register,
+                self.config.alias,
+            )

@@ -1,0 +1,51 @@
+"""Who watches a pipeline that a user starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amn_ray.core.events import Observer, RunEnded
+from amn_ray.core.provenance import git_commit
+from amn_ray.inference.logged import LoggedModel
+from amn_ray.platform.tracking import Tracker
+from amn_ray.recipe.pipeline import Pipeline
+from amn_ray.recipe.records import Recorder
+from amn_ray.reporting.console import Console
+from amn_ray.reporting.results import Figures
+from amn_ray.reporting.tracked import Tracking
+
+TRIAL_PATIENCE_S = 120
+"""How long a trial waits for MLflow: that a study's trials began is no reason to lose them."""
+
+
+def run_observed(
+    pipeline: Pipeline, *, name: str | None = None, study: str | None = None, others: Sequence[Observer] = ()
+) -> tuple[RunEnded, bool]:
+    """Run a pipeline, on the console, in the store's records and in MLflow.
+
+    Args:
+        pipeline: prepared.
+        name: of its MLflow run; None names the data set.
+        study: the id of the study's MLflow run, if this is a trial of one.
+        others: watch, too.
+
+    Returns:
+        What it made, and whether MLflow knows all of it.
+    """
+    config = pipeline.config
+    tracker = Tracker(config.tracking, pipeline.store, patience_s=0 if study is None else TRIAL_PATIENCE_S)
+    tags = {"dataset": config.dataset.name, "git_commit": git_commit()}
+    above = None if study is None else tracker.known(study)
+    tracking = Tracking(
+        tracker, name or f"pipeline {config.dataset.name}", pipeline.identity, tags, pipeline.folder, above
+    )
+    observers = [
+        *others,
+        Console(),
+        Figures(pipeline.folder),
+        Recorder(pipeline.folder, lambda: tracking.parent.run_id if tracking.parent else ""),
+        LoggedModel(pipeline.store, pipeline.identity, config.tracking, tracking),
+        tracking,  # last, since it ends the run in MLflow
+    ]
+    ended = pipeline.run(observers, tracker.uri)
+    return ended, tracker.told_all

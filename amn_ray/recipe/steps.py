@@ -1,0 +1,184 @@
+"""The recipe on one page: which steps there are, in which order, and what each of them is made of.
+
+    images ─ classifier ─ maps ─ refined ─ amn ─ amn_maps ─ amn_refined ─ irn ─ pseudo_masks ─ segmenter ─ predictions
+
+Which method makes a step is chosen in the configuration. All else that is said about steps (metrics, what is scored,
+what can be exported, rows of the report) is derived from the values made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from amn_ray.core.errors import RequestError
+from amn_ray.data.listing import Summary
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.recipe.config import PipelineConfig
+from amn_ray.stages import methods
+from amn_ray.stages.backbone.stage import INITIAL_WEIGHTS
+from amn_ray.stages.classifier.stage import CLASSIFIER
+from amn_ray.stages.images.stage import IMAGES
+from amn_ray.stages.methods import Method
+from amn_ray.stages.stage import Stage
+from amn_ray.stages.truth.stage import TRUTH
+
+GIVEN = "given"
+"""In the settings of a training: its initial weights are an input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One node of the pipeline."""
+
+    name: str
+    stage: Stage[Any] | None
+    """What makes it; None where it is what another step has made."""
+    settings: Any = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """The stage's name of an input -> the step that makes it."""
+    same_as: str | None = None
+    """The step whose result this is, where no stage makes it."""
+    truth: str | None = None
+    """The step whose masks it is scored against; None where it is not scored."""
+    threshold: float | None = None
+    """τ at which its maps are scored."""
+    key: str = ""
+    """What comes before the keys in its errors, for settings that are a part of another step's."""
+
+    @property
+    def needs(self) -> Iterable[str]:
+        """The steps that it is made of."""
+        return self.inputs.values() if self.same_as is None else [self.same_as]
+
+    @contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """Put `key` in front of what is refused."""
+        try:
+            yield
+        except RequestError as error:
+            if not self.key:
+                raise
+            raise RequestError(f"{self.key}{error}") from error
+
+
+def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
+    """All steps up to `config.until`, and of those only what it needs, in an order in which they can be made.
+
+    Raises:
+        RequestError: `until` is no step of these choices, or the choices do not fit one another.
+    """
+    known = list(_all_steps(config, splits))
+    last = known[-1].name if config.until is None else config.until
+    by_name = {step.name: step for step in known}
+    if last not in by_name:
+        raise RequestError(
+            f"until={last}: these choices do not make it ({_chosen(config)}); they make {', '.join(by_name)}"
+        )
+    needed: set[str] = set()
+    waiting = [last]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += by_name[name].needs
+    truths = {step.truth for step in known if step.name in needed}
+    return [step for step in known if step.name in needed | truths]
+
+
+def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterator[Step]:
+    """The method."""
+    chosen = {group: methods.method(group, getattr(config.choices, group)) for group in methods.GROUPS}
+    page = _Page(config, chosen)
+
+    yield page.step("images", IMAGES, settings=splits["train"])
+    if splits["train"].evaluated:
+        yield page.step("truth", TRUTH, settings=splits["train"])
+    images_of_val = "images"
+    if "val" in splits:
+        images_of_val = "images_val"
+        yield page.step("images_val", IMAGES, settings=splits["val"])
+        if splits["val"].evaluated:
+            yield page.step("truth_val", TRUTH, settings=splits["val"], images="images_val")
+    truth_of_val = images_of_val.replace("images", "truth")
+
+    backbone = {}
+    if config.backbone.weights is not None:
+        yield page.step("backbone", INITIAL_WEIGHTS, settings=config.backbone)
+        backbone = {"backbone": "backbone"}
+    yield page.step("classifier", CLASSIFIER, **backbone)
+    yield from page.made("maps", "maps_network", **backbone)
+    yield from page.made("maps", "maps")
+    yield from page.made("refinement", "refined")
+    maps, refined = "maps", "refined"
+    if chosen["activation"].stages:
+        yield from page.made("activation", "amn", **backbone)
+        yield from page.made("activation", "amn_maps")
+        maps, refined = "amn_maps", "amn_refined"
+        yield from page.made("refinement", "amn_refined", maps=maps)
+    # IRN needs features that mean something: without ImageNet's, those of the classifier.
+    features = backbone or {"backbone": "classifier"}
+    yield from page.made("boundaries", "irn", refined=refined, **features)
+    yield from page.made("boundaries", "pseudo_masks", maps=maps, refined=refined)
+
+    own = getattr(config.segmenter, "backbone", None)
+    start = {}
+    if own is not None and own.weights is not None:
+        yield replace(page.step("segmenter_backbone", INITIAL_WEIGHTS, settings=own), key="segmenter.")
+        start = {"backbone": "segmenter_backbone"}
+    elif own is not None:
+        _check_same_network(config.backbone, own)
+        start = {"backbone": "classifier"}
+    yield from page.made("segmenter", "segmenter", **start)
+    yield from page.made("segmenter", "predictions", images=images_of_val, truth=truth_of_val)
+    yield from page.made("prediction_refinement", "predictions_refined", images=images_of_val, truth=truth_of_val)
+
+
+class _Page:
+    """What the method above is written with."""
+
+    def __init__(self, config: PipelineConfig, chosen: Mapping[str, Method]) -> None:
+        self.config = config
+        self.chosen = chosen
+        self.made_so_far: set[str] = set()
+
+    def step(self, name: str, stage: Stage[Any], *, settings: Any = None, truth: str = "truth", **inputs: str) -> Step:
+        """A step that `stage` makes; an input whose name is that of a step need not be named."""
+        parts = {part: inputs.get(part, part) for part in stage.needs}
+        parts |= {part: inputs[part] for part in stage.optional if part in inputs}
+        settings = getattr(self.config, name) if settings is None else settings
+        is_scored = stage.makes in ("maps", "masks") and stage is not TRUTH and truth in self.made_so_far
+        self.made_so_far.add(name)
+        return Step(
+            name=name,
+            stage=stage,
+            settings=settings,
+            inputs=parts,
+            truth=truth if is_scored else None,
+            threshold=getattr(settings, "threshold", None) if stage.makes == "maps" else None,
+        )
+
+    def made(self, group: str, name: str, **inputs: str) -> Iterator[Step]:
+        """The step, if the chosen method of the group makes it."""
+        method = self.chosen[group]
+        if name in method.stages:
+            yield self.step(name, method.stages[name], **inputs)
+        elif name in method.instead:
+            source = inputs.get(method.instead[name], method.instead[name])
+            self.made_so_far.add(name)
+            is_scored = "truth" in self.made_so_far and source != "truth"
+            yield Step(name=name, stage=None, same_as=source, truth="truth" if is_scored else None)
+
+
+def _check_same_network(backbone: BackboneConfig, own: BackboneConfig) -> None:
+    if own.name != backbone.name:
+        raise RequestError(
+            f"segmenter.backbone.weights=null: the segmentation network then starts from the classifier's "
+            f"{backbone.name}, but segmenter.backbone.name={own.name}; make the names equal or name its weights"
+        )
+
+
+def _chosen(config: PipelineConfig) -> str:
+    return ", ".join(f"{group}={getattr(config.choices, group)}" for group in methods.GROUPS)

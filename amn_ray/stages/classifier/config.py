@@ -1,0 +1,40 @@
+"""Settings of the classifier's training; the defaults are method.md's (VOC)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive
+from amn_ray.core.settings import shared
+from amn_ray.nn.config import LAYERS, BackboneConfig
+from amn_ray.training.config import TrainingConfig
+
+
+@dataclass(kw_only=True)
+class ClassifierConfig(TrainingConfig):
+    """Training on image-level labels."""
+
+    backbone: BackboneConfig | None = shared()
+    epochs: int = 5
+    batch_size: int = 16
+    crop: int = 512
+    long_side: list[int] = field(default_factory=lambda: [320, 640])
+    """The longer side of an image is resized to a length drawn from this range (pixels, inclusive)."""
+    lr_backbone: float = 0.1
+    lr_head: float = 1.0
+    momentum: float = 0.0
+    """The released code passes the weight decay in its place (1e-4, as good as 0)."""
+    weight_decay: float = 1e-4
+    power: float = 0.9
+    """Polynomial decay of the learning rates to 0, step by step."""
+    detach_after: str | None = "layer2"
+    """The layer after which the gradient stops; null trains all (from random weights)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "epochs", "lr_backbone", "lr_head", "power")
+        check_not_negative(self, "weight_decay")
+        check_fraction(self, "momentum")
+        check_choice(self, "detach_after", LAYERS)
+        if len(self.long_side) != 2 or not 1 <= self.long_side[0] <= self.long_side[1]:
+            raise ValueError(f"long_side={self.long_side}: must be [shortest, longest] in pixels")

@@ -1,0 +1,111 @@
+"""DeepLabv2: images and pseudo-masks → network weights; with these, images → predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from amn_ray.core.artifacts import Artifact
+from amn_ray.core.errors import RequestError
+from amn_ray.core.settings import build
+from amn_ray.data.pixels import Pixels
+from amn_ray.data.source import IGNORE
+from amn_ray.platform.mapping import MAPPING_METRICS, map_table
+from amn_ray.stages.deeplabv2.config import DeepLabConfig, DeepLabPredictionsConfig
+from amn_ray.stages.deeplabv2.example import DeepLabExample
+from amn_ray.stages.deeplabv2.infer import COLUMNS, Predict
+from amn_ray.stages.methods import Method
+from amn_ray.stages.stage import Context, Result, Stage
+from amn_ray.training.job import TRAINING_METRICS
+
+
+def train_network(config: DeepLabConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Train on the pseudo-masks. Without `backbone` training starts from random weights.
+
+    Raises:
+        RequestError: the pseudo-masks hold no label at all.
+    """
+    # Imported here: a pipeline that finds everything in the store never needs PyTorch.
+    from amn_ray.training.driver import train
+
+    images, masks = inputs["images"], inputs["pseudo_masks"]
+    manifest = images.manifest()
+    classes = manifest["classes"]
+    missing = context.cluster.run_remote(missing_classes, masks, classes)
+    if missing:
+        context.warn(f"no pseudo-mask holds {', '.join(missing)}; the network cannot learn it")
+    result = train(
+        _train_worker,
+        config,
+        output,
+        context.cluster,
+        sources=[(images, ("image",)), (masks, ("mask",))],
+        example=DeepLabExample(config, Pixels.of(manifest)),
+        num_classes=len(classes),
+        backbone=inputs.get("backbone"),
+        num_steps=config.iterations,
+        callbacks=context.callbacks,
+        probe=context.probe,
+    )
+    return result | {"missing_classes": missing}
+
+
+def predict_images(
+    config: DeepLabPredictionsConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context
+) -> Result:
+    """Predict all images."""
+    images = inputs["images"]
+    manifest = images.manifest()
+    settings = {
+        "config": config,
+        "network": build(DeepLabConfig, inputs["segmenter"].manifest()["config"]),
+        "num_classes": len(manifest["classes"]),
+        "pixels": Pixels.of(manifest),
+        "weights": inputs["segmenter"],
+    }
+    return map_table(context.cluster, images, COLUMNS, Predict, settings, output, on="networks")
+
+
+def missing_classes(masks: Artifact, classes: Sequence[str]) -> list[str]:
+    """The classes without a pixel in any pseudo-mask: they cannot be learned, and their IoU will be 0."""
+    present = set().union(*masks.table().column("present").values()) - {IGNORE}
+    if not present:
+        raise RequestError(
+            f"{masks.stage}/{masks.fingerprint}: its pseudo-masks are undefined ({IGNORE}) everywhere, so there is "
+            "nothing to train on; look at its figures, and lower refined.conf_fg or raise refined.conf_bg (of "
+            "amn_refined with activation=amn)"
+        )
+    return [name for label, name in enumerate(["background", *classes]) if label not in present]
+
+
+def _train_worker(settings: dict) -> None:
+    from amn_ray.stages.deeplabv2.train import train_worker  # on the worker: torchvision costs the driver seconds
+
+    train_worker(settings)
+
+
+DEEPLAB = Stage(
+    name="deeplabv2",
+    version=3,
+    config=DeepLabConfig,
+    makes="weights",
+    needs=("images", "pseudo_masks"),
+    optional=("backbone",),
+    metrics=TRAINING_METRICS,
+    run=train_network,
+)
+DEEPLAB_PREDICTIONS = Stage(
+    name="deeplabv2_predictions",
+    version=1,
+    config=DeepLabPredictionsConfig,
+    makes="masks",
+    needs=("images", "segmenter"),
+    metrics=MAPPING_METRICS,
+    run=predict_images,
+)
+METHOD = Method(
+    group="segmenter",
+    name="deeplabv2",
+    stages={"segmenter": DEEPLAB, "predictions": DEEPLAB_PREDICTIONS},
+    settings=Path(__file__).with_name("deeplabv2.yaml"),
+)

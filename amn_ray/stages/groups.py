@@ -1,0 +1,90 @@
+"""What every choice of a group has in common. A recipe sets these fields, and a choice may have more of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from amn_ray.core.checks import check_fraction, check_positive, check_scales
+from amn_ray.core.settings import for_evaluation
+from amn_ray.training.config import TrainingConfig
+
+
+@dataclass(kw_only=True)
+class MapsNetworkConfig:
+    """Training of a network that a way to make maps has of its own."""
+
+
+@dataclass(kw_only=True)
+class MapsConfig:
+    """Making maps."""
+
+    scales: list[float] = field(default_factory=lambda: [1.0, 0.5, 1.5, 2.0])
+    """Factors of the image's size."""
+    threshold: float = for_evaluation(0.15)
+    """τ at which the maps are evaluated."""
+
+    def __post_init__(self) -> None:
+        check_scales(self)
+        check_fraction(self, "threshold")
+
+
+@dataclass(kw_only=True)
+class RefinementConfig:
+    """From maps to refined seeds, at two thresholds."""
+
+    conf_fg: float = 0.30
+    """τ of the run that decides what is foreground."""
+    conf_bg: float = 0.05
+    """τ of the run that decides, together with the other one, what is background."""
+
+    def __post_init__(self) -> None:
+        check_fraction(self, "conf_fg", "conf_bg")
+        if self.conf_bg > self.conf_fg:
+            raise ValueError(
+                f"conf_bg={self.conf_bg}: must not be above conf_fg={self.conf_fg}, or sure background would reach "
+                "into sure foreground"
+            )
+
+
+@dataclass(kw_only=True)
+class PseudoMasksConfig:
+    """From maps to masks to train on."""
+
+    power: float = 1.0
+    """The exponent of the maps before they are spread."""
+    background: float = 0.25
+    """The score of the background."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "power")
+        check_fraction(self, "background")
+
+
+@dataclass(kw_only=True)
+class SegmenterConfig(TrainingConfig):
+    """Training of the segmentation network."""
+
+    iterations: int = 20_000
+    """Optimizer steps."""
+    batch_size: int = 10
+    crop: int = 321
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "iterations")
+
+
+@dataclass(kw_only=True)
+class PredictionsConfig:
+    """What the segmentation network predicts."""
+
+    scales: list[float] = field(default_factory=lambda: [1.0, 0.75, 0.5])
+    """Factors of the image's size at which the network sees it."""
+
+    def __post_init__(self) -> None:
+        check_scales(self)
+
+
+@dataclass(kw_only=True)
+class PredictionRefinementConfig:
+    """From predictions to refined ones."""

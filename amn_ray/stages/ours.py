@@ -1,0 +1,25 @@
+"""The methods that come with the package: one line each."""
+
+from __future__ import annotations
+
+from amn_ray.stages.amn import stage as amn
+from amn_ray.stages.cam import stage as cam
+from amn_ray.stages.crf import stage as crf
+from amn_ray.stages.deeplabv2 import stage as deeplabv2
+from amn_ray.stages.irn import stage as irn
+from amn_ray.stages.methods import Method, register
+
+OURS = (
+    cam.METHOD,
+    crf.METHOD,
+    amn.METHOD,
+    Method(group="activation", name="none"),
+    irn.METHOD,
+    Method(group="boundaries", name="none", instead={"pseudo_masks": "refined"}),
+    Method(group="boundaries", name="ground_truth", instead={"pseudo_masks": "truth"}),
+    deeplabv2.METHOD,
+    crf.PREDICTION_METHOD,
+    Method(group="prediction_refinement", name="none"),
+)
+for _method in OURS:
+    register(_method)

@@ -1,0 +1,215 @@
+"""Reading the files of a split, shard by shard, whatever they do: what the tables of images and of truth are made by.
+
+A bad file is named and left out, if that is allowed. One that ends the process that reads it is found by reading its
+shard again in a process apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from amn_ray.core.artifacts import TABLE, Artifact
+from amn_ray.core.errors import RequestError, RunError, told_by_workers
+from amn_ray.data.apart import Died, apart
+from amn_ray.data.listing import Summary
+from amn_ray.data.records import RECORDS, list_records, records_of
+from amn_ray.data.source import Record, Source
+from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster
+from amn_ray.platform.mapping import numbers, told_progress
+from amn_ray.platform.memory import told_if_killed
+
+TRIES = "tries"
+"""A file per shard: how often it was begun. They are removed with the records."""
+MAX_TRIES = 5
+READER_CPUS = 0.5
+"""What a task reserves that reads and checks a shard."""
+Row = dict[str, object]
+
+
+class BadImage(Exception):
+    """An image or mask that cannot be used; the message names the file and the defect."""
+
+
+class ReadRow(Protocol):
+    """Makes a row of the table of a record; None where there is none to make.
+
+    Raises:
+        BadImage: the file cannot be used.
+        RequestError: it is not what was listed, so the table would not be what its name says.
+    """
+
+    def __call__(self, source: Source, record: Record) -> Row | None: ...
+
+
+def read_table(
+    summary: Summary, output: Artifact, cluster: Cluster, read_row: ReadRow, schema: pa.Schema, expected: int
+) -> tuple[int, list[str]]:
+    """Write the table of a split.
+
+    Args:
+        summary: of the split.
+        output: the table goes there.
+        cluster: where it is read.
+        read_row: reads a record.
+        schema: of the table.
+        expected: how many rows there will be if no file is bad.
+
+    Returns:
+        The number of rows, and the defect of each image that is not among them.
+
+    Raises:
+        RequestError: a file is bad, and more are than `dataset.max_bad_fraction` allows.
+        RunError: another pipeline wrote the same table.
+    """
+    # A shard is written whole or, after a crash, not at all: begin anew rather than mend.
+    output.remove()
+    root = getattr(summary.config, "root", None)
+    if root is not None:
+        cluster.check_everywhere(_lacks, root, working_only=True)
+    source = cluster.run_remote(list_records, summary, output, ends=True)
+    num_shards = math.ceil(summary.rows / summary.config.rows_per_shard)
+    read = ReadShards(source, output, read_row, schema, skip_bad=summary.config.max_bad_fraction > 0)
+    shards = numbers(num_shards, num_shards, None, READER_CPUS)
+    with (
+        told_if_killed(output.stage, "dataset.rows_per_shard, or dataset.max_side"),
+        told_by_workers(),
+        told_progress(output.stage, output.fresh_table(), expected),
+    ):
+        shards.map_batches(read, batch_size=None, num_cpus=READER_CPUS).write_parquet(
+            output.at(TABLE),
+            filesystem=output.fs,
+            compression="zstd",
+            row_group_size=16,  # training reads single rows
+            ray_remote_args={"num_cpus": LIGHT_TASK_CPUS},
+            concurrency=cluster.light_tasks(),
+        )
+    rows, problems = cluster.run_remote(problems_of, source, output, read_row, num_shards)
+    check_bad(summary, problems)
+    for done in (RECORDS, TRIES):
+        output.remove(done)
+    return rows, problems
+
+
+def check_bad(summary: Summary, problems: list[str]) -> None:
+    """Refuse a table that lacks more images than `dataset.max_bad_fraction` allows.
+
+    Raises:
+        RequestError: it does.
+    """
+    allowed = summary.config.max_bad_fraction
+    if len(problems) > allowed * summary.rows:
+        raise RequestError(
+            f"{len(problems)} of {summary.rows} images are bad, dataset.max_bad_fraction={allowed} allows fewer; "
+            f"the first: {problems[0]}"
+        )
+
+
+def _lacks(root: str) -> str | None:
+    return None if Path(root).exists() else f"has no dataset.root={root}; mount it at the same path on all nodes"
+
+
+@contextmanager
+def reading(source: Source, read_row: ReadRow, *, in_doubt: bool) -> Iterator[Callable[[Record], Row | None]]:
+    """`read_row` of a source; `in_doubt` that an image ends the process that reads it, in another one."""
+    read = partial(read_row, source)
+    if not in_doubt:
+        yield read
+        return
+    with apart(read) as call:
+
+        def read_apart(record: Record) -> Row | None:
+            try:
+                return call(record)
+            except Died as error:
+                raise BadImage(f"{record.image or record.image_id}: reading it ends the process ({error})") from error
+
+        yield read_apart
+
+
+class ReadShards:
+    """Numbers of shards -> rows of the table."""
+
+    def __init__(
+        self, source: Source, output: Artifact, read_row: ReadRow, schema: pa.Schema, *, skip_bad: bool
+    ) -> None:
+        self.source = source
+        self.output = output
+        self.read_row = read_row
+        self.schema = schema
+        self.skip_bad = skip_bad
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
+        """`id` -> a table of the schema; bad images are left out if that is allowed.
+
+        Raises:
+            RequestError: a bad image, unless `skip_bad`.
+        """
+        return pa.Table.from_pylist(list(self._rows(batch["id"])), schema=self.schema)
+
+    def _rows(self, shards: Iterable[int]) -> Iterator[dict[str, Any]]:
+        for shard in shards:
+            with reading(self.source, self.read_row, in_doubt=self._tries(shard) > 0) as read:
+                for record in records_of(self.output, [shard]):
+                    try:
+                        row = read(record)
+                    except BadImage as problem:
+                        if not self.skip_bad:
+                            raise RequestError(
+                                f"{problem}; mend or remove it, or set dataset.max_bad_fraction to skip a share of "
+                                "such images"
+                            ) from problem
+                    else:
+                        if row is not None:
+                            yield row
+
+    def _tries(self, shard: int) -> int:
+        """How often the shard was begun before: Ray tries without end where a process died."""
+        name = f"{TRIES}/{shard}"
+        before = int(self.output.read(name)) if self.output.exists(name) else 0
+        if before == MAX_TRIES:
+            records = list(records_of(self.output, [shard]))
+            raise RunError(
+                f"the process that reads the images {records[0].image_id} to {records[-1].image_id} died {before} "
+                "times; look whether there is enough memory, or lower dataset.rows_per_shard"
+            )
+        self.output.write(name, str(before + 1).encode())
+        return before
+
+
+def problems_of(source: Source, output: Artifact, read_row: ReadRow, num_shards: int) -> tuple[int, list[str]]:
+    """What the written table lacks.
+
+    Returns:
+        The number of its rows, and the defect of each image that is not among them.
+
+    Raises:
+        RunError: rows are double, or an image is missing that has no defect.
+    """
+    table = output.fresh_table()
+    ids = table.all_ids()
+    good = set(ids)
+    problems, missing = [], []
+    with reading(source, read_row, in_doubt=True) as read:
+        for record in records_of(output, range(num_shards)):
+            if record.image_id not in good:
+                try:
+                    row = read(record)
+                except BadImage as problem:
+                    problems.append(str(problem))
+                else:
+                    if row is not None:
+                        missing.append(record.image_id)
+    if missing or len(ids) > len(good):
+        raise RunError(
+            f"{table.path}: holds {len(ids)} rows, {len(good)} different, and lacks {len(missing)}, so another "
+            "pipeline wrote to it at the same time; run again when it has ended"
+        )
+    return len(good), problems

@@ -1,0 +1,55 @@
+"""The ground truth of a split: its masks, as they lie on the images.
+
+Replaces nothing of the released code, which reads loose files in every evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from amn_ray.core.artifacts import Artifact
+from amn_ray.core.errors import RequestError, RunError
+from amn_ray.data.listing import Summary
+from amn_ray.data.pixels import Pixels
+from amn_ray.stages.reading import check_bad, read_table
+from amn_ray.stages.stage import Context, Result, Stage
+from amn_ray.stages.truth.infer import SCHEMA, ReadMask, review
+
+
+def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Read, check and store the mask of every image that has one.
+
+    Raises:
+        RequestError: a mask is bad, and more are than `dataset.max_bad_fraction` allows; or most contradict the labels.
+        RunError: another pipeline wrote the same table.
+    """
+    images = inputs["images"]
+    manifest = images.manifest()
+    classes = manifest["classes"]
+    read_mask = ReadMask(images, Pixels.of(manifest), len(classes))
+    try:
+        rows, problems = read_table(config, output, context.cluster, read_mask, SCHEMA, config.evaluated)
+        reviewed = context.cluster.run_remote(review, output, images, classes)
+    except (RequestError, RunError):
+        output.remove()
+        raise
+    return {"rows": rows, "bad_images": problems, **reviewed, "metrics": {"masks": rows}}
+
+
+def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
+    """Refuse a table that was made where more bad masks were allowed."""
+    check_bad(config, manifest["bad_images"])
+
+
+TRUTH = Stage(
+    name="truth",
+    version=1,
+    config=Summary,
+    makes="masks",
+    needs=("images",),
+    metrics=("masks",),
+    run=run,
+    identity=Summary.truth_identity,
+    check_reuse=check_reuse,
+)
