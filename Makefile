@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= outputs
 
-.PHONY: help demo test lint audit bench mlflow clean
+.PHONY: help demo test lint graph audit bench mlflow clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ lint: .venv/installed  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+graph: .venv/installed  ## Which part of the package imports which
+	@$(BIN)/python -m tests.test_layers
 
 audit: .venv/installed  ## Known vulnerabilities of the pinned packages (asks the registry)
 	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement requirements.txt

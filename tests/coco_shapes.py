@@ -32,8 +32,7 @@ def build(root: Path, num_train: int, num_val: int, size: int = 128) -> Path:
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for number, record in enumerate(source.listing(split).records, start=1):
-            encoded, mask_HW = source.load(record)
-            assert mask_HW is not None
+            encoded, mask_HW = source.image(record), source.mask(record)
             name = f"COCO_{split}2014_{number:012d}.jpg"
             Image.open(io.BytesIO(encoded)).save(folder / name, quality=95)
             images.append({"id": number, "file_name": name, "height": size, "width": size})

@@ -58,7 +58,7 @@ def serving(port: int, program: str, *arguments: str, **environment: str) -> Ite
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | environment, process_group=0
     )
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
             assert server.poll() is None, f"{program} ended with {server.returncode}"
             assert time.monotonic() < deadline, f"{program} did not start"
@@ -106,7 +106,7 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture
 def job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """`job("pipeline", "cam.epochs=3")` -> (exit code, standard error), run in this process."""
+    """`job("pipeline", "classifier.epochs=3")` -> (exit code, standard error), run in this process."""
 
     def run(name: str, *overrides: str) -> tuple[int, str]:
         GlobalHydra.instance().clear()

@@ -19,11 +19,10 @@ ROOT = Path(__file__).parent.parent
 SETTINGS = [
     "dataset=folder", "dataset.allow_unlabelled=true", "dataset.rows_per_shard=8", "recipe=shapes", "precision=fp32",
     "cluster.object_store_gb=0.2", "cluster.map_actors=1", "cluster.cpu_actors=1", "cluster.worker_cpus=1",
-    "cam.epochs=2", "cam.batch_size=8", "cam.crop=64", "cam.long_side=[64,80]", "cam.scales=[1.0]",
-    "amn.epochs=2", "amn.batch_size=8", "amn.crop=64", "amn.scale=[1.0,1.2]", "amn.scales=[1.0]",
+    "classifier.epochs=2", "classifier.batch_size=8", "classifier.crop=64", "classifier.long_side=[64,80]",
+    "amn.epochs=2", "amn.batch_size=8", "amn.crop=64", "amn.scale=[1.0,1.2]", "amn_maps.scales=[1.0]",
     "irn.epochs=1", "irn.batch_size=8", "irn.crop=64", "irn.radius=4",
-    "deeplab.iterations=5", "deeplab.batch_size=8", "deeplab.accumulate=2", "deeplab.crop=65",
-    "deeplab.scales=[1.0,0.5]",
+    "segmenter.iterations=5", "segmenter.batch_size=8", "segmenter.accumulate=2", "segmenter.crop=65",
 ]  # fmt: skip
 
 
@@ -43,20 +42,20 @@ def start(
 
 def finish(process: subprocess.Popen[str]) -> str:
     """The output of a job that ends well."""
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-4000:]
     return output
 
 
 def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool], by: int = signal.SIGKILL) -> str:
     """End the process by a signal as soon as `ready`; it must not have ended before. Returns its output."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not ready():
         assert process.poll() is None, process.communicate()[0][-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.3)  # a store on a server is asked several times
     process.send_signal(by)
-    return process.communicate(timeout=60)[0]
+    return process.communicate(timeout=120)[0]
 
 
 def write_folder(root: Path, masks: bool) -> Path:
@@ -69,10 +68,9 @@ def write_folder(root: Path, masks: bool) -> Path:
     renumbered = np.array([0, *(1 + sorted(source.classes).index(name) for name in source.classes)], np.uint8)
     records = {split: source.listing(split).records for split in ("train", "val")}
     for split, record in ((split, record) for split, listed in records.items() for record in listed):
-        image, mask = source.load(record)
-        (root / "images" / f"{record.image_id}.png").write_bytes(image)
-        if masks and mask is not None:
-            (root / "masks" / f"{record.image_id}.png").write_bytes(encode_mask(renumbered[mask]))
+        (root / "images" / f"{record.image_id}.png").write_bytes(source.image(record))
+        if masks:
+            (root / "masks" / f"{record.image_id}.png").write_bytes(encode_mask(renumbered[source.mask(record)]))
         labels = ";".join(source.classes[label - 1] for label in record.labels)
         lines.append(f"{record.image_id}.png,{labels},{split}")
     (root / "labels.csv").write_text("\n".join(lines))

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from amn_ray.cli.overrides import as_meant
+from amn_ray.cli.overrides import as_meant, plugins_of, with_recorded
 from amn_ray.cli.schemas import SCHEMAS, register
+from amn_ray.core import plugins
 from amn_ray.core.errors import RequestError, RunError
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ TRACEBACK = "AMN_TRACEBACK"
 ENDED_BY = {signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was closed"}
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], *, takes_run: bool = False) -> None:
     """Call a Hydra main and exit: 0, 1 for a failed run, 2 for a bad request.
+
+    `takes_run`: `run=NAME` stands for what was typed for that run.
 
     Hydra would report errors of the composition by itself, always with code 1; HYDRA_FULL_ERROR=1 stops it from that,
     so the user's own wish for a traceback is kept in another variable.
@@ -41,7 +44,6 @@ def run(main: Callable[[], None]) -> None:
     _use_utf8()
     _prepare_streams()
     _prepare_user()
-    register()
     for number in ENDED_BY:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, _terminate)
@@ -49,6 +51,9 @@ def run(main: Callable[[], None]) -> None:
     os.environ[FULL_ERROR] = "1"
     try:
         with plain_errors():
+            sys.argv[1:] = with_recorded(sys.argv[1:]) if takes_run else sys.argv[1:]
+            plugins.load(plugins_of(sys.argv[1:]), where=[str(Path.cwd())])
+            register()
             sys.argv[1:] = as_meant(sys.argv[1:])
             main()
     finally:
@@ -183,6 +188,11 @@ def _sentence(error: BaseException) -> str:
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause, MissingConfigException) and cause.options and cause.missing_cfg_file:
+        group, _, name = cause.missing_cfg_file.rpartition("/")
+        near = difflib.get_close_matches(name, cause.options, n=1)
+        hint = f", did you mean {near[0]}" if near else ""
+        return f"{group}={name}: must be one of {', '.join(cause.options)}{hint}"
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     text = str(cause).splitlines()[0]
     if key and ("not in" in text or "not in struct" in text):

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from amn_ray.cli import entry
+from amn_ray.platform.address import names_cluster
 from amn_ray.recipe.composition import load
 
 
 def pipeline(composed: DictConfig) -> None:
     """Run a pipeline."""
     from amn_ray.inference.observers import run_observed
-    from amn_ray.recipe.pipeline import prepare
+    from amn_ray.recipe import pipeline
     from amn_ray.recipe.records import SUMMARY
     from amn_ray.reporting import console, results
 
-    prepared = prepare(load(composed, written="store"))
-    ended, _ = run_observed(prepared)
+    config = load(composed, written="store")
+    if config.plan:
+        if names_cluster():
+            console.say("plan", "as on this machine; the cluster of RAY_ADDRESS is not asked")
+        console.plan_table(pipeline.look_ahead(config))
+        return
+    prepared = pipeline.prepare(config)
+    ended, _ = run_observed(prepared, command=HydraConfig.get().overrides.task)
     console.summary_table(ended.summary)
     folder = prepared.folder.url
     console.where_to_look(f"{folder}/{SUMMARY}", f"{folder}/{results.FIGURES}")
@@ -30,11 +36,12 @@ def prepare(composed: DictConfig) -> None:
     pipeline(composed)
 
 
-def sweep(composed: DictConfig, given: Sequence[str]) -> None:
-    """Run a study; `given` are the overrides of the command line."""
+def sweep(composed: DictConfig) -> None:
+    """Run a study."""
     from amn_ray.tuning.sweep import sweep
 
-    sweep(load(composed, written="store"), list(given), lambda overrides: entry.compose("sweep", [*given, *overrides]))
+    given = list(HydraConfig.get().overrides.task)
+    sweep(load(composed, written="store"), given, lambda overrides: entry.compose("sweep", [*given, *overrides]))
 
 
 def report(composed: DictConfig) -> None:

@@ -20,9 +20,14 @@ from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString, S
 from hydra.errors import HydraException
 
 from amn_ray.cli.schemas import SCHEMAS
+from amn_ray.core.artifacts import Store
 from amn_ray.core.errors import RequestError
 from amn_ray.data.listing import SOURCES
 from amn_ray.recipe.composition import GROUPS
+from amn_ray.recipe.config import PipelineConfig
+from amn_ray.recipe.moved import refuse_old_key, refuse_old_step
+from amn_ray.recipe.records import named
+from amn_ray.stages import methods
 
 TEXT, TEXTS = "text", "texts"
 
@@ -58,6 +63,9 @@ def _as_meant(argument: str) -> str:
             f"{argument}: names a kind of data set (shapes, voc12, coco14, folder), not its place; set dataset=folder "
             f"{shlex.quote(f'dataset.root={value}')}"
         )
+    refuse_old_key(key)
+    if key in ("until", "step", "study.metric"):
+        refuse_old_step(key, value)
     kind = _kinds().get(key.lstrip("+"))
     try:
         read = OverridesParser.create().parse_override(argument)._value
@@ -84,6 +92,33 @@ def _as_meant(argument: str) -> str:
             f"digits, spaces and - _ . / : as in {shlex.quote(f'{key}={better}')}"
         )
     return argument
+
+
+def with_recorded(arguments: Sequence[str]) -> list[str]:
+    """A command line with `run=NAME` replaced by what was typed for that run; what is typed besides it counts more.
+
+    Raises:
+        RequestError: the store has no such run.
+    """
+    given = dict(argument.partition("=")[::2] for argument in arguments if "=" in argument)
+    if "run" not in given:
+        return list(arguments)
+    store = Store.reading(given.get("store", PipelineConfig.store))
+    (run,) = named(store, [given["run"]])
+    rest = [argument for argument in arguments if not argument.startswith("run=")]
+    changed = {argument.partition("=")[0] for argument in rest}
+    return [*(typed for typed in run.command if typed.partition("=")[0] not in changed), *rest]
+
+
+def plugins_of(arguments: Sequence[str]) -> list[str]:
+    """The modules that a command line names as plug-ins, before anything else is read of it."""
+    found: list[str] = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "plugins":
+            names = (name.strip(" '\"") for name in value.strip("[]").split(","))
+            found = [name for name in names if name]
+    return found
 
 
 def _is_trimmed(read: object, value: str) -> bool:
@@ -116,6 +151,9 @@ def _kinds() -> dict[str, str]:
     schemas = [*SCHEMAS.values()]
     found = {key: kind for schema in schemas for key, kind in _walk(schema, "")}
     found |= {key: kind for schema in SOURCES for key, kind in _walk(schema, "dataset.")}
+    for method in methods.all_methods():
+        for step, stage in method.stages.items():
+            found |= dict(_walk(stage.config, f"{step}."))
     return {key: kind for key, kind in found.items() if key not in GROUPS}
 
 

@@ -29,8 +29,6 @@ SCHEMAS: Mapping[str, type] = {
 
 def register() -> None:
     """Make the dataclasses known to Hydra, as the schemas that conf/ names."""
-    from amn_ray.stages import ours  # noqa: F401 — registers them
-
     store = ConfigStore.instance()
     for job, node in SCHEMAS.items():
         store.store(name=f"{job}_schema", node=node)

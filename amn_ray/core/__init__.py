@@ -1,1 +1,1 @@
-"""The ground that everything stands on: errors, folders, artifacts, tables, the console. Imports nothing of ours."""
+"""What all other units use: errors, checks, settings, events, the store and its tables. Imports no other unit."""

@@ -1,7 +1,7 @@
-"""Range checks of the configuration dataclasses: one sentence each, that begins with the key.
+"""Range checks for configuration dataclasses. Each error is one sentence that begins with the key.
 
-`config.load` puts the path of the group in front (`maps.` or `amn_refined.`), so that users read what they typed. What
-is null is not checked.
+`recipe.composition.load` puts the node's path in front (`maps.`, `amn_refined.`), so users see the key that they typed.
+Null is not checked.
 """
 
 from __future__ import annotations

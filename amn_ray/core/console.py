@@ -1,15 +1,15 @@
-"""What a person at the terminal reads while something runs: a line per step."""
+"""The log on the terminal."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-"""Prints names as they are, also with [brackets] and :colons:."""
+"""Prints names literally, also with [brackets] and :colons:."""
 
 
 def say(step: str, text: str) -> None:
-    """One line of progress."""
+    """Log one line."""
     console.print(f"{step:>9}  {text}")
 
 

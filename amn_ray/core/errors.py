@@ -1,4 +1,4 @@
-"""The two ways in which a job can end badly, and the exit code of each."""
+"""The two kinds of errors that end a job, with their exit codes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _TOLD = re.compile(rf"^\s*{re.escape(__name__)}\.(RequestError|RunError): (.+)$"
 
 @contextmanager
 def told_by_workers() -> Iterator[None]:
-    """Bring an error of ours that was raised on a worker back as itself.
+    """Re-raise a RequestError or RunError from a worker with its original type.
 
-    Ray wraps it in exceptions of its own, and pickling drops what those were raised from; only the text remains.
+    Ray wraps it in its own exceptions, and pickling drops their causes; only the text remains.
     """
     try:
         yield
     except Exception as error:
-        if type(error) in (RequestError, RunError):  # exactly: Ray derives classes of its own from them
+        if type(error) in (RequestError, RunError):  # not subclasses: Ray derives its own from them
             raise
         found = _TOLD.findall(str(error))
         if not found:

@@ -1,4 +1,4 @@
-"""What happens while a pipeline runs, for those who watch: values that tell all that an observer may need."""
+"""The events of a running pipeline, and the base class of its observers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amn_ray.core.artifacts import Artifact
 
 @dataclass(frozen=True, kw_only=True)
 class RunBegan:
-    """All has been checked, nothing has been made."""
+    """All checks have passed; no step has begun."""
 
     settings: Mapping[str, Any]
     """The whole configuration, as one level of dotted keys."""
@@ -19,17 +19,17 @@ class RunBegan:
 
 @dataclass(frozen=True, kw_only=True)
 class StepBegan:
-    """A step's turn has come: it will be made, or is there."""
+    """A step begins: its artifact will be made, or is already in the store."""
 
     step: str
     artifact: Artifact
     settings: Mapping[str, Any]
-    """Those that decide its result, as one level of dotted keys."""
+    """The settings that affect its result, as one level of dotted keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepWaits:
-    """Another run makes just this."""
+    """Another run is making this artifact."""
 
     step: str
     artifact: Artifact
@@ -37,7 +37,7 @@ class StepWaits:
 
 @dataclass(frozen=True, kw_only=True)
 class StepIsMade:
-    """Nobody has made it: work begins."""
+    """The artifact is missing or stale: work begins."""
 
     step: str
     artifact: Artifact
@@ -45,7 +45,7 @@ class StepIsMade:
 
 @dataclass(frozen=True, kw_only=True)
 class Warned:
-    """Something that the user should know."""
+    """A warning for the user."""
 
     step: str
     sentence: str
@@ -53,65 +53,69 @@ class Warned:
 
 @dataclass(frozen=True, kw_only=True)
 class StepEnded:
-    """It is there."""
+    """The step's artifact is complete."""
 
     step: str
     artifact: Artifact
     reused: bool
     manifest: Mapping[str, Any]
+    other_code: Sequence[str] = ()
+    """If it is reused: the modules that have changed since it was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a step made was compared with the ground truth."""
+    """A step's result was compared with the ground truth."""
 
     step: str
     artifact: Artifact
-    """The score's own."""
+    """The artifact of the score."""
     manifest: Mapping[str, Any]
+    other_code: Sequence[str] = ()
+    """See StepEnded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnded:
-    """All steps are there."""
+    """All steps are complete."""
 
     artifacts: Mapping[str, Artifact]
     """By step."""
     scores: Mapping[str, Artifact]
-    """By step that was scored."""
+    """By scored step."""
     manifests: Mapping[str, Mapping[str, Any]]
-    """Of both: by step, and by `<step>_score`."""
+    """Of artifacts by step, of scores by `<step>_score`."""
     summary: Mapping[str, Mapping[str, float]]
     """Step -> metric -> value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFailed:
-    """It ended before its last step."""
+    """The run ended before its last step."""
 
     interrupted: bool
-    """By the user or by a signal, and not by an error."""
+    """By the user or a signal, not by an error."""
 
 
 Event = RunBegan | StepBegan | StepWaits | StepIsMade | Warned | StepEnded | Scored | RunEnded | RunFailed
 
 
 class Observer:
-    """Watches a pipeline; does nothing but what it overrides."""
+    """Receives the events of a pipeline. Subclasses override what they need."""
 
     def notify(self, event: Event) -> None:
-        """Called for each event, in the order in which they happen."""
+        """Called for each event, in order."""
 
     def callbacks(self, step: str) -> Sequence[Any]:
-        """Ray Train's callbacks for a training that is about to begin; they travel to its controller."""
+        """Callbacks of Ray Train for a training that is about to begin; they are sent to its controller."""
         return ()
 
     def probe(self, step: str, settings: Any, artifacts: Mapping[str, Artifact]) -> Any:
-        """What measures the network of a training that is about to begin, after each epoch; None for nothing.
+        """A function that measures the network after each epoch of a training that is about to begin; None for none.
 
         Args:
-            step: that trains.
-            settings: its own.
-            artifacts: what the steps before have made.
+            step: the training step.
+            settings: those of the step.
+            artifacts: of the steps before it, by step.
         """
         return None

@@ -15,11 +15,11 @@ from amn_ray.core.places import OBJECT_STORES, without_secrets
 
 
 def write_whole(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
-    """Write a file so that readers see all of it or nothing, and of two writers the last one wins.
+    """Write a file atomically: readers see all of it or nothing, and of two writers the last one wins.
 
-    It is written beside its place and then renamed. An object store has no rename, and needs none: an object exists
-    when its upload has been completed, and a process that dies before leaves nothing. Other file systems than disks
-    (HDFS, SFTP, …) do not all rename onto a file: what is there already is overwritten in place.
+    The file is written under a temporary name and then renamed. Object stores need no rename: an object exists only
+    once its upload is complete. Other file systems (HDFS, SFTP, …) may be unable to rename onto an existing file, which
+    is then overwritten in place.
     """
     fs.create_dir(posixpath.dirname(path), recursive=True)
     in_place = fs.type_name in OBJECT_STORES or (
@@ -38,7 +38,7 @@ def write_whole(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
 
 
 def flush(path: str) -> None:
-    """Return when a local file or folder is on the disk."""
+    """Wait until a local file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,8 +55,8 @@ class Folder:
 
     @property
     def url(self) -> str:
-        """For the reader: a path, or `s3://bucket/…`."""
-        if "://" in self.path:  # of HTTP, whose paths are whole
+        """As users see it: a path, or `s3://bucket/…`."""
+        if "://" in self.path:  # HTTP: the path is the URL
             return without_secrets(self.path)
         return self.path if isinstance(self.fs, pa.fs.LocalFileSystem) else f"{_scheme(self.fs)}://{self.path}"
 
@@ -69,7 +69,7 @@ class Folder:
         return posixpath.join(self.path, name)
 
     def folder(self, *names: str) -> Folder:
-        """A folder below it, whether it exists or not."""
+        """A folder below it, which need not exist."""
         return Folder(self.fs, posixpath.join(self.path, *names))
 
     def entries(self) -> list[pa.fs.FileInfo]:
@@ -85,14 +85,14 @@ class Folder:
             return stream.read()
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file so that readers see all of it or nothing."""
+        """Write a file atomically: readers see all of it or nothing."""
         write_whole(self.fs, self.at(name), content)
 
     def remove(self, name: str = "") -> None:
-        """Delete a file or a folder in it (or the whole) if it is there."""
+        """Delete a file or folder in it, or the folder itself, if it exists."""
         path = self.at(name) if name else self.path
         kind = self.fs.get_file_info(path).type
-        with suppress(FileNotFoundError):  # somebody else was faster
+        with suppress(FileNotFoundError):  # another process was faster
             if kind == pa.fs.FileType.Directory:
                 self.fs.delete_dir(path)
             elif kind == pa.fs.FileType.File:

@@ -1,4 +1,4 @@
-"""Paths and URLs: what they name, and how they may be shown."""
+"""Paths and URLs: opening them, and showing them without secrets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-import fsspec.core
 import pyarrow as pa
 import pyarrow.fs
 
@@ -17,10 +16,10 @@ from amn_ray.core.errors import RequestError
 def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
     """The file system and path of a local path, or of any URL that pyarrow or an installed fsspec package opens.
 
-    Of a path every character is meant; of a `file://` URL, too, but for what is encoded in it (`%20`).
+    A path is taken literally, and so is a `file://` URL, except for its percent-encoding (`%20`).
 
     Raises:
-        RequestError: no such kind of URL, or no place at all; `key` is the setting that named it.
+        RequestError: the URL is empty or cannot be opened; `key` is the setting that named it.
     """
     if not url:
         raise RequestError(f"{key}= is empty: expected a directory or URL")
@@ -36,6 +35,8 @@ def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
     try:
         if url.split("://")[0] in OF_PYARROW:
             return pa.fs.FileSystem.from_uri(url)
+        import fsspec.core  # here: the numerical core imports this module, and runs where fsspec is not installed
+
         fs, path = fsspec.core.url_to_fs(url)
         return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(fs)), path
     except (OSError, ValueError, ImportError) as error:
@@ -43,10 +44,10 @@ def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
 
 
 def local_path(path: str, key: str) -> str:
-    """A path of this machine as an absolute one, with `~` filled in.
+    """A local path as an absolute one, with `~` expanded.
 
     Raises:
-        RequestError: there is no such home, or the name is not UTF-8; `key` is the setting that named it.
+        RequestError: the home does not exist, or the name is not UTF-8; `key` is the setting that named it.
     """
     try:
         found = str(Path(path).expanduser().resolve())
@@ -62,22 +63,22 @@ def local_path(path: str, key: str) -> str:
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?|(?!//))(/.*)")
 _ONE_SLASH = re.compile(r"(s3|gs|gcs|hdfs|viewfs|abfss?|https?):/")
 OF_PYARROW = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
-"""The kinds of URL, besides `file`, that pyarrow opens by itself."""
+"""The URL schemes, besides `file`, that pyarrow opens without fsspec."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
-"""Of these, those without directories and renames."""
+"""Those without directories and renames, by pyarrow's names."""
 
 
 def without_secrets(url: str) -> str:
-    """A URL (or a text with URLs) as it may be shown and stored: without user, password and secret parameters."""
+    """A URL (or a text with URLs) that is safe to show and to store: without user, password and secret parameters."""
     return _PARAMETER.sub(r"\1=***", _USER.sub("://***@", url))
 
 
 _USER = re.compile(r"://([^/\s:]*:\S*|[^/\s]*)@")
-"""Also with a password that holds / or @, as one that was not encoded does."""
+"""Also with a password that holds an unencoded / or @."""
 _PARAMETER = re.compile(r"([?&][^=&\s]*(?:secret|password|token|key|sig)[^=&\s]*)=[^&\s]*", re.IGNORECASE)
 
 
 def first_line(error: BaseException, url: str) -> str:
-    """What went wrong, without the secrets that the URL may hold."""
+    """The first line of an error's message, without the URL's secrets."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return without_secrets(text.replace(url, without_secrets(url)))

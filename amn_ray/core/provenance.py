@@ -1,4 +1,4 @@
-"""Which code and which packages made something."""
+"""The versions of code and packages that make artifacts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = ("amn-ray", "ray", "torch", "torchvision", "pydensecrf2", "numpy", "pyarrow", "mlflow")
-"""Whose versions a manifest records."""
+"""Packages whose versions a manifest records."""
 MODULES = ("ray", "torch", "torchvision", "pydensecrf", "numpy", "pyarrow", "mlflow", "safetensors")
-"""That some step imports, perhaps only after hours."""
+"""Modules that some step imports, perhaps only after hours."""
 
 
 @lru_cache(maxsize=1)
@@ -27,14 +27,14 @@ def versions() -> dict[str, str]:
 
 
 def missing_modules() -> str | None:
-    """What this Python lacks for a pipeline, in words that follow a node's name; found without importing anything."""
+    """Modules that a pipeline needs and this Python lacks, in words that follow a node's name; imports nothing."""
     missing = [name for name in MODULES if find_spec(name) is None]
     return f"lacks the Python module(s) {', '.join(missing)}; install requirements.txt there" if missing else None
 
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
-    """The commit of the source tree; in an image, which has none, what AMN_GIT_COMMIT says; or "unknown"."""
+    """The commit of the source tree; in a container image, which has none, AMN_GIT_COMMIT; or "unknown"."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()

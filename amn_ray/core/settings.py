@@ -1,4 +1,4 @@
-"""Settings as dataclasses: flat for records, back from JSON, and what of them decides a result."""
+"""Settings as dataclasses: flattened for records, built from JSON, and reduced to what affects a result."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SHARED, _EVALUATION = "shared", "evaluation"
 
 
 def shared() -> Any:
-    """A field that is null unless the user sets it: the plan fills it from the pipeline's own setting of that name."""
+    """A field that is null unless the user sets it: the plan fills it with the pipeline's setting of that name."""
     return field(default=None, metadata={_SHARED: True})
 
 
 def for_evaluation(default: Any) -> Any:
-    """A field that decides how a result is measured, and not what it is."""
+    """A field that affects how a result is evaluated, but not the result; only scores have it in their fingerprint."""
     return field(default=default, metadata={_EVALUATION: True})
 
 
@@ -38,15 +38,26 @@ def completed(settings: C, **values: Any) -> C:
 
 
 def deciding(settings: Any) -> dict[str, Any]:
-    """What decides the result, as JSON: all but the fields that are `for_evaluation`."""
+    """The settings that affect the result, as JSON: all fields but those that are `for_evaluation`."""
     if settings is None:
         return {}
     hidden = {item.name for item in dataclasses.fields(settings) if item.metadata.get(_EVALUATION)}
     return {key: value for key, value in dataclasses.asdict(settings).items() if key not in hidden}
 
 
+def chosen_modules(settings: Any) -> set[str]:
+    """The modules whose code the settings choose by a name, such as that of a plug-in's backbone.
+
+    A settings dataclass that chooses some has an attribute `modules`; nested dataclasses are asked likewise.
+    """
+    if not dataclasses.is_dataclass(settings):
+        return set()
+    found = set(getattr(settings, "modules", ()))
+    return found.union(*(chosen_modules(getattr(settings, item.name)) for item in dataclasses.fields(settings)))
+
+
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Dataclasses as one level of dotted keys, as they may be stored: passwords in URLs are left out."""
+    """Dataclasses as one level of dotted keys, safe to store: passwords in URLs are left out."""
     result: dict[str, Any] = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
+
+from amn_ray.core.folders import write_whole
+
+_INDEX = {"image_id": pa.string(), "file": pa.string(), "group": pa.int32(), "row": pa.int32()}
 
 
 class Table:
@@ -26,7 +31,7 @@ class Table:
         self._rows: dict[str, int] = {}
 
     def __reduce__(self) -> tuple[type[Table], tuple[pa.fs.FileSystem, str]]:
-        return Table, (self.fs, self.path)  # without what this process has read of it
+        return Table, (self.fs, self.path)  # without the caches of this process
 
     @property
     def files(self) -> list[str]:
@@ -39,7 +44,7 @@ class Table:
         return pq.read_schema(self.files[0], filesystem=self.fs).names
 
     def count(self) -> int:
-        """Rows of the shards that are whole at this moment (a shard in the making is left out)."""
+        """The number of rows in all complete shards; a shard that is being written is left out."""
         files = self.files
         for path in files:
             if path not in self._rows:  # a shard never changes
@@ -47,16 +52,37 @@ class Table:
                     self._rows[path] = shard.metadata.num_rows
         return sum(self._rows.get(path, 0) for path in files)
 
+    def write_index(self) -> None:
+        """Write where each row is, so that readers need not open all shards; call it once all rows are written."""
+        places = [(image_id, posixpath.basename(path), group, row) for image_id, (path, group, row) in self._scanned()]
+        columns = list(zip(*places, strict=True)) or [(), (), (), ()]
+        table = pa.table(
+            {name: pa.array(values, kind) for (name, kind), values in zip(_INDEX.items(), columns, strict=True)}
+        )
+        stream = pa.BufferOutputStream()
+        pq.write_table(table, stream, compression="zstd")
+        write_whole(self.fs, self._index, stream.getvalue().to_pybytes())
+
+    @property
+    def _index(self) -> str:
+        return f"{self.path}.index.parquet"
+
     @cached_property
     def _places(self) -> dict[str, tuple[str, int, int]]:
         """image_id -> (file, row group, row in the group)."""
-        places: dict[str, tuple[str, int, int]] = {}
+        if self.fs.get_file_info(self._index).type == pa.fs.FileType.File:
+            rows = pq.read_table(self._index, filesystem=self.fs, partitioning=None).to_pydict()
+            files = [posixpath.join(self.path, name) for name in rows["file"]]
+            return dict(zip(rows["image_id"], zip(files, rows["group"], rows["row"], strict=True), strict=True))
+        return dict(self._scanned())
+
+    def _scanned(self) -> Iterator[tuple[str, tuple[str, int, int]]]:
+        """The same, read from the shards: image_id, (file, row group, row in the group)."""
         for path in self.files:
             with pq.ParquetFile(path, filesystem=self.fs) as shard:
                 for group in range(shard.num_row_groups):
                     ids = shard.read_row_group(group, columns=["image_id"]).column(0).to_pylist()
-                    places.update((image_id, (path, group, row)) for row, image_id in enumerate(ids))
-        return places
+                    yield from ((image_id, (path, group, row)) for row, image_id in enumerate(ids))
 
     def ids(self) -> list[str]:
         """All image ids, sorted."""
@@ -66,7 +92,7 @@ class Table:
         return image_id in self._places
 
     def all_ids(self) -> list[str]:
-        """What is in the column at this moment, sorted: an id that is there twice is told twice."""
+        """All image ids on disk, sorted; duplicates are kept."""
         ids: list[str] = []
         for path in self.files:
             with suppress(pa.ArrowInvalid, OSError), pq.ParquetFile(path, filesystem=self.fs) as shard:
@@ -74,12 +100,12 @@ class Table:
         return sorted(ids)
 
     def find(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows of a few ids, in their order, without an index of the whole table.
+        """The rows of a few ids, in their order, without reading the index of the whole table.
 
         Raises:
             KeyError: an id is not in the table.
         """
-        from pyarrow import dataset  # brings pandas: a quarter of a second, and few processes need it
+        from pyarrow import dataset  # imports pandas: a quarter of a second, and few processes need it
 
         wanted = dataset.dataset(self.files, filesystem=self.fs, format="parquet").to_table(
             columns=["image_id", *columns], filter=dataset.field("image_id").isin(list(ids))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -156,16 +156,18 @@ def decoding() -> Iterator[None]:
         raise BadFile(f"cannot be decoded ({type(error).__name__}{text and f': {text}'})") from error
 
 
-def opened(encoded: bytes, largest: int = LARGEST) -> Image.Image:
-    """The image, not yet decoded.
+def opened(encoded: bytes | BinaryIO, largest: int = LARGEST) -> Image.Image:
+    """The image, not yet decoded; of an open file no more is read than tells what it is.
 
     Raises:
         BadFile: not an image, or one of more than `largest` pixels, which would fill the memory.
     """
+    stream = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     try:
-        image = Image.open(io.BytesIO(encoded))
+        image = Image.open(stream)
     except UnidentifiedImageError as error:  # Pillow's own sentence names an object in memory
-        raise BadFile(_unidentified(encoded)) from error
+        stream.seek(0)
+        raise BadFile(_unidentified(stream.read(16))) from error
     if getattr(image, "tag_v2", {}).get(ExifTags.Base.NewSubfileType, 0) & 1:
         raise BadFile("begins with a preview, as the raw files of cameras do; export it as JPEG or TIFF")
     if image.width * image.height > largest:
@@ -176,11 +178,11 @@ def opened(encoded: bytes, largest: int = LARGEST) -> Image.Image:
     return image
 
 
-def _unidentified(encoded: bytes) -> str:
-    """What a file is that Pillow does not know."""
-    if encoded[4:8] == b"ftyp" and encoded[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
+def _unidentified(start: bytes) -> str:
+    """What a file is that Pillow does not know, by its first bytes."""
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
         return "is a HEIC photograph, which Pillow does not read; export it as JPEG"
-    if encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "is a TIFF that Pillow does not read (colours as floats, more than 4 channels, …); export it as PNG"
     return "is not an image of any format that Pillow reads"
 

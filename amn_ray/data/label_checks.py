@@ -48,7 +48,7 @@ def review_labels(labels: Sequence[Sequence[int]], classes: Sequence[str]) -> li
 
 
 def review_masks(
-    labels: Sequence[Sequence[int]], present: Sequence[Sequence[int] | None], classes: Sequence[str], ids: Sequence[str]
+    labels: Sequence[Sequence[int]], present: Sequence[Sequence[int]], classes: Sequence[str], ids: Sequence[str]
 ) -> tuple[list[str], str | None]:
     """Where masks and labels contradict one another; refused where most images do.
 
@@ -56,22 +56,16 @@ def review_masks(
     may be all of them.
 
     Args:
-        labels: of each image, 1…N.
-        present: the values in each image's mask, 0…N and 255; None where it has no mask.
+        labels: of each image that has a mask, 1…N.
+        present: the values in its mask, 0…N and 255.
         classes: names of the labels 1…N.
-        ids: of the images.
+        ids: of these images.
 
     Returns:
         What the user should know before hours are spent, and why the set is refused (None: it is not).
     """
     told: list[str] = []
-    pairs = [
-        (image, set(row), set(values))
-        for image, row, values in zip(ids, labels, present, strict=True)
-        if values is not None
-    ]
-    if not pairs:
-        return told, None
+    pairs = [(image, set(row), set(values)) for image, row, values in zip(ids, labels, present, strict=True)]
     if void := [image for image, _, values in pairs if values == {IGNORE}]:
         told.append(
             f"{len(void)} of {len(pairs)} masks, such as that of image {void[0]!r}, are {IGNORE} (undefined) "

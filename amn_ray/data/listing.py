@@ -1,7 +1,7 @@
 """Which images a data set has: listed in a process of its own, so that the driver's memory does not grow with them.
 
 The annotations of COCO alone take gigabytes once they are parsed. The driver gets a `Summary`; the records themselves
-are listed again on a worker when the image table is built.
+are listed again on a worker where a table is built (see records.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from amn_ray.data.voc import Voc, VocConfig
 
 NOT_CONTENT = {
     "name", "classes", "allow_unlabelled", "max_bad_fraction", "rows_per_shard",
-    "root", "train", "val", "annotations", "masks", "train_list", "evaluate_list", "val_list",
+    "root", "train", "val", "annotations", "masks", "train_list", "evaluate_list", "val_list", "num_train", "num_val",
     "numbering", "encoding", "separator", "mask_pattern",
 }  # fmt: skip
 """Settings that do not say how files are read, only where they are, what is checked, and how a table is cut. (What they
@@ -54,7 +54,7 @@ class Summary:
     unknown_classes: Mapping[str, int]
     warnings: Sequence[str]
     digest: str
-    """Of ids, labels and the content of the images' files."""
+    """Of ids, labels and the content of the images' files; the masks do not count."""
     truth_digest: str
     """Of the masks: their ids, annotations, the content of their files and what was found out about reading them."""
 
@@ -179,6 +179,6 @@ def list_here(config: DatasetConfig, needs_val: bool) -> dict[str, Summary] | Re
     except RequestError as error:
         if needs_val or "train" not in found:
             return error
-        warning = f"there are no images to evaluate the segmentation network on, which until=deeplab needs: {error}"
+        warning = f"there are no images to evaluate the segmentation network on, which until=segmenter needs: {error}"
         return {"train": replace(found["train"], warnings=(*found["train"].warnings, warning))}
     return {split: summary for split, summary in found.items() if split == "train" or summary.rows}

@@ -8,11 +8,14 @@ Legend: K = classes of one image, H W = its pixels, h w = ⌈H/4⌉ ⌈W/4⌉, t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from amn_ray.data.images import decode_mask
+from amn_ray.data.source import IGNORE
 from amn_ray.data.transforms import resize_label
 
 STORED_STRIDE = 4
@@ -94,3 +97,19 @@ def hard_labels(maps_KHW: np.ndarray, threshold: float) -> np.ndarray:
     """Argmax of the maps behind a constant background: int32 (H, W), 0 = background, k = the k-th map (1…K)."""
     background = np.full((1, *maps_KHW.shape[1:]), threshold, maps_KHW.dtype)
     return np.concatenate([background, maps_KHW]).argmax(0).astype(np.int32)
+
+
+def combined_seed(sure_foreground_HW: np.ndarray, any_foreground_HW: np.ndarray, keys: Sequence[int]) -> np.ndarray:
+    """One seed of the labels at two thresholds (method 3, after Ahn et al.).
+
+    Args:
+        sure_foreground_HW: local labels 0…K (0 = background, k = the k-th class) of the run at conf_fg.
+        any_foreground_HW: those of the run at conf_bg.
+        keys: K labels 1…N.
+
+    Returns:
+        uint8 (H, W): a label of `keys` where the run at conf_fg says so; 0 where both runs say background; else 255.
+    """
+    seed_HW = np.array([0, *keys], np.uint8)[sure_foreground_HW]
+    seed_HW[(sure_foreground_HW == 0) & (any_foreground_HW > 0)] = IGNORE
+    return seed_HW

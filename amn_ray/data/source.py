@@ -33,7 +33,8 @@ class DatasetConfig:
     allow_unlabelled: bool = False
     """Whether images may carry no label at all (K = 0): no map, an all-background seed."""
     max_bad_fraction: float = 0.0
-    """The share of unreadable images that is skipped and listed in the manifest; 0 stops at the first."""
+    """The share of unreadable images, and of masks, that is left out and listed in the manifest; 0 stops at the first.
+    An image whose mask is left out is trained on, but not scored."""
     exif: str = "apply"
     """`apply` turns photographs as their EXIF tag says; `ignore` takes the pixels as they lie in the file."""
     white: float | None = None
@@ -122,7 +123,7 @@ class Listing:
 
 
 class Source(Protocol):
-    """A data set. Listing is cheap and checks names; loading decodes and checks pixels.
+    """A data set. Listing is cheap and checks names; `image` and `mask` read files.
 
     Itself it is small, whatever it lists: it travels to workers.
     """
@@ -141,7 +142,7 @@ class Source(Protocol):
         ...
 
     def image(self, record: Record) -> bytes:
-        """The encoded image.
+        """The encoded image, as it is in its file.
 
         Raises:
             OSError: the file is unreadable.
@@ -149,7 +150,7 @@ class Source(Protocol):
         ...
 
     def mask(self, record: Record) -> np.ndarray:
-        """The ground truth uint8 (H, W) of a record that has one.
+        """The ground truth of a record that has one: labels uint8 (H, W), as it is in its file.
 
         Raises:
             ValueError: it does not fit the class list, or the image.

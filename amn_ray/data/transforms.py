@@ -1,8 +1,8 @@
 """Training augmentation, as plain functions of (pixels, generator).
 
 Legend: H W = pixels, h w = the network's grid. Geometry is done by Pillow: bicubic for images, nearest for labels. An
-augmented image is **RGBA**: alpha 0 marks padding, so that `nn.resnet.normalise` can pad *after* normalisation (with
-0, the mean colour) although crops travel as bytes.
+augmented image is **RGBA**: alpha 0 marks padding, so that `Backbone.normalise` can pad *after* normalisation (with 0,
+the mean colour) although crops travel as bytes.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.artifacts import TABLE, Artifact, Store
 from amn_ray.core.checks import check_choice
 from amn_ray.core.console import say
 from amn_ray.core.errors import RequestError
@@ -35,8 +35,8 @@ class ExportConfig:
     """Options of `jobs/export.py`."""
 
     step: str | None = None
-    """Whose masks: maps, refined, amn_maps, amn_refined, pseudo_masks, predictions, predictions_refined, or truth; maps
-    are cut at their default τ."""
+    """Whose masks: maps, refined, amn_maps, amn_refined, pseudo_masks, predictions, predictions_refined, truth or
+    truth_val; maps are cut at their default τ."""
     out: str | None = None
     """Folder to write to."""
     store: str = "outputs"
@@ -68,7 +68,7 @@ def export(config: ExportConfig) -> None:
         raise RequestError("out is not set: expected a folder to write to; set out=/path")
     run = runs.find(Store.reading(config.store), config.run, config.step)
     made = run.step(config.step, needed_by=f"step={config.step}")
-    columns = made.table().columns
+    columns = made.table().columns if made.exists(TABLE) else []  # weights are no table
     if "mask" not in columns and "maps" not in columns:
         raise RequestError(f"step={config.step}: makes neither masks nor maps; name a step that does")
     images = run.images_of(config.step)

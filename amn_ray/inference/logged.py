@@ -1,10 +1,11 @@
-"""The observer that logs a trained segmentation network, with its CRF, as a model in MLflow."""
+"""The observer that logs a trained segmentation network, with its CRF if it has one, as a model in MLflow."""
 
 from __future__ import annotations
 
 from amn_ray.core.artifacts import MODEL, Store
+from amn_ray.core.console import say
 from amn_ray.core.events import Event, Observer, RunEnded
-from amn_ray.inference.segmenter import Settings, write_model
+from amn_ray.inference.segmenter import Settings, can_load, write_model
 from amn_ray.platform.tracking_config import TrackingConfig
 from amn_ray.recipe import records
 from amn_ray.reporting.tracked import Tracking
@@ -22,8 +23,12 @@ class LoggedModel(Observer):
     def notify(self, event: Event) -> None:
         """See Observer."""
         if isinstance(event, RunEnded) and "segmenter" in event.artifacts:
+            weights = event.artifacts["segmenter"]
+            if not can_load(weights):
+                say("segmenter", f"is not logged as a model, which {weights.stage} cannot be")
+                return
             (run,) = records.named(self.store, [self.run])
-            settings, weights = Settings.of(run), event.artifacts["segmenter"]
+            settings = Settings.of(run)
             self.tracking.children["segmenter"].model(
                 lambda folder: write_model(folder, settings, weights.read(MODEL)),
                 self.config.register,

@@ -19,7 +19,13 @@ TRIAL_PATIENCE_S = 120
 
 
 def run_observed(
-    pipeline: Pipeline, *, name: str | None = None, study: str | None = None, others: Sequence[Observer] = ()
+    pipeline: Pipeline,
+    *,
+    name: str | None = None,
+    study: str | None = None,
+    others: Sequence[Observer] = (),
+    command: Sequence[str] = (),
+    since: float | None = None,
 ) -> tuple[RunEnded, bool]:
     """Run a pipeline, on the console, in the store's records and in MLflow.
 
@@ -28,6 +34,8 @@ def run_observed(
         name: of its MLflow run; None names the data set.
         study: the id of the study's MLflow run, if this is a trial of one.
         others: watch, too.
+        command: what was typed, as `run=NAME` will repeat it.
+        since: when, see Runner.
 
     Returns:
         What it made, and whether MLflow knows all of it.
@@ -43,9 +51,9 @@ def run_observed(
         *others,
         Console(),
         Figures(pipeline.folder),
-        Recorder(pipeline.folder, lambda: tracking.parent.run_id if tracking.parent else ""),
+        Recorder(pipeline.folder, lambda: tracking.parent.run_id if tracking.parent else "", command),
         LoggedModel(pipeline.store, pipeline.identity, config.tracking, tracking),
         tracking,  # last, since it ends the run in MLflow
     ]
-    ended = pipeline.run(observers, tracker.uri)
+    ended = pipeline.run(observers, tracker.uri, since)
     return ended, tracker.told_all

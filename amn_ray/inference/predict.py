@@ -31,7 +31,7 @@ from amn_ray.data.maps import grid_maps, to_row
 from amn_ray.data.photograph_checks import brightness, dark_warning
 from amn_ray.inference.export import refuse_full
 from amn_ray.inference.photographs import Found, assign, find, some
-from amn_ray.inference.segmenter import Segmenter, Settings, mask_of
+from amn_ray.inference.segmenter import REFINEMENT, Segmenter, Settings, mask_of
 from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.platform.mapping import actors_of_tries, pool, tasks_of_tries
 from amn_ray.platform.memory import told_if_killed
@@ -59,7 +59,7 @@ class PredictConfig:
     run: str | None = None
     """Name of a run (its folder in `<store>/runs/`); null = the last one that trained a segmentation network."""
     crf: bool = True
-    """Refine by dense CRF."""
+    """Refine by dense CRF, as the run did; false: not at all."""
     overwrite: bool = False
     """Remove the masks and overlays that are in `out`, and make all of them again."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -78,6 +78,8 @@ def predict(config: PredictConfig) -> None:
     run = runs.find(Store.reading(config.store), config.run, "segmenter")
     weights = run.step("segmenter", needed_by="predict")
     settings = Settings.of(run)
+    if config.crf and settings.crf is None:
+        say("predict", f"without CRF, as in the run (prediction_refinement={run.settings[REFINEMENT]})")
     found = find(str(config.images))
     out = Store.reading(str(config.out), "out")
     if found.is_folder and f"{out.path}/".startswith(f"{found.source.path}/"):
@@ -126,7 +128,7 @@ def _claim(out: Store, identity: str, config: PredictConfig, images: Mapping[str
         images: what each image holds, by name.
 
     Returns:
-        The mask of each image, see inputs.assign.
+        The mask of each image, see photographs.assign.
 
     Raises:
         RequestError: it holds another network's, or something else.

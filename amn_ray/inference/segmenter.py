@@ -1,7 +1,7 @@
 """A trained segmentation network as one object: image in, mask out.
 
 `jobs/predict.py` holds it on actors, and MLflow's model is one: the folder that `write_model` fills is its data, this
-file its loader. Nothing in that folder is pickled.
+file its loader, which needs no Ray. Nothing in that folder is pickled.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amn_ray.core.artifacts import Artifact
+from amn_ray.core.errors import RequestError
 from amn_ray.core.settings import build
 from amn_ray.data.images import Photograph, encode_palette_mask, read_image
 from amn_ray.data.maps import full_size
@@ -29,6 +31,7 @@ from amn_ray.stages.deeplabv2.config import DeepLabConfig, DeepLabPredictionsCon
 if TYPE_CHECKING:
     import pandas as pd
 
+REFINEMENT = "choices.prediction_refinement"
 WEIGHTS = "model.safetensors"
 SETTINGS = "settings.json"
 LONGEST = 1024
@@ -42,7 +45,8 @@ class Settings:
 
     network: DeepLabConfig
     predictions: DeepLabPredictionsConfig
-    crf: PredictionCrfConfig
+    crf: PredictionCrfConfig | None
+    """None where the run did not refine its predictions by CRF."""
     classes: Sequence[str]
     pixels: Pixels
     """How the training's images were read."""
@@ -67,18 +71,34 @@ class Settings:
         """From what a run made: the segmentation network, and the images that it was trained on.
 
         Raises:
-            RequestError: the run has trained none.
+            RequestError: the run has trained none, or one of another kind.
         """
+        from amn_ray.stages.crf.stage import PREDICTION_METHOD  # which brings Ray; a logged model does without
+
         table = run.artifacts["images"].manifest()
-        network = run.step("segmenter", needed_by="predict").manifest()["config"]
+        weights = run.step("segmenter", needed_by="predict")
+        if not can_load(weights):
+            raise RequestError(
+                f"predict: the run {run.folder.name} trained {weights.stage}, which cannot be loaded here; name a run "
+                "with segmenter=deeplabv2"
+            )
+        network = weights.manifest()["config"]
         predictions = run.node(DeepLabPredictionsConfig, "predictions")
+        has_crf = run.settings[REFINEMENT] == PREDICTION_METHOD.name
         return cls(
             build(DeepLabConfig, network),
             dataclasses.replace(predictions, precision=predictions.precision or network["precision"]),
-            run.node(PredictionCrfConfig, "predictions_refined"),
+            run.node(PredictionCrfConfig, "predictions_refined") if has_crf else None,
             table["classes"],
             Pixels.of(table),
         )
+
+
+def can_load(weights: Artifact) -> bool:
+    """Whether they are of the network that this module knows."""
+    from amn_ray.stages.deeplabv2.stage import DEEPLAB  # as above
+
+    return weights.stage == DEEPLAB.name
 
 
 class Segmenter:
@@ -131,7 +151,7 @@ class ImageModel:
         self.segmenter = segmenter
 
     def predict(self, images: pd.DataFrame) -> pd.DataFrame:
-        """`image` (encoded in any format that Pillow reads) -> `mask` (palette PNG of labels 0…N), with CRF."""
+        """`image` (encoded in any format that Pillow reads) -> `mask` (palette PNG of labels 0…N)."""
         return images["image"].map(self._predict).to_frame("mask")
 
     def _predict(self, encoded: bytes) -> bytes:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from amn_ray.core.artifacts import MODEL, Artifact
 from amn_ray.core.settings import build
-from amn_ray.nn.config import BackboneConfig
-from amn_ray.nn.resnet import ResNet
+from amn_ray.nn.backbones.registry import build_backbone
+from amn_ray.nn.config import STRIDE, BackboneConfig
 from amn_ray.nn.weights import load_module
 
 
@@ -20,15 +20,12 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: BackboneConfig, num_classes: int, detach_after: str | None) -> None:
         super().__init__()
-        self.backbone = ResNet(backbone)
-        self.classifier = nn.Conv2d(self.backbone.widths["layer4"], num_classes, 1, bias=False)
+        self.backbone = build_backbone(backbone, STRIDE)
+        self.classifier = nn.Conv2d(self.backbone.channels["layer4"], num_classes, 1, bias=False)
         self.detach_after = detach_after
         if self.detach_after is not None:
             # Nothing before the cut gets a gradient; without this, weight decay would still wait for one.
-            for name in ("stem", "layer1", "layer2", "layer3", "layer4"):
-                getattr(self.backbone, name).requires_grad_(False)
-                if name == self.detach_after:
-                    break
+            self.backbone.freeze(self.detach_after)
 
     def features(self, image_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w); the gradient stops after `detach_after`."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from amn_ray.nn.backbones.registry import check_name, module_of
+
 STRIDE = 16
+"""The output stride of the classifier, AMN and IRN, whatever their backbone."""
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 PRECISIONS = ("auto", "bf16", "fp32")
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
 @dataclass(kw_only=True)
@@ -16,17 +18,21 @@ class BackboneConfig:
     """Which network, from which weights."""
 
     name: str = "resnet50"
-    """resnet18, resnet34, resnet50 or resnet101."""
+    """resnet18, resnet34, resnet50 or resnet101 (torchvision's), timm/NAME, or that of a plug-in."""
     weights: str | None = "imagenet"
-    """`imagenet` (torchvision's V1), a .pth or .safetensors file of a torchvision ResNet or of a torchvision
-    segmentation network on one (COCO initialisation), or null for random ones."""
+    """`imagenet` (torchvision's V1, or timm's), a .pth or .safetensors file in torchvision's or timm's names, also of
+    a torchvision segmentation network (COCO initialisation), or null for random ones."""
     batchnorm: str = "running"
     """`running` uses the stored statistics in training too (the method's); `batch` is for training from scratch."""
 
     def __post_init__(self) -> None:
         if self.weights is not None:
             self.weights = os.path.expanduser(self.weights)
-        if self.name not in BACKBONES:
-            raise ValueError(f"name={self.name}: must be one of {', '.join(BACKBONES)}")
+        check_name(self.name)
         if self.batchnorm not in ("running", "batch"):
             raise ValueError(f"batchnorm={self.batchnorm}: must be running or batch")
+
+    @property
+    def modules(self) -> list[str]:
+        """That of the network; see core.settings.chosen_modules."""
+        return [module_of(self.name)]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from amn_ray.data.transforms import resize_image
+from amn_ray.nn.backbones.backbone import Backbone
 from amn_ray.nn.precision import autocast
-from amn_ray.nn.resnet import normalise
 
 PIXELS_PER_GROUP = 2**20
 """Images of one size are worked on together up to this many pixels at scale 1: five of 500×375."""
@@ -46,6 +46,7 @@ def scales_with_flips(
     images: Sequence[np.ndarray],
     scales: Iterable[float],
     *,
+    backbone: Backbone,
     device: torch.device,
     precision: str | None,
     conditions: Sequence[Tensor] = (),
@@ -56,6 +57,7 @@ def scales_with_flips(
         forward: images (n, 3, H·s, W·s), and of each condition the n rows that belong to them -> (n, C, h, w).
         images: B uint8 RGB arrays (H, W, 3) of one size.
         scales: factors of the image's size; bicubic resize.
+        backbone: the one in `forward`, which decides how images are normalised.
         device: where `forward`'s weights are.
         precision: see nn.precision.autocast.
         conditions: tensors of B rows.
@@ -64,7 +66,7 @@ def scales_with_flips(
     for scale in scales:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         scaled_BHWC = np.stack([image if scale == 1 else resize_image(image, *size) for image in images])
-        image_BCHW = normalise(torch.from_numpy(scaled_BHWC).to(device))
+        image_BCHW = backbone.normalise(torch.from_numpy(scaled_BHWC).to(device))
         pairs = [torch.cat([image_BCHW, image_BCHW.flip(3)]), *(torch.cat([rows, rows]) for rows in conditions)]
         passes = zip(*(rows.split(images_per_pass(image_BCHW)) for rows in pairs), strict=True)
         with autocast(device, precision):

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, and torchvision state dicts from elsewhere (never unpickling code)."""
+"""Weights on disk: safetensors, and state dicts from elsewhere (never unpickling code)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from amn_ray.nn.config import BackboneConfig
-from amn_ray.nn.resnet import ResNet
+from amn_ray.nn.backbones.backbone import Backbone
+from amn_ray.nn.backbones.registry import build_backbone
+from amn_ray.nn.config import STRIDE, BackboneConfig
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -23,21 +23,27 @@ def backbone_state(config: BackboneConfig) -> dict[str, Tensor]:
 
     Raises:
         ValueError: the file is missing, is no state dict, or belongs to another architecture (one sentence).
+        RequestError: there is no such network here.
     """
     where = f"backbone.weights={config.weights}"
+    backbone = build_backbone(config, STRIDE)
     if config.weights == "imagenet":
-        weights = getattr(torchvision.models, f"{config.name.replace('resnet', 'ResNet')}_Weights").IMAGENET1K_V1
         try:
-            state = weights.get_state_dict(progress=False)
+            state = backbone.pretrained()
         except OSError as error:
             raise ValueError(
-                f"{where}: torchvision's {weights} could not be downloaded ({error}); give a local .pth or "
+                f"{where}: the weights of {config.name} could not be downloaded ({error}); give a local .pth or "
                 ".safetensors file, or null to train from scratch"
+            ) from error
+        except ValueError as error:
+            raise ValueError(
+                f"{where}: {error}; give a local .pth or .safetensors file for backbone.name={config.name}, or null "
+                "to train from scratch"
             ) from error
     else:
         state = backbone_of(_read(Path(str(config.weights)), where))
     try:
-        ResNet(config).load_torchvision(state)
+        backbone.load(state)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:160]
         raise ValueError(f"{where}: does not fit backbone.name={config.name} ({detail}…)") from error
@@ -46,7 +52,7 @@ def backbone_state(config: BackboneConfig) -> dict[str, Tensor]:
 
 def _read(path: Path, where: str) -> Mapping[str, Tensor]:
     if not path.is_file():
-        raise ValueError(f"{where}: not found, expected a .pth or .safetensors file of a torchvision ResNet")
+        raise ValueError(f"{where}: not found, expected a .pth or .safetensors file")
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
@@ -77,13 +83,9 @@ def backbone_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)} or state
 
 
-def load_backbone(backbone: ResNet, content: bytes) -> None:
-    """Load a backbone from a torchvision state dict, or from the weights of another stage's network."""
-    state = backbone_of(safetensors.torch.load(content))
-    if "stem.0.weight" in state:
-        backbone.load_state_dict(state)
-    else:
-        backbone.load_torchvision(state)
+def load_backbone(backbone: Backbone, content: bytes) -> None:
+    """Load a backbone from a published state dict, or from the weights of another stage's network."""
+    backbone.load(backbone_of(safetensors.torch.load(content)))
 
 
 def pick_device() -> torch.device:

@@ -1,1 +1,1 @@
-"""Ray and MLflow as the stages and the recipe use them: the cluster, claims, mapping tables, tracking."""
+"""Ray and MLflow as stages and recipe use them: the cluster, claims, mapping of tables, tracking."""

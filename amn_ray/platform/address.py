@@ -1,6 +1,6 @@
-"""The cluster that RAY_ADDRESS names, found and asked before Ray is.
+"""The cluster that RAY_ADDRESS names: its address is checked before `ray.init`.
 
-Ray itself tries for many minutes where something else answers, and tells of it in pages.
+Ray itself retries for minutes if something else answers there, and prints pages of logs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from amn_ray.core.places import without_secrets
 
 VARIABLE = "RAY_ADDRESS"
 ANSWER_S = 15.0
-"""How long a cluster may take to say that it is there."""
+"""How long to wait for an answer of the cluster."""
 
 
 def names_cluster() -> bool:
-    """Whether RAY_ADDRESS names a cluster of others; empty or `local` is the same as unset, as for `ray.init`."""
+    """Whether RAY_ADDRESS names a cluster; empty or `local` is the same as unset, as for `ray.init`."""
     return _given() not in ("", "local")
 
 
 def answering() -> str:
-    """The address host:port of the cluster, which answers there.
+    """The address host:port of the cluster, which has answered.
 
     Raises:
         RequestError: the variable holds no address that `ray.init` takes, or nothing there answers as a cluster does.
@@ -57,7 +57,7 @@ def answering() -> str:
 
 
 def refused_address(reason: str) -> RequestError:
-    """The sentence that begins with the variable and its value."""
+    """An error whose sentence begins with the variable and its value."""
     return RequestError(f"{VARIABLE}={without_secrets(_given())}: {reason}")
 
 
@@ -66,7 +66,7 @@ def _given() -> str:
 
 
 def _ask(address: str) -> None:
-    """Whether the head of a cluster answers."""
+    """Refuse an address at which no head of a cluster answers."""
     with init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # as in Ray's own channels
         head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:
@@ -74,8 +74,8 @@ def _ask(address: str) -> None:
         except (grpc.RpcError, AuthenticationError) as error:
             if isinstance(error, AuthenticationError) or error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 raise refused_address(
-                    "the Ray cluster there does not take this token (RAY_AUTH_TOKEN, else ~/.ray/auth_token; it must "
-                    "be that of the cluster)"
+                    "the Ray cluster there does not accept this token (RAY_AUTH_TOKEN, else ~/.ray/auth_token); use "
+                    "that of the cluster"
                 ) from error
             raise refused_address(
                 f"no Ray cluster answers there ({error.code().name.lower()}); give the address that `ray start --head` "

@@ -1,13 +1,12 @@
 """Claims: of several pipelines that need the same missing artifact, one makes it and the others wait.
 
-Who wants something draws a number, as in Lamport's bakery: it says that it is choosing, takes a number above all that
-it sees, and waits until nobody is choosing and nobody has a smaller number. Numbers are files in `<store>/claims/`, so
-this needs no more of a store than that a file that was written is listed from then on, which disks and today's object
-stores all promise; no file system's locks or exclusive creation.
+A process that wants an artifact takes a ticket (Lamport's bakery algorithm) and waits for all smaller tickets. Tickets
+are files in `<store>/claims/`. The store only has to list every file that has been written, as disks and today's object
+stores do; no locks or exclusive creation are needed.
 
-Files are written again and again while their owner lives. Waiting processes compare no clocks: they watch whether a
-file's content changes. Where the owner ran on this machine and is gone, nobody waits at all. A process that was paused
-for longer than the expiry counts as dead; when it goes on, it has lost its claim, and must neither commit nor delete.
+Owners rewrite their tickets as heartbeats. Waiting processes compare no clocks: they watch whether a ticket's content
+changes. If the owner ran on this machine and its process has ended, nobody waits. A process that was paused for longer
+than the expiry counts as dead; when it resumes, it has lost its claim, and must neither commit nor delete.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ from amn_ray.core.errors import RunError
 from amn_ray.core.folders import Folder
 
 TOUCH_S = 10.0
-"""Between two signs of life of an owner."""
+"""Seconds between two heartbeats of an owner."""
 EXPIRY_S = 60.0
-"""Without a sign of life, after which a claim has expired."""
+"""Seconds without a heartbeat after which a claim has expired."""
 POLL_S = 0.5
 START_S = 5.0
-"""By which the start of one process may seem to differ from one look to the next."""
+"""Tolerance, in seconds, when start times of processes are compared."""
 CHOOSING = 0
-"""The number of who is choosing one: smaller than all others, so that everybody waits for it."""
+"""The number of a process that is choosing one: the smallest, so that all others wait for it."""
 
 
 @dataclass(frozen=True, order=True)
 class Ticket:
-    """One file: somebody's number."""
+    """A place in the queue for one claim; it is a file."""
 
     number: int
     owner: str
@@ -55,15 +54,15 @@ class Ticket:
 def claimed(
     store: Store, name: str, *, is_done: Callable[[], bool], on_wait: Callable[[], None]
 ) -> Iterator[Callable[[], None]]:
-    """Hold the claim on something, or wait until another owner is done with it.
+    """Hold a claim, or wait until its owner has done the work.
 
-    Yields a check, to be called before what is claimed is changed for good; it raises RunError if the claim was lost.
+    Yields a check, to be called before an irreversible change; it raises RunError if the claim was lost.
 
     Args:
         store: where claims are kept.
-        name: of what is claimed.
-        is_done: whether there is nothing left to do; the block is then entered without a claim.
-        on_wait: called once if there is another owner, before waiting for it.
+        name: of the claim.
+        is_done: whether the work has been done; the block is then entered without a claim.
+        on_wait: called once, before waiting for another owner.
     """
     if is_done():
         yield lambda: None
@@ -77,7 +76,7 @@ def claimed(
 
 
 class Queue:
-    """All who want the same thing, seen by one of them."""
+    """The queue for one claim, as one process sees it."""
 
     def __init__(self, folder: Folder, name: str) -> None:
         self.folder = folder
@@ -85,17 +84,17 @@ class Queue:
         self.me = uuid.uuid4().hex[:12]
         self.mine: Ticket | None = None
         self._written = 0.0
-        """When we last gave a sign of life."""
+        """When we last wrote our ticket."""
         self._signs: dict[Ticket, tuple[bytes, float]] = {}
-        """What was last seen of others, and since when."""
+        """The content of the other tickets, and since when it has been so."""
         self._left = threading.Event()
         self._alive = threading.Thread(target=self._keep_alive, daemon=True)
 
     def wait_for_turn(self, is_done: Callable[[], bool], on_wait: Callable[[], None]) -> None:
-        """Return when the thing is ours, or done.
+        """Return when the claim is ours, or the work has been done.
 
         Raises:
-            OSError: the store has not answered for longer than a claim is kept.
+            OSError: the store has not answered for longer than the expiry.
         """
         self._alive.start()
         told, answered = False, time.monotonic()
@@ -119,10 +118,10 @@ class Queue:
             time.sleep(POLL_S)
 
     def _ahead(self) -> list[Ticket] | None:
-        """Who comes before us and lives; None if we had no number, and drew one."""
+        """The live tickets before ours; None if we had none, and took one."""
         tickets = self.tickets()
         mine = self.mine
-        if mine is None or mine not in tickets:  # also if we were taken for dead
+        if mine is None or mine not in tickets:  # or another process removed it, because we seemed dead
             self._draw()
             return None
         before = [ticket for ticket in tickets if ticket < mine and ticket.owner != self.me]
@@ -132,25 +131,25 @@ class Queue:
         return [ticket for ticket in before if ticket not in dead]
 
     def check(self) -> None:
-        """Before something is changed for good.
+        """Check the claim before an irreversible change.
 
         Raises:
-            RunError: we were taken for dead, so another process may be at it.
+            RunError: it was lost, so another process may be doing the work.
         """
         if self.mine is not None and not self._is_held():
             raise RunError(
                 f"{self.name}: this process was paused, or did not reach its store, for more than {EXPIRY_S:g} "
-                "seconds, so another run may be making it now; run again, and it waits for that one"
+                "seconds, so another run may be making it now; run again, to wait for that run"
             )
 
     def _is_held(self) -> bool:
-        """Whether our file is there, and nobody can be about to remove it: all others have to watch it for a while."""
+        """Whether our ticket exists and nobody can be about to remove it: others must watch it for EXPIRY_S first."""
         tickets = self.tickets()
         alone = all(ticket.owner == self.me for ticket in tickets)
         return self.mine in tickets and (alone or _now() - self._written <= EXPIRY_S)
 
     def leave(self) -> None:
-        """Give the number back."""
+        """Remove our ticket."""
         self._left.set()
         self._alive.join()
         with suppress(OSError):  # it will expire
@@ -158,7 +157,7 @@ class Queue:
                 self.folder.remove(self.mine.file(self.name))
 
     def tickets(self) -> set[Ticket]:
-        """All that are there."""
+        """All tickets for this claim."""
         found = set()
         for entry in self.folder.entries():
             name, _, rest = entry.base_name.rpartition(".")
@@ -181,12 +180,12 @@ class Queue:
     def _write(self, ticket: Ticket) -> None:
         owner = {"machine": machine(), "pid": os.getpid(), "started": _started(os.getpid())}
         now = _now()
-        content = owner | {"alive": now}  # differs each time, and nothing else is asked of it
+        content = owner | {"alive": now}  # only has to differ each time
         self.folder.write(ticket.file(self.name), json.dumps(content).encode())
         self._written = now
 
     def _is_dead(self, ticket: Ticket) -> bool:
-        """Whether its owner surely ended, or gave no sign of life for too long."""
+        """Whether its owner has certainly ended, or its last heartbeat has expired."""
         try:
             sign = self.folder.read(ticket.file(self.name))
         except OSError:  # just released
@@ -198,10 +197,10 @@ class Queue:
         return time.monotonic() - since > EXPIRY_S or self._is_gone(sign)
 
     def _is_gone(self, sign: bytes) -> bool:
-        """Whether it ran on this machine and its process surely does not any more."""
+        """Whether its owner ran on this machine and has certainly ended."""
         try:
             owner = json.loads(sign)
-        except ValueError:  # read while it was written
+        except ValueError:  # it was being written
             return False
         here = machine()
         if here is None or owner["machine"] != here:
@@ -210,7 +209,7 @@ class Queue:
             os.kill(owner["pid"], 0)
         except ProcessLookupError:
             return True
-        except PermissionError:  # somebody else's process, which is there
+        except PermissionError:  # another user's process, which exists
             pass
         started = _started(owner["pid"])
         return None not in (started, owner["started"]) and abs(started - owner["started"]) > START_S
@@ -218,15 +217,15 @@ class Queue:
     def _keep_alive(self) -> None:
         while not self._left.wait(TOUCH_S):
             with suppress(OSError):
-                # A lost claim stays lost: to write it again would put us before who has it now.
+                # A lost claim stays lost: to rewrite the ticket would put us before the new owner.
                 if self.mine is not None and self._is_held():
                     self._write(self.mine)
 
 
 def machine() -> list[str] | None:
-    """What process ids belong to: the host, its present boot and the namespace; None where that cannot be told.
+    """Host name, boot id and PID namespace: process ids are only comparable within all three; None if unknown.
 
-    Names alone do not tell: many hosts are called localhost, and the first namespace has the same number on all.
+    Many hosts are called localhost, and the first namespace has the same number on all hosts.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -238,7 +237,7 @@ def machine() -> list[str] | None:
 def _started(pid: int) -> float | None:
     """When a process started, in seconds since the boot; None where /proc hides it (`hidepid`).
 
-    Not by the wall clock, which may be set while a process lives.
+    This is not wall-clock time, which may be adjusted while a process runs.
     """
     try:
         return psutil.Process(pid).create_time() - psutil.boot_time()
@@ -247,5 +246,5 @@ def _started(pid: int) -> float | None:
 
 
 def _now() -> float:
-    """Seconds that also pass while the machine sleeps."""
+    """A clock in seconds that also runs while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()

@@ -1,10 +1,9 @@
-"""The Ray cluster that a job runs on, and how its CPUs and GPUs are dealt out.
+"""The Ray cluster that a job runs on, and how its CPUs and GPUs are divided.
 
-Models and CRF get all CPUs; a model on a GPU gets one. Several jobs may run on one cluster, each as if it were its own:
-whatever does not fit waits until another job's stage ends. No job may hold processors while it waits for more, or two
-of them would wait for each other: light tasks, which feed what holds processors or take what it makes, reserve next to
-nothing, and models a thousandth less than they use, so that any number of them leaves room for light tasks. How many of
-these run at once is counted instead.
+Models and CRF get all CPUs; a model on a GPU gets one. Jobs share a cluster without deadlock, since no job holds CPUs
+while it waits for more: what does not fit waits until another job's stage ends. Light tasks, which read and write for
+the models, reserve almost no CPU; their number is limited instead. Models reserve 0.1 % less than they use, so that
+light tasks always fit beside them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-# Read on import. Trials say similar things, and all of them count.
+# Read on import. Trials log similar lines, none of which may be dropped.
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import grpc
@@ -42,26 +41,26 @@ from amn_ray.core.console import say
 from amn_ray.core.errors import RequestError, RunError, told_by_workers
 from amn_ray.core.folders import Folder
 from amn_ray.core.places import without_secrets
-from amn_ray.platform import submitted
+from amn_ray.platform import submitted, travelling
 from amn_ray.platform.address import answering, names_cluster, refused_address
 from amn_ray.platform.granted import granted_cpus
 from amn_ray.platform.local_ray import on_this_host
 from amn_ray.platform.memory import OOM_RETRIES, MemoryFull, Shortage, tell_retries, told_if_killed
 
 LIGHT_TASK_CPUS = 0.0001
-"""What a light task reserves: Ray's smallest amount. (Of nothing at all, the head of a cluster would get its part.)"""
+"""What a light task reserves: Ray's smallest amount. (With 0 Ray would also place them on a head without CPUs.)"""
 LOADERS = 2
-"""On each node at once at least, of the tasks that make training examples."""
+"""The least number, per node, of concurrent tasks that make training examples."""
 CORES_PER_TRIAL = 4
-"""Without GPUs: with fewer, trials side by side are no faster than one after the other."""
+"""Without GPUs; with fewer cores, concurrent trials are no faster than sequential ones."""
 T = TypeVar("T")
 SHORTAGES = 3
-"""How often memory may be full before work that makes no progress is given up."""
+"""How often memory may be full before work that makes no progress fails."""
 PATIENCE_S = 60.0
-"""How long memory is waited for at first, and each time twice as long."""
+"""How long to wait for memory the first time; doubled each further time."""
 POLL_S = 5.0
 ANSWER_S = 120.0
-"""How long a node may take to answer whether it can do its part; a process on it may have to start for that."""
+"""How long a node may take to answer a check, for which a process may have to start there."""
 
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -69,12 +68,12 @@ DEVICES = ("auto", "cpu", "gpu")
 
 @dataclass(kw_only=True)
 class ClusterConfig:
-    """Changes how fast a result comes, never which one; null means: from what the cluster has."""
+    """Resources: they decide the speed, not the result. Null: derived from what the cluster has."""
 
     address: str | None = None
-    """null: the cluster that RAY_ADDRESS names, else a Ray of our own on this machine; local: the latter anyway."""
+    """null: the cluster that RAY_ADDRESS names, else a local Ray; local: a local Ray in any case."""
     nodes: int = 1
-    """Begin when the cluster has so many nodes with CPUs."""
+    """Wait until the cluster has this many nodes with CPUs."""
     wait_s: float = 600
     """How long to wait for them, in seconds."""
     device: str = "auto"
@@ -92,7 +91,7 @@ class ClusterConfig:
     worker_cpus: float | None = None
     """CPUs of each training worker and map actor; null = an even share, or 1 beside a GPU."""
     trials_at_once: int | None = None
-    """Trials of a study that share the cluster evenly; null = one per GPU (or `train_workers` GPUs), or per 4 cores."""
+    """Concurrent trials of a study, which share the cluster; null = one per `train_workers` GPUs, or per 4 cores."""
 
     def __post_init__(self) -> None:
         for name in ("cpus", "train_workers", "map_actors", "cpu_actors", "trials_at_once", "nodes"):
@@ -110,20 +109,20 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class Share:
-    """What each of `count` workers or actors of one kind gets."""
+    """The resources of each of `count` workers or actors."""
 
     count: int
     cpus: float
-    """That it uses."""
+    """CPUs that it uses; also its number of threads."""
     gpus: float = 0
     may_grow: bool = False
-    """Whether nodes that join are used for more of them."""
+    """Whether more of them start on nodes that join."""
     setting: str = ""
-    """The key of the count."""
+    """The configuration key of `count`."""
 
     @property
     def reserved_cpus(self) -> float:
-        """What Ray sets aside for it: a little less, see the module."""
+        """CPUs that Ray reserves for it: a little less than it uses, see the module."""
         return round(0.999 * self.cpus, 4)
 
     @property
@@ -133,9 +132,9 @@ class Share:
 
 
 def set_worker_environment() -> None:
-    """Before a process that runs networks starts: keep large tensors' memory.
+    """Make processes that run networks keep the memory of large tensors; call it before they start.
 
-    glibc maps large ones anew every time, and the kernel zeroes them: a fifth to a third of a CPU network's time.
+    Otherwise glibc maps it again each time, and the kernel zeroes it: a fifth to a third of a network's time on CPUs.
     """
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
@@ -144,32 +143,33 @@ def set_worker_environment() -> None:
 RAY_SETTINGS = {
     "RAY_DATA_LOG_LEVEL": "ERROR",  # its warnings are about its own progress bars
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that no loop of ours listens to
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that we do not use
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else an epoch's report takes up to 2 s
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # of waiting for room, before the cluster is looked at again
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process that was given no GPU sees none
-    "RAY_task_oom_retries": str(OOM_RETRIES),  # else for ever
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # of waiting for resources, before we look at the cluster again
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process without a GPU sees none
+    "RAY_task_oom_retries": str(OOM_RETRIES),  # else without end
 }
-"""For all processes of a job; set in the environment, they are the user's."""
+"""For all processes of a job, unless the user has set them in the environment."""
 
 
 def _set_node_environment() -> None:
-    """Before a node starts: keep idle worker processes, which cost a second of a core each to start again.
+    """Make a node keep its idle worker processes; call it before the node starts.
 
-    Ray ends those above the number of CPUs after a second; stages come in turn, and have short tasks of several kinds.
+    Ray ends those beyond the number of CPUs after a second. Starting one takes a second of a core, and stages have
+    short tasks of several kinds.
     """
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     os.environ.setdefault("RAY_num_workers_soft_limit", str(max(8, granted_cpus())))
 
 
 def authenticate(is_own: bool) -> None:
-    """Before a Ray is started or joined: with a token, unless the user set RAY_AUTH_MODE.
+    """Use token authentication, unless the user set RAY_AUTH_MODE; call it before Ray is started or joined.
 
-    Who reaches the ports of a Ray can run any code, also those of one that lives as long as a job.
+    Whoever reaches Ray's ports can run any code, also if that Ray lives only as long as a job.
 
     Args:
-        is_own: whether it is started; a token that is missing is then written to ~/.ray/auth_token, or, where there is
-            no home to write to, is kept in the environment. A cluster of others is joined with a token if there is one.
+        is_own: whether a local Ray is started. A missing token is then written to ~/.ray/auth_token or, without a
+            writable home, kept in the environment. A cluster is joined with a token if there is one.
     """
     if is_own or AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -177,19 +177,19 @@ def authenticate(is_own: bool) -> None:
     if is_own:
         try:
             ensure_token_if_auth_enabled()
-        except (OSError, RuntimeError):  # RuntimeError: there is no home at all
+        except (OSError, RuntimeError):  # RuntimeError: no home
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _set_driver_environment() -> None:
-    """In a process that drives Ray Data and Ray Train: a job's own, or a study's trial."""
+    """Settings of a process that drives Ray Data and Ray Train: a job's own, or a study's trial."""
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, and told once
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures are raised, and reported once
     warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # is above the number of shards: fine
-    warnings.filterwarnings("ignore", "`ray_remote_args")  # how often to try again can be told in no other way
+    warnings.filterwarnings("ignore", "`ray_remote_args")  # the only way to limit retries
     # Ray 2.60's new reader lists files in a task that starts six processes: 8 s per execution on two cores, where
     # the old one takes 0.3 s (both measured on a table of two shards).
     DataContext.get_current().use_datasource_v2 = False
@@ -197,7 +197,7 @@ def _set_driver_environment() -> None:
 
 @contextmanager
 def _kept_sigterm() -> Iterator[None]:
-    """What SIGTERM does stays what it was: Ray's own handler prints a page, and ends in an abort."""
+    """Keep the handler of SIGTERM: Ray's own prints a page and aborts."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():
@@ -215,10 +215,10 @@ class Cluster:
 
     def __init__(self, config: ClusterConfig, at_once: int = 1, is_own: bool | None = None) -> None:
         """Args:
-        config: how it is used.
-        at_once: so many pipelines share the cluster, and this is one of them.
-        is_own: whether it is a Ray that we start on this machine; None: unless RAY_ADDRESS names another one. (The
-            processes of a study's trials do not have that variable.)
+        config: its settings.
+        at_once: the number of pipelines that share the cluster, this one included.
+        is_own: whether it is a local Ray that we start; None: unless RAY_ADDRESS names a cluster. (The processes of a
+            study's trials do not have that variable.)
         """
         self.config = config
         self.at_once = at_once
@@ -228,7 +228,7 @@ class Cluster:
         """Join the cluster of RAY_ADDRESS, or start a local Ray.
 
         Raises:
-            RequestError: RAY_ADDRESS names a cluster that does not answer, or that has not what was asked for.
+            RequestError: RAY_ADDRESS names a cluster that does not answer, or lacks the resources that were asked for.
         """
         _set_driver_environment()
         if ray.is_initialized():
@@ -252,10 +252,12 @@ class Cluster:
         }
         if not self.is_own:
             # A local Ray's processes inherit this one's environment; those of a cluster were started by others.
-            environment = {name: os.environ[name] for name in RAY_SETTINGS if name not in submitted.variables()}
+            settings = {name: os.environ[name] for name in RAY_SETTINGS} | travelling.environment()
+            environment = {name: value for name, value in settings.items() if name not in submitted.variables()}
+            modules = travelling.runtime_env(submitted.runtime_env().keys())
             address = answering()
             try:
-                ray.init(address, runtime_env={"env_vars": environment}, **common)
+                ray.init(address, runtime_env={"env_vars": environment, **modules}, **common)
             except Exception as error:  # of many kinds: another version, a machine that is no node of it, …
                 raise refused_address(_first_line(error)) from error
             return
@@ -298,21 +300,21 @@ class Cluster:
                     "for fewer"
                 )
             if not told:
-                say("cluster", f"{there} of {self.config.nodes} nodes are there, waits for the others")
+                say("cluster", f"waits for nodes: {there} of {self.config.nodes} have joined")
                 told = True
             time.sleep(1)
 
     def run_remote(self, function: Callable[..., Any], *arguments: Any, ends: bool = False) -> Any:
-        """`function(*arguments)` in another process: for what would let the driver grow with the data set.
+        """Run `function` in a Ray task, so that memory proportional to the data set stays out of the driver.
 
         Args:
-            function: it and what it returns must be small.
-            arguments: of it.
-            ends: whether the process ends afterwards, for what would leave it large.
+            function: it and its result must be small.
+            arguments: of the function.
+            ends: whether the process ends afterwards, to free its memory.
 
         Raises:
-            RequestError: what the function raised, if it was the user's mistake.
-            RunError: likewise, if the run failed.
+            RequestError: raised by the function.
+            RunError: raised by the function, or its process was killed.
         """
         self.connect()
         # DEFAULT: not within the resources of a study's trial, if this is one.
@@ -322,16 +324,16 @@ class Cluster:
             return ray.get(remote.remote(*arguments))
 
     def spilled_gb(self) -> float:
-        """What all nodes have moved from their object stores to disk so far, in GiB; 0 if they cannot be asked now."""
+        """GiB that all nodes have spilled from their object stores to disk so far; 0 if they do not answer now."""
         self.connect()
         state = get_state_from_address(ray.get_runtime_context().gcs_address)
         try:
             return get_memory_info_reply(state).store_stats.spilled_bytes_total / 2**30
-        except grpc.RpcError:  # a node has just died
+        except grpc.RpcError:  # a node died just now
             return 0
 
     def ask_everywhere(self, function: Callable[..., T], *arguments: Any) -> list[T]:
-        """What the function returns on each node that has CPUs.
+        """The results of the function on all nodes with CPUs.
 
         Raises:
             RequestError: a node does not answer.
@@ -346,19 +348,19 @@ class Cluster:
             return ray.get(asked, timeout=ANSWER_S)
         except GetTimeoutError as error:
             raise RequestError(
-                f"a node of the cluster has not answered within {ANSWER_S:g} seconds; look at `ray status`, or end the "
-                "node that hangs"
+                f"a node of the cluster has not answered within {ANSWER_S:g} seconds; look at `ray status`, or stop "
+                "the node that hangs"
             ) from error
 
     def check_everywhere(
         self, function: Callable[..., str | None], *arguments: Any, working_only: bool = False
     ) -> None:
-        """Ask every other node whether it can do its part.
+        """Run a check on every other node.
 
         Args:
-            function: called there; returns what is wrong, in words that follow the node's name, or None.
-            arguments: of it.
-            working_only: leave out nodes without CPUs, as the head of a cluster often is.
+            function: the check; returns what is wrong, in words that follow the node's name, or None.
+            arguments: of the function.
+            working_only: skip nodes without CPUs, as heads of clusters often are.
 
         Raises:
             RequestError: something is wrong on a node.
@@ -373,25 +375,25 @@ class Cluster:
             try:
                 wrong = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
             except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):
-                continue  # it has just died, and will not do anything
+                continue  # it died just now, and is not needed
             except GetTimeoutError:
                 wrong = (
-                    f"has not answered within {ANSWER_S:g} seconds; look there at its mounts (a network disk that "
-                    "hangs) and its load, or end that node"
+                    f"has not answered within {ANSWER_S:g} seconds; look at its mounts (a network disk that "
+                    "hangs) and its load, or stop that node"
                 )
             if wrong is not None:
                 raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {wrong}")
 
     def patiently(self, stage: str, work: Callable[[], T], progress: Callable[[], int]) -> T:
-        """What `work` returns, which goes on where it was each time that memory was full and there is room again.
+        """The result of `work`, which is called again after each lack of memory, once memory is free.
 
         Args:
-            stage: what works.
-            work: can be called again.
-            progress: how far it is; without any, it is not called more than a few times.
+            stage: whose work it is.
+            work: resumes when it is called again.
+            progress: how far the work is; without progress, it is called only a few times.
 
         Raises:
-            MemoryFull: there was never enough.
+            MemoryFull: there was never enough memory.
         """
         shortages, reached = 0, -1
         while True:
@@ -402,13 +404,13 @@ class Cluster:
                 shortages = shortages + 1 if reached == before else 1
                 if shortages > SHORTAGES:
                     raise
-                say(stage, f"warning: {str(error).removeprefix(f'{stage}: ')}; it goes on when there is room")
+                say(stage, f"warning: {str(error).removeprefix(f'{stage}: ')}; waits for memory, then continues")
                 self.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
 
     def wait_for_memory(self, shortage: Shortage, at_most_s: float) -> None:
-        """Return when a node has room again for what was killed there, or when that has taken long enough.
+        """Wait until a node has memory for what was killed there, but not longer than `at_most_s`.
 
-        What held most of the memory by itself is not waited for: nobody else can make room for it.
+        Not if the killed workers held most of the memory themselves: nothing else could free it.
         """
         deadline = time.monotonic() + at_most_s
         places = [node["NodeID"] for node in _alive() if node["NodeManagerAddress"] == shortage.node]
@@ -417,18 +419,18 @@ class Cluster:
         there = NodeAffinitySchedulingStrategy(places[0], soft=False)
         used = ray.remote(num_cpus=0, scheduling_strategy=there, max_retries=0)(_used_memory)
         while time.monotonic() < deadline:
-            with suppress(RayError):  # so full that nobody answers; or the node has gone, and with it the shortage
+            with suppress(RayError):  # too full to answer, or the node is lost
                 if ray.get(used.remote(), timeout=ANSWER_S) + shortage.held <= shortage.threshold:
                     return
             time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
 
     def nodes(self) -> set[str]:
-        """The ids of the nodes that are there."""
+        """The ids of all live nodes."""
         self.connect()
         return {node["NodeID"] for node in _alive()}
 
     def check_shared(self, folder: Folder, key: str) -> None:
-        """Refuse a folder that only this node sees, where others would have to write to it.
+        """Refuse a folder that other nodes of the cluster do not see.
 
         Raises:
             RequestError: a node does not see it; `key` is the setting that named it.
@@ -443,15 +445,15 @@ class Cluster:
                 folder.remove(probe)
 
     def check_seen(self, folder: Folder, name: str, key: str) -> None:
-        """Refuse a folder of which a node does not see a file.
+        """Refuse a folder if a node does not see a file in it.
 
         Raises:
-            RequestError: it does not; `key` is the setting that named the folder.
+            RequestError: a node does not; `key` is the setting that named the folder.
         """
         self.check_everywhere(_does_not_see, folder, name, key)
 
     def check_tracking(self, uri: str) -> None:
-        """Refuse what only this machine sees where several nodes work.
+        """Refuse a place for MLflow that other nodes of the cluster do not reach.
 
         Raises:
             RequestError: the cluster has more than one node, and MLflow's runs would go to a SQLite file, or to a
@@ -478,17 +480,17 @@ class Cluster:
         return [node["Resources"]["CPU"] for node in _working()] or [1]
 
     def light_tasks(self) -> int:
-        """How many tasks that read shards, and how many that write them, run at once: one for two CPUs.
+        """The number of concurrent tasks that read shards, and of those that write them: one per two CPUs.
 
-        Each is a process of its own, which costs a second of a core to start, and shards are read in no time.
+        Each is a process, which takes a second of a core to start, while a shard is read fast.
         """
         self.connect()
         return max(1, int(sum(self._node_cpus) / 2) // self.at_once)
 
     def loaders(self, beside: Share) -> int:
-        """How many tasks make training examples at once: one for each CPU that the workers leave, or a few.
+        """The number of concurrent tasks that make training examples: one per CPU that the workers leave, or a few.
 
-        Ray Data gives equally many to all nodes, so that the smallest one counts.
+        Ray Data spreads them evenly over the nodes, so the smallest node decides.
         """
         left = len(self._node_cpus) * min(self._node_cpus) / self.at_once - beside.count * beside.cpus
         return max(int(left), LOADERS * max(1, len(self._node_cpus) // self.at_once))
@@ -505,14 +507,14 @@ class Cluster:
 
     @property
     def _gpus(self) -> int:
-        """Those that have the CPUs of a worker on their node."""
+        """The number of GPUs whose nodes also have the CPUs of a worker for them."""
         if self.config.device == "cpu":
             return 0
         each, nodes = self.config.worker_cpus or 1, [node["Resources"] for node in _working()]
         return sum(int(min(node.get("GPU", 0), node["CPU"] / each)) for node in nodes) // self.at_once
 
     def trials_at_once(self) -> int:
-        """How many trials of a study run side by side.
+        """The number of concurrent trials of a study.
 
         Raises:
             RequestError: the cluster is too small for that many, or for a single one.
@@ -532,10 +534,10 @@ class Cluster:
         return wanted
 
     def train_share(self, batch_size: int) -> Share:
-        """Resources of the training workers, among whom a batch is divided evenly.
+        """Resources of the training workers, which divide a batch evenly.
 
         Raises:
-            RequestError: `train_workers` are more than there are GPUs.
+            RequestError: `train_workers` exceeds the number of GPUs.
         """
         self.connect()
         if self._gpus and (self.config.train_workers or 1) > self._gpus:
@@ -558,7 +560,7 @@ class Cluster:
             count = self.config.map_actors or self._gpus
             cpus, grows = self.config.worker_cpus or 1, self._grows(self.config.map_actors)
             return Share(count, cpus=cpus, gpus=1, may_grow=grows, setting="cluster.map_actors")
-        # One of two threads on two cores stands still whenever anything else runs on either of them.
+        # One actor with two threads stalls whenever anything else runs on either of its two cores.
         possible = sum(max(1, min(2, int(cpus)), int(cpus // 2)) for cpus in self._node_cpus) // self.at_once
         count = self.config.map_actors or max(1, possible)
         cpus = self.config.worker_cpus or self._even_share(count)
@@ -587,7 +589,7 @@ def _does_not_see(folder: Folder, name: str, key: str) -> str | None:
 
 
 def _used_memory() -> float:
-    """Of this machine or container, in GiB, as Ray's memory monitor counts it."""
+    """The used memory of this machine or container in GiB, as Ray's memory monitor counts it."""
     return get_used_memory() / 2**30
 
 
@@ -596,7 +598,7 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def _working() -> list[dict[str, Any]]:
-    """The nodes that have CPUs, which the head of a cluster often has not."""
+    """The live nodes that have CPUs; the head of a cluster often has none."""
     return [node for node in _alive() if node["Resources"].get("CPU")]
 
 

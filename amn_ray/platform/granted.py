@@ -1,4 +1,4 @@
-"""What this process may use of the machine: containers, `taskset` and batch systems grant a part of its processors."""
+"""The CPUs that this process may use: containers, `taskset` and batch systems grant only some of the machine's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ OWN = Path("/proc/self/cgroup")
 
 
 def granted_cpus() -> int:
-    """Processors that this process may use: those of its affinity, or what the quota of a cgroup amounts to, if fewer.
+    """The number of CPUs that this process may use: of its affinity, or of a cgroup's quota if that is lower.
 
-    A quota is rounded down, but never to nothing.
+    A quota is rounded down, but not below 1.
     """
     try:
         allowed = len(os.sched_getaffinity(0))
@@ -24,7 +24,7 @@ def granted_cpus() -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """CPUs that each cgroup around this process allows in a period, where it limits them at all."""
+    """The CPU quotas of the cgroups of this process that have one."""
     with suppress(OSError):
         for line in OWN.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -35,7 +35,7 @@ def _quotas() -> Iterator[float]:
 
 
 def _of(root: Path, path: str, read: Callable[[Path], float]) -> Iterator[float]:
-    # In a container the path may be the host's, which is not there: its own group is then the root.
+    # In a container the path may be the host's, which does not exist here: its own group is then the root.
     own = root / path.lstrip("/")
     for folder in {own, *own.parents, root}:
         if folder.is_relative_to(root):

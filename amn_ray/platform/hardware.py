@@ -1,4 +1,4 @@
-"""What networks run on, as far as it changes their results: known before a plan is made."""
+"""Properties of the hardware that affect results; they are known before a plan is made."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from amn_ray.platform.cluster import Cluster
 
 @dataclass(frozen=True)
 class Hardware:
-    """Of every node that may work."""
+    """What all nodes that may run networks have in common."""
 
     has_bf16: bool
-    """Whether all of them have instructions for bfloat16."""
+    """Whether every node has bfloat16 instructions."""
 
     @property
     def precision(self) -> str:
-        """What `precision=auto` is."""
+        """What `precision=auto` means."""
         return "bf16" if self.has_bf16 else "fp32"
 
 
 def hardware_here(device: str) -> Hardware:
-    """Of this machine; `device` is cluster.device."""
-    import torch  # here: seconds, and only where precision=auto
+    """The hardware of this machine; `device` is cluster.device."""
+    import torch  # takes seconds, and is needed for precision=auto only
 
     from amn_ray.nn.precision import has_bf16
 
@@ -31,9 +31,9 @@ def hardware_here(device: str) -> Hardware:
 
 
 def hardware_of(cluster: Cluster, precision: str) -> Hardware:
-    """Of a cluster: of this machine where Ray is our own, else each node that has CPUs is asked.
+    """The hardware of a cluster: this machine's for a local Ray, else every node with CPUs is asked.
 
-    Where `precision` is not auto nobody need be asked.
+    No node is asked unless `precision` is auto.
 
     Raises:
         RequestError: a node does not answer.

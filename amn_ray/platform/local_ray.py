@@ -1,4 +1,4 @@
-"""A Ray of one's own, which contacts no other host."""
+"""A local Ray that contacts no other host."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ MODULES = (
     "DataHead", "EventHead", "JobHead", "MetricsHead", "NodeHead", "ReportHead", "ServeHead", "StateHead",
     "TaskEventsHead", "TrainHead",
 )  # fmt: skip
-"""The dashboard's parts but UsageStatsHead, which asks the metadata servers of three clouds where it runs, and looks
-only then whether usage data may be sent."""
+"""The dashboard's modules without UsageStatsHead, which asks the metadata servers of three clouds for its location even
+where usage data is turned off."""
 
 
 @contextmanager
 def on_this_host() -> Iterator[None]:
-    """While a Ray is started, for this host only.
+    """While it is active, Ray starts for this host only.
 
-    It takes the address 127.0.0.1, as Ray does on macOS and Windows: else it finds its own by way of a public name
-    server, asks the network's for its name, and is lost when a laptop changes its network. Its dashboard (Ray Train
-    asks it for states, so there must be one) asks nobody else, unless the user turned usage data on.
+    It uses the address 127.0.0.1, as Ray does on macOS and Windows: otherwise it looks up its address at a public name
+    server, and is lost when a laptop changes its network. Its dashboard, which Ray Train needs, contacts no other host
+    unless the user turned usage data on.
     """
     start, is_cluster = services.start_ray_process, ray_constants.ENABLE_RAY_CLUSTER
 

@@ -1,7 +1,7 @@
-"""Table in, table out, on Ray Data: what all inference stages have in common.
+"""Table in, table out, on Ray Data: what all inference stages share.
 
-Reading, decoding, the network or CRF, and writing overlap in one streaming execution. Finished shards are recorded by
-Ray Data's own row checkpoints, so that a run that died goes on where it was, without losing or repeating a row.
+Reading, decoding, the network or CRF, and writing overlap in one streaming execution. Ray Data's row checkpoints record
+finished shards, so that a restart continues without losing or repeating a row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from amn_ray.platform.pacing import paced
 
 PROGRESS = "progress"
 PROGRESS_S = 30
-"""Between two lines about it."""
+"""Seconds between two lines about progress."""
 BATCH = 16
 """Rows per call of a mapper."""
 _PENDING = f"{PENDING_CHECKPOINT_SUFFIX}.parquet"
@@ -41,7 +41,7 @@ _PENDING = f"{PENDING_CHECKPOINT_SUFFIX}.parquet"
 
 On = Literal["networks", "cpus", "tasks"]
 MAPPING_METRICS = ("images_per_second",)
-"""Of a stage that maps a table."""
+"""Metrics of every stage that maps a table."""
 
 
 def map_table(
@@ -62,17 +62,16 @@ def map_table(
         columns: those of its columns that `mapper` needs, besides `image_id`.
         mapper: a class; its instances turn a pyarrow.Table batch into one with the same `image_id`s.
         settings: the arguments of its constructor; with on="networks" also `threads`, for PyTorch.
-        output: the table to write; rows that are in it already are not made again.
-        on: what the mapper works on: `networks` are actors with a GPU or their part of the CPUs, `cpus` actors of one
-            CPU, `tasks` are for mappers that are made in no time.
+        output: the table to write; rows that it already has are kept.
+        on: what the mapper runs on: `networks` are actors with a GPU or a part of the CPUs, `cpus` are actors with one
+            CPU, `tasks` are tasks with one CPU, for mappers that are constructed fast.
 
     Returns:
-        `rows`, and as `metrics` the rows per second of this run, from the first to the last one (0 if nothing was left
-        to do).
+        `rows`, and as `metrics` the rows per second of this run (0 if no rows remained).
 
     Raises:
-        RequestError: what the mapper raised, if it was the user's mistake.
-        RunError: rows are missing or double at the end.
+        RequestError: raised by the mapper.
+        RunError: raised by the mapper, its process was killed, or rows are missing or duplicated at the end.
     """
     cluster.connect()
     share = None
@@ -95,11 +94,11 @@ def _map_rest(
     output: Artifact,
     share: Share | None,
 ) -> float:
-    """See map_table; it can be called again."""
-    gc.collect()  # the actors of a dataset that failed live as long as its error, and hold their CPUs
+    """The work of map_table; it resumes when it is called again."""
+    gc.collect()  # actors of a failed dataset live as long as its error, and hold their CPUs
     table_in, table_out = source.fresh_table(), output.fresh_table()
     before, expected = table_out.count(), table_in.count()
-    if before >= expected:  # all was written by a run that died before its manifest
+    if before >= expected:  # a run wrote all rows and died before its manifest
         cluster.run_remote(check_rows, table_in, table_out)
         output.remove(PROGRESS)
         return 0
@@ -161,9 +160,9 @@ def _map_rest(
 
 
 def pool(cluster: Cluster, share: Share, num_pieces: int) -> ActorPoolStrategy:
-    """The actors of a stage: not more than pieces of work, since each costs seconds to start.
+    """The actors of a stage: not more than pieces of work, since each takes seconds to start.
 
-    A cluster of others may lose nodes, which are not waited for, and get new ones, which are used if `share` says so.
+    On a cluster, lost nodes are not waited for, and nodes that join are used if `share.may_grow`.
     """
     wanted = min(share.count, num_pieces)
     if cluster.is_own:
@@ -172,17 +171,17 @@ def pool(cluster: Cluster, share: Share, num_pieces: int) -> ActorPoolStrategy:
 
 
 def actors_of_tries() -> dict[str, int]:
-    """For actors of Ray Data, which otherwise tries for ever what kills its process."""
+    """Options of Ray Data's actors, which otherwise retry without end what kills their process."""
     return {"max_task_retries": RETRIES}
 
 
 def tasks_of_tries() -> dict[str, int]:
-    """For tasks, likewise."""
+    """The same for tasks."""
     return {"max_retries": RETRIES}
 
 
 def check_rows(source: Table, made: Table) -> None:
-    """Whether every row of one table is in the other, once.
+    """Check that every row of `source` is in `made` exactly once.
 
     Raises:
         RunError: it is not.
@@ -196,9 +195,9 @@ def check_rows(source: Table, made: Table) -> None:
 
 
 def numbers(count: int, num_blocks: int, at_once: int | None, num_cpus: float = LIGHT_TASK_CPUS) -> ray.data.Dataset:
-    """The column `id` with 0…count−1, read by `at_once` tasks of `num_cpus`.
+    """A dataset with the column `id` = 0…count−1, read by `at_once` tasks of `num_cpus`.
 
-    `ray.data.range` reserves a whole CPU for each, which a node of one CPU does not have beside a worker.
+    `ray.data.range` reserves a whole CPU per task, which a node with one CPU does not have beside a worker.
     """
     source = RangeDatasource(n=count, block_format="arrow", column_name="id")
     return ray.data.read_datasource(source, concurrency=at_once, num_cpus=num_cpus, override_num_blocks=num_blocks)
@@ -210,7 +209,7 @@ def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:
 
 @contextmanager
 def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
-    """Say every half minute how many rows are written, and how long the rest will take."""
+    """Log every half minute how many rows are written and the remaining time."""
     ended = threading.Event()
     started, before = time.monotonic(), table.count()
 
@@ -231,10 +230,10 @@ def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
 
 
 def _forget_doubtful(progress: Table) -> None:
-    """Forget the shards whose record is both pending and final, since their data will be removed.
+    """Delete final checkpoints that still have a pending twin: Ray will remove their data.
 
-    An object store copies when it renames, and a task that is tried again writes again. Before anything reads what is
-    done, and before Ray removes what is pending.
+    Object stores copy instead of renaming, and a retried task writes again. To be called before finished rows are read,
+    and before Ray removes pending ones.
     """
     names = set(progress.files)
     for name in names:
@@ -244,23 +243,23 @@ def _forget_doubtful(progress: Table) -> None:
 
 
 def _done(progress: Table) -> pa.Array:
-    """The ids of all rows that were written whole by earlier runs."""
+    """The ids of all rows that earlier runs have finished."""
     whole = [path for path in progress.files if not path.endswith(_PENDING)]
     shards = [pq.read_table(path, columns=["image_id"], filesystem=progress.fs, partitioning=None) for path in whole]
     return pa.concat_tables(shards).column(0).combine_chunks() if shards else pa.array([], pa.string())
 
 
 def _left(batch: pa.Table, done: ray.ObjectRef) -> Iterator[pa.Table]:
-    """The rows that are not done yet, if there are any."""
+    """The remaining rows, if any."""
     left = batch.filter(pc.invert(pc.is_in(batch.column("image_id"), value_set=ray.get(done))))
     if left.num_rows:
         yield left
 
 
 class _Cleaner(CheckpointManager):
-    """Removes what a run that died left half written, and nothing else.
+    """Removes what a dead run left half written, and nothing else.
 
-    Ray would also drop the rows that are done, in actors that wait for a CPU each, while the models hold them all.
+    Ray's own class would also drop finished rows, in actors that need a CPU each, while the models hold all CPUs.
     """
 
     def load_checkpoint(

@@ -1,4 +1,4 @@
-"""Workers that were killed because a machine's memory was full: told in one sentence, and waited for."""
+"""Workers that were killed for lack of memory: reported in one sentence, and restarted once memory is free."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from amn_ray.core.console import say
 from amn_ray.core.errors import RequestError, RunError
 
 RETRIES = 3
-"""How often a task is tried again whose process died."""
+"""Retries of a task whose process died."""
 OOM_RETRIES = 6
-"""How often if Ray's memory monitor killed it: after 1, 2, 4, … seconds."""
+"""Retries of a task that Ray's memory monitor killed: after 1, 2, 4, … seconds."""
 _KILLED = re.compile(r"worker\(s\) were killed due to the node running low on memory")
 _NODE = re.compile(r"Memory on the node \(IP: ([^,\s]+).*?\) was ([\d.]+)GB used / ([\d.]+)GB limit")
 _THRESHOLD = re.compile(r"exceeded threshold of (\d+)B")
@@ -34,24 +34,24 @@ class Shortage:
     node: str
     """The address of the machine."""
     used: float
-    """By all processes there."""
+    """By all processes of the machine."""
     limit: float
     """Of the machine, or of its container."""
     threshold: float
-    """Above which workers are killed."""
+    """The use of memory above which workers are killed."""
     held: float
     """By the workers that were killed."""
 
     @classmethod
     def told_by(cls, error: BaseException | str) -> Shortage | None:
-        """From the text of Ray's error; None if it is about something else."""
+        """Parsed from the text of Ray's error; None if that has another cause."""
         text = str(error)
         where = _NODE.search(text)
         if not _KILLED.search(text) or where is None:
             return None
         node, used, limit = where[1], float(where[2]), float(where[3])
         threshold = _THRESHOLD.search(text)
-        # Of each page in the text there may be copies; the first is as good as any.
+        # The text may hold copies of the page; the first one will do.
         page = text[: text.find("Top 10 memory users")]
         return cls(
             node=node,
@@ -69,9 +69,9 @@ class Shortage:
 
     @classmethod
     def since(cls, started: float) -> Shortage | None:
-        """The last one that any worker was killed for since then (time.time()).
+        """The last shortage since `started` (time.time()), from Ray's table of workers.
 
-        Where an actor is started again, Ray's errors do not tell why; its table of workers does.
+        If an actor was restarted, Ray's errors do not give the reason; this table does.
         """
         rows = state._connect_and_get_accessor().get_worker_table()
         workers = [gcs_pb2.WorkerTableData.FromString(row) for row in rows]
@@ -84,7 +84,7 @@ class Shortage:
 
 
 class MemoryFull(RunError):
-    """A run that failed because workers were killed for want of memory."""
+    """A run failed because workers were killed for lack of memory."""
 
     def __init__(self, sentence: str, shortage: Shortage) -> None:
         super().__init__(sentence, shortage)
@@ -96,27 +96,27 @@ class MemoryFull(RunError):
 
 @dataclass(frozen=True)
 class Work:
-    """What workers do."""
+    """What workers are doing, for messages."""
 
     stage: str
     remedy: str
-    """What to lower if they are killed, as settings."""
+    """The settings to lower if workers are killed."""
     started: float
-    """When, as by time.time()."""
+    """When it began (time.time())."""
 
     def advice(self, shortage: Shortage) -> str:
-        return f"{shortage}; lower {self.remedy}, or make room there"
+        return f"{shortage}; lower {self.remedy}, or free memory there"
 
 
 def killed(error: BaseException, work: Work) -> RunError | None:
-    """The sentence about workers that were killed; None if the error is about something else."""
+    """The error that reports killed workers; None if `error` has another cause."""
     crashed = bool(_CRASHED.search(str(error))) and "node has died" not in str(error)
     shortage = Shortage.told_by(error) or (Shortage.since(work.started) if crashed else None)
     if shortage is not None:
         return MemoryFull(f"{work.stage}: {work.advice(shortage)}", shortage)
     if crashed:
         return RunError(
-            f"{work.stage}: a worker died of a signal again and again; the kernel sends one where memory is full (see "
+            f"{work.stage}: a worker was killed by a signal again and again, as happens when memory is full (see "
             f"`dmesg`); lower {work.remedy}"
         )
     return None
@@ -124,15 +124,15 @@ def killed(error: BaseException, work: Work) -> RunError | None:
 
 @contextmanager
 def told_if_killed(stage: str, remedy: str) -> Iterator[None]:
-    """Tell in one sentence that workers were killed.
+    """Report killed workers in one sentence.
 
     Args:
         stage: whose workers they are.
-        remedy: what to lower, as settings.
+        remedy: the settings to lower.
 
     Raises:
-        MemoryFull: for want of memory, and Ray has given up.
-        RunError: by somebody else.
+        MemoryFull: they were killed for lack of memory, and Ray has given up.
+        RunError: they were killed by another signal.
     """
     work = Work(stage, remedy, time.time())
     try:
@@ -148,7 +148,7 @@ def told_if_killed(stage: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def working(work: Work) -> Iterator[None]:
-    """Name it when Ray tries again what was killed; see `tell_retries`."""
+    """Name this work in messages about retries; see `tell_retries`."""
     _running.append(work)
     try:
         yield
@@ -157,12 +157,12 @@ def working(work: Work) -> Iterator[None]:
 
 
 _running: list[Work] = []
-"""What workers are doing; the last one is meant."""
+"""The work in progress; messages name the last one."""
 _print_all = worker.print_to_stdstream
 
 
 def tell_retries() -> None:
-    """From now on: a sentence instead of the page that Ray prints each time it tries again what was killed."""
+    """From now on, print one sentence instead of Ray's page about each retry."""
     worker.print_to_stdstream = _print
 
 
@@ -175,4 +175,4 @@ def _print(data: dict[str, Any], ignore_prefix: bool) -> None:
     if shortage is None:
         _print_all(data, ignore_prefix)
     else:
-        say(work.stage, f"warning: {work.advice(shortage)}; it is tried again")
+        say(work.stage, f"warning: {work.advice(shortage)}; it is retried")

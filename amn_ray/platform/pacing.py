@@ -1,7 +1,7 @@
-"""Keeps Ray Data's scheduler from eating a core while it waits.
+"""Keeps Ray Data's scheduling loop from using a whole core while it waits.
 
-When a consumer is slower than the stream that feeds it (training nearly always is), Ray 2.60's scheduling loop has no
-unfinished task to wait for and turns at full speed: beside a training on two cores it took 0.6 to 0.9 of one of them.
+If a consumer is slower than its stream, as training nearly always is, Ray 2.60's loop has no unfinished task to wait
+for and spins: beside a training on two cores it took 0.6 to 0.9 of one of them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from ray.data import Dataset
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 PAUSE_S = 0.02
-"""Between two turns of the loop; each turn starts and collects as many tasks as there are."""
+"""Seconds between two iterations of the loop; each starts and collects any number of tasks."""
 
 
 class Pause(ExecutionCallback):
-    """Called by Ray Data at the end of every turn of the scheduling loop."""
+    """Called by Ray Data at the end of every iteration of the scheduling loop."""
 
     def on_execution_step(self, executor: object) -> None:
         """See ray.data's ExecutionCallback."""

@@ -1,4 +1,4 @@
-"""Jobs that were submitted with `ray job submit`: Ray copies their working directory, and removes the copy."""
+"""Jobs that were submitted with `ray job submit`: Ray copies their working directory, and removes the copy later."""
 
 from __future__ import annotations
 
@@ -15,31 +15,36 @@ from amn_ray.core.errors import RequestError
 from amn_ray.core.places import local_path
 
 IMAGENET = "imagenet"
-"""Weights that are no file."""
-READ = ("images", "dataset.root", "backbone.weights", "deeplab.backbone.weights")
+"""The name of weights that is not a file."""
+READ = ("images", "dataset.root", "backbone.weights", "segmenter.backbone.weights")
+
+
+def runtime_env() -> Mapping[str, Any]:
+    """The job's own runtime environment; what it sets must not be set again."""
+    config = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR) or "{}")
+    return config.get("runtime_env") or {}
 
 
 def variables() -> Mapping[str, str]:
-    """The environment variables of the job's own runtime environment, which nobody may set again."""
-    config = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR) or "{}")
-    return (config.get("runtime_env") or {}).get("env_vars") or {}
+    """Its environment variables."""
+    return runtime_env().get("env_vars") or {}
 
 
 def leave() -> None:
-    """Before a Ray of our own starts within such a job: its runtime environment is of the other cluster."""
+    """Drop the job's runtime environment, which belongs to its cluster, before a local Ray starts."""
     os.environ.pop(RAY_JOB_CONFIG_JSON_ENV_VAR, None)
 
 
 def check_places(settings: Mapping[str, Any], written: str) -> None:
-    """Refuse what would be lost with a session of Ray, or is looked for in the wrong place; tell what is meant.
+    """Refuse results in a folder that Ray removes, and relative paths that the copy lacks; log where results will be.
 
     Args:
         settings: dotted keys and values.
-        written: the key of what the job writes to.
+        written: the key of the place that the job writes to.
 
     Raises:
-        RequestError: that lies in a folder of a session; or what the job reads is named by a relative path, and is
-            not in the copy of the working directory.
+        RequestError: it lies in a folder of Ray's session; or an input has a relative path, and is not in the copy of
+            the working directory.
     """
     place = _path(settings, written)
     if place is not None and _session(place) is not None:

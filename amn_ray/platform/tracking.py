@@ -1,6 +1,6 @@
 """MLflow: one parent run per pipeline, one child per step. The only module that talks to MLflow.
 
-The same command continues its own run (found by the fingerprint of its configuration), whether it ended or died.
+The same command continues its own run (found by the fingerprint of its configuration), whether that ended or crashed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks GitPython, which complains where git is missing
-# A server that does not answer must not be waited for: MLflow would try for minutes.
+# Do not wait for a server that does not answer: MLflow would retry for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines at the end of every step
@@ -44,15 +44,15 @@ FINGERPRINT = "fingerprint"
 MODEL_TAG = "model_uri"
 PACKAGE = Path(__file__).parent.parent
 MODEL_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pillow", "pyarrow", "pydensecrf2", "safetensors")
-"""What the logged model needs besides our code, which travels with it."""
+"""Requirements of the logged model, besides our code, which is logged with it."""
 MAX_NAME = 250
 """Characters of a run's name, the width of MLflow's column (SQLite takes more, PostgreSQL does not)."""
 MAX_BATCH = 1000
 """Metrics per request, MLflow's own limit."""
 RETRY_S = 10.0
-"""Between two tries, while MLflow does not answer."""
+"""Seconds between two attempts, while MLflow does not answer."""
 PATIENCE_S = 60.0
-"""At a run's end, for what was not delivered."""
+"""How long to try, at the end of a run, to deliver the rest."""
 
 
 def default_uri(store: Store) -> str:
@@ -69,27 +69,27 @@ def default_uri(store: Store) -> str:
     path = f"{store.path}/mlflow.db"
     if not set(path) & set("%?"):
         return f"sqlite:///{path}"
-    # SQLAlchemy decodes it. With the driver's name, MLflow does not take the encoded path for one, and make its folder.
+    # SQLAlchemy decodes it. With the driver's name in the URI, MLflow does not create a folder of the encoded name.
     return f"sqlite+pysqlite:///{quote(path)}"
 
 
 class Tracker:
-    """The runs of one pipeline.
+    """The MLflow runs of one pipeline.
 
-    What MLflow is told waits in a queue while it does not answer: nothing that is computed waits for it, or fails with
-    it. What could not be delivered at the end is told when the same command is given again, from the manifests.
+    Records wait in a queue while MLflow does not answer: no computation waits for it or fails with it. What could not
+    be delivered by the end is delivered when the same command runs again, from the manifests.
 
     Raises:
         RequestError: there is no MLflow at `tracking.uri`, or the experiment was deleted.
     """
 
     def __init__(self, config: TrackingConfig, store: Store, patience_s: float = 0) -> None:
-        """`patience_s`: how long to try before giving up, for those that run beside others."""
+        """`patience_s`: how long to try before giving up, for concurrent trials."""
         self.uri = config.uri or default_uri(store)
         self.name = without_secrets(self.uri)
         self._queue: deque[Callable[[], None]] = deque()
         self._files: deque[Callable[[], None]] = deque()
-        """What goes to MLflow's artifact store, which may be away by itself: after all that is in the queue."""
+        """What goes to MLflow's artifact store, which may fail on its own: delivered after the queue."""
         self._broken_since: float | None = None
         self._tried = 0.0
         started = time.monotonic()
@@ -106,7 +106,7 @@ class Tracker:
                 time.sleep(RETRY_S)
 
     def _open(self, config: TrackingConfig, store: Store) -> None:
-        # A fresh SQLite file that several processes open at once is broken; so is an experiment that two create.
+        # Several processes that open a new SQLite file at once break it, and so do two that create one experiment.
         with claimed(store, "mlflow", is_done=lambda: False, on_wait=lambda: None):
             self.client = MlflowClient(self.uri)
             experiment = self.client.get_experiment_by_name(config.experiment)
@@ -122,33 +122,33 @@ class Tracker:
             self.experiment_id = experiment.experiment_id
 
     def tell(self, what: Callable[[], None], is_file: bool = False) -> None:
-        """Do this as soon as MLflow answers, after all that was told before."""
+        """Call `what` as soon as MLflow answers, after everything that was queued before."""
         (self._files if is_file else self._queue).append(what)
         if self._broken_since is None or time.monotonic() - self._tried > RETRY_S:
             self.deliver()
 
     def deliver(self, patience_s: float = 0) -> None:
-        """Tell MLflow what waits; try again for a while if it does not answer."""
+        """Deliver what is queued; retry for `patience_s` if MLflow does not answer."""
         deadline = time.monotonic() + patience_s
         while waiting := self._queue or self._files:
             self._tried = time.monotonic()
             try:
                 waiting[0]()
-            except Exception as error:  # of any kind: no run dies of being tracked
+            except Exception as error:  # of any kind: tracking must not end a run
                 if _is_final(error):
-                    say("mlflow", f"warning: {self.name} refused something ({_reason(error)})")
+                    say("mlflow", f"warning: {self.name} refused a record ({_reason(error)})")
                     waiting.popleft()
                     continue
                 if self._broken_since is None:
                     self._broken_since = time.monotonic()
-                    say("mlflow", f"warning: {self.name} does not answer ({_reason(error)}); all else goes on")
+                    say("mlflow", f"warning: {self.name} does not answer ({_reason(error)}); everything else continues")
                 if time.monotonic() >= deadline:
                     return
                 time.sleep(min(RETRY_S, max(0.0, deadline - time.monotonic())))
             else:
                 waiting.popleft()
         if self._broken_since is not None:
-            say("mlflow", f"{self.name} answers again, and knows all that it missed")
+            say("mlflow", f"{self.name} answers again, and has received all records")
             self._broken_since = None
 
     @contextmanager
@@ -170,7 +170,7 @@ class Tracker:
     def begin(
         self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None = None
     ) -> TrackedRun:
-        """Create or continue a run, for whoever will `finish` it.
+        """Create or continue a run; the caller must `finish` it.
 
         Raises:
             RequestError: MLflow does not answer, and the run has no parent.
@@ -178,7 +178,7 @@ class Tracker:
         run = TrackedRun(self, parent=parent)
         self.tell(lambda: run.begin(name, fingerprint, tags, parent))
         if parent is None and not run.run_id:
-            raise RequestError(f"tracking.uri={self.name}: MLflow does not answer there any more; look at its log")
+            raise RequestError(f"tracking.uri={self.name}: MLflow does not answer there any more; read its log")
         return run
 
     def finish(self, run: TrackedRun, status: str) -> None:
@@ -191,25 +191,25 @@ class Tracker:
                 say(
                     "mlflow",
                     f"warning: {self.name} still does not answer, {missing} record(s) were not delivered; "
-                    "the same command again delivers them, and takes seconds",
+                    "run the same command again to deliver them, which takes seconds",
                 )
 
     @property
     def told_all(self) -> bool:
-        """Whether MLflow knows everything."""
+        """Whether everything has been delivered."""
         return not (self._queue or self._files)
 
     def known(self, run_id: str) -> TrackedRun:
-        """A run that another process has begun."""
+        """A run that another process began."""
         return TrackedRun(self, run_id, is_foreign=True)
 
     def end_running(self, parent_id: str, stopped: Collection[str] = ()) -> None:
-        """Mark what is RUNNING below a run as KILLED, because its process was ended by force.
+        """Mark the RUNNING runs of a study as KILLED, because their processes were killed.
 
         Args:
-            parent_id: a study.
-            stopped: the names of trials that were stopped on purpose: only these, also where their process had time to
-                say that it FAILED; they get the tag `stopped`.
+            parent_id: the study.
+            stopped: names of trials that were stopped on purpose. If given, only these are marked, also where they had
+                time to end as FAILED, and get the tag `stopped`.
         """
         self.tell(lambda: self._end_running(parent_id, stopped))
 
@@ -231,7 +231,7 @@ class Tracker:
         return self.tagged({MLFLOW_PARENT_RUN_ID: parent_id})
 
     def tagged(self, tags: Mapping[str, str]) -> list[Run]:
-        """The runs with these tags, whose values must be ids: MLflow's filters know no way to write every text."""
+        """The runs with these tags, whose values must be ids: MLflow's filters cannot express every text."""
         terms = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found = self.client.search_runs([self.experiment_id], terms, ViewType.ACTIVE_ONLY)
         runs = list(found)
@@ -242,26 +242,26 @@ class Tracker:
 
 
 def run_name(text: str) -> str:
-    """What MLflow calls a run: the text, or its beginning and a fingerprint where MLflow has no room for all of it."""
+    """The name of a run in MLflow: the text, or its beginning and a fingerprint if it is too long for MLflow."""
     return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 20]}… {fingerprint(text)}"
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error, without what follows the cause of a connection that failed."""
+    """The first line of an error, shortened and without secrets."""
     return without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether asking again is useless: MLflow answered, and refused."""
+    """Whether a retry is useless: MLflow answered, and refused."""
     if isinstance(error, MlflowException):
         return _is_refusal(error.get_http_status_code())
-    if isinstance(error, requests.HTTPError) and error.response is not None:  # of uploads
+    if isinstance(error, requests.HTTPError) and error.response is not None:  # raised by uploads
         return _is_refusal(error.response.status_code)
-    return not isinstance(error, OSError)  # among which are all errors of a connection
+    return not isinstance(error, OSError)  # all connection errors are OSErrors
 
 
 def _is_refusal(status: int) -> bool:
-    return 400 <= status < 500 and status not in (408, 429)  # but not: too slow, too often
+    return 400 <= status < 500 and status not in (408, 429)  # but not timeouts and rate limits
 
 
 @dataclass
@@ -270,9 +270,9 @@ class TrackedRun:
 
     tracker: Tracker
     run_id: str = ""
-    """Empty until MLflow knows of it."""
+    """Empty until MLflow has created the run."""
     is_foreign: bool = False
-    """Whether another process began it, and ends it."""
+    """Whether another process began it and will end it."""
     parent: TrackedRun | None = None
 
     @property
@@ -294,7 +294,7 @@ class TrackedRun:
             self.run_id = self.client.create_run(self.tracker.experiment_id, tags={**tags, **own}).info.run_id
 
     def watch_machine(self) -> None:
-        """Log what this machine's CPUs, GPUs, memory, disk and network do, until the run ends (MLflow: `system/…`)."""
+        """Log this machine's use of CPUs, GPUs, memory, disk and network until the run ends (MLflow: `system/…`)."""
 
         def start() -> None:
             logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
@@ -303,27 +303,27 @@ class TrackedRun:
         self.tracker.tell(start)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Parameters; logging the same ones again is fine."""
+        """Log parameters; logging the same ones again is fine."""
         params = [Param(key, str(value)[:6000]) for key, value in values.items()]
         self.tracker.tell(lambda: self.client.log_batch(self.run_id, params=params))
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """Metrics without steps."""
+        """Log metrics without steps."""
         now = int(time.time() * 1000)
         metrics = [Metric(key, value, now, 0) for key, value in values.items()]
         self.tracker.tell(lambda: self.client.log_batch(self.run_id, metrics=metrics))
 
     def curve(self, key: str, points: Sequence[tuple[int, float]]) -> None:
-        """A metric over integer steps; points that are there already are not logged again."""
+        """Log a metric over integer steps; points that MLflow already has are not logged again."""
         self.tracker.tell(lambda: log_curve(self.client, self.run_id, key, points))
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Tags, replacing older values."""
+        """Set tags, replacing older values."""
         tags = [RunTag(key, value) for key, value in values.items()]
         self.tracker.tell(lambda: self.client.log_batch(self.run_id, tags=tags))
 
     def artifact(self, name: str, content: bytes) -> None:
-        """A file."""
+        """Log a file."""
 
         def log() -> None:
             with tempfile.TemporaryDirectory() as folder:
@@ -333,10 +333,10 @@ class TrackedRun:
         self.tracker.tell(log, is_file=True)
 
     def model(self, write: Callable[[Path], None], register: str | None, alias: str) -> None:
-        """Log the model of amn_ray.inference.segmenter, unless this run has it.
+        """Log the model of amn_ray.inference.segmenter, unless this run already has it.
 
         Args:
-            write: puts its data into a folder, see segmenter.write_model.
+            write: writes its data to a folder, see segmenter.write_model.
             register: a name in MLflow's model registry; None registers nothing.
             alias: given to the registered version.
         """
@@ -350,7 +350,7 @@ class TrackedRun:
         self.tracker.tell(log, is_file=True)
 
     def _log_model(self, folder: Path, register: str | None, alias: str) -> None:
-        # Imported here: seconds, and needed once in a pipeline's life.
+        # Imported here: it takes seconds, and is needed once per pipeline.
         import mlflow.pyfunc
         from mlflow.models import Model, ModelSignature
         from mlflow.types import ColSpec, Schema
@@ -358,9 +358,9 @@ class TrackedRun:
         mlflow.set_tracking_uri(self.tracker.uri)
         # Else the model goes to the default experiment, whose files are in the working directory.
         mlflow.set_experiment(experiment_id=self.tracker.experiment_id)
-        logging.getLogger("mlflow").setLevel(logging.ERROR)  # else it lists what it would have guessed
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # else it lists the requirements that it would have guessed
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there is no input example: a signature says it better
+            warnings.simplefilter("ignore")  # about the missing input example: there is a signature
             made = Model.log(
                 artifact_path=None,
                 name="segmenter",
@@ -388,20 +388,20 @@ def log_curve(client: MlflowClient, run_id: str, key: str, points: Sequence[tupl
 
 
 class RunStates:
-    """Whether runs of one tracking server or database are still there."""
+    """Whether runs still exist in a tracking server or database."""
 
     def __init__(self, uri: str) -> None:
         self.client: MlflowClient | None = None
         self._away = "MLflow does not answer"
-        if without_secrets(uri) == uri and "***" in uri:  # as records have it
+        if without_secrets(uri) == uri and "***" in uri:  # as in records
             self._away = "MLflow asks for a password, which is not recorded"
         elif not uri.startswith("sqlite") or Path(make_url(uri).database or "").is_file():  # MLflow would create it
             self.client = MlflowClient(uri)
 
     def of(self, run_id: str) -> str:
-        """The id of a run that is in MLflow; else what is wrong with it, in words."""
+        """The id of a run that exists in MLflow; else, in words, why it does not."""
         if not run_id:
-            return "not in MLflow, which was away"
+            return "not in MLflow, which did not answer"
         if self.client is None:
             return self._away
         try:
@@ -409,12 +409,12 @@ class RunStates:
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return "not in MLflow any more"
-            self.client = None  # asked once
+            self.client = None  # ask only once
             return self.of(run_id)
         return run_id if run.info.lifecycle_stage == LifecycleStage.ACTIVE else "deleted from MLflow"
 
 
 def log_at_once(uri: str, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
-    """Add points to a curve if MLflow answers now; for those that are told again later."""
+    """Add points to a curve if MLflow answers now; lost points are logged again later."""
     with suppress(MlflowException, OSError):
         log_curve(MlflowClient(uri), run_id, key, points)

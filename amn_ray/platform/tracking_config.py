@@ -1,4 +1,4 @@
-"""Settings of tracking. Importable without MLflow, which costs seconds."""
+"""Settings of tracking. Importable without MLflow, whose import takes seconds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MAX_EXPERIMENT = 256
 
 @dataclass(kw_only=True)
 class TrackingConfig:
-    """Where MLflow records."""
+    """Where MLflow tracks runs."""
 
     uri: str | None = None
-    """null keeps a SQLite file and the artifacts in the store; else the URI of a tracking server."""
+    """null: a SQLite file and the artifacts are in the store; else the URI of a tracking server."""
     experiment: str = "amn-ray"
     register: str | None = None
-    """Also enter the segmentation model into MLflow's registry, under this name."""
+    """Also register the segmentation model in MLflow's model registry under this name."""
     alias: str = "champion"
-    """The alias that the registered version gets."""
+    """The alias of the registered version."""
 
     def __post_init__(self) -> None:
         if not 0 < len(self.experiment.strip()) <= len(self.experiment) <= MAX_EXPERIMENT:

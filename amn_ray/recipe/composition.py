@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -11,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from amn_ray.core.errors import RequestError
 from amn_ray.core.settings import flat
 from amn_ray.platform import submitted
-from amn_ray.stages import methods
+from amn_ray.recipe.config import STEPS, PipelineConfig
+from amn_ray.stages import methods, ours  # noqa: F401 — `ours` registers the methods
 from amn_ray.stages.methods import Method
 
 GROUPS = ("dataset", "recipe", "cluster", *methods.GROUPS)
@@ -31,26 +35,52 @@ def register_methods() -> None:
 
 
 def _register(method: Method) -> None:
-    values, pairs = method.values()
+    where = f"{method.group}={method.name}"
     node = OmegaConf.create({"choices": {method.group: method.name}})
-    for step, stage in method.stages.items():
-        node[step] = OmegaConf.structured(stage.config)
+    with _told(where):
+        for step, stage in method.stages.items():
+            base = typing.get_type_hints(PipelineConfig)[step]
+            if not issubclass(stage.config, base):
+                raise ValueError(
+                    f"{stage.config.__name__}: is not a subclass of {base.__module__}.{base.__name__}, as the settings "
+                    f"of all that make {step} must be"
+                )
+            node[step] = OmegaConf.structured(stage.config)
+    values, pairs = method.values()
     store = ConfigStore.instance()
-    try:
-        node = OmegaConf.merge(node, values)
+    with _told(str(method.settings)):
+        node = _merged(node, values)
         for condition, extra in pairs.items():
             partner, _, choice = condition.partition("=")
             if partner not in PARTNERS or not choice:
                 raise ValueError(f"with: {condition}: must be recipe=NAME or dataset=NAME")
+            _merged(node, extra)
             store.store(
                 group=f"pairs/{method.group}_{partner}",
                 name=f"{method.name}-{choice}",
                 node=OmegaConf.create(extra),
                 package="_global_",
             )
-    except (OmegaConfBaseException, ValueError) as error:
-        raise RequestError(f"{method.settings}: {str(error).splitlines()[0]}") from error
     store.store(group=method.group, name=method.name, node=node, package="_global_")
+
+
+def _merged(node: DictConfig, values: Mapping[str, Any]) -> DictConfig:
+    """Checked as far as the types are known: those of other steps depend on what is chosen for them."""
+    known = (*STEPS, "backbone", "precision")
+    for step in values:
+        if step not in known:
+            raise ValueError(f"{step}: is no step; expected one of {', '.join(known)}")
+    return OmegaConf.merge(node, values)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        key = getattr(error, "full_key", None)
+        text = str(error).splitlines()[0]
+        raise RequestError(f"{where}: {f'{key}: ' * bool(key)}{text}") from error
 
 
 def load(composed: DictConfig, written: str) -> Any:

@@ -52,10 +52,18 @@ class PipelineConfig:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    plugins: list[str] = field(default_factory=list)
+    """Modules that bring methods, data sets, backbones or metrics of their own; see docs/extending.md."""
     store: str = "outputs"
     """Directory or URL of all artifacts."""
     until: str | None = None
     """The last step; null: all that the choices allow."""
+    plan: bool = False
+    """Print which steps there are and which would be made, and make nothing."""
+    run: str | None = None
+    """Begin with what was typed for this run of the store; what is typed besides it counts more."""
+    rebuild: list[str] = field(default_factory=list)
+    """Steps that are made anew, once by this command, with all that follows from them."""
     seed: int = 0
     """Of everything random in training."""
     precision: str = "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from amn_ray.core.folders import Folder
 from amn_ray.core.provenance import missing_modules
 from amn_ray.data.listing import Summary, list_splits
 from amn_ray.platform.cluster import Cluster
-from amn_ray.platform.hardware import hardware_of
+from amn_ray.platform.hardware import hardware_here, hardware_of
 from amn_ray.recipe import records
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.recipe.plan import Plan, make_plan
@@ -39,14 +40,14 @@ class Pipeline:
         """Its own, in the store's `runs/`."""
         return records.folder(self.store).folder(self.identity)
 
-    def run(self, observers: Sequence[Observer], tracking_uri: str) -> RunEnded:
-        """Make what is missing.
+    def run(self, observers: Sequence[Observer], tracking_uri: str, since: float | None = None) -> RunEnded:
+        """Make what is missing; `since`: see Runner.
 
         Raises:
             RequestError: the request cannot be met.
             RunError: a stage failed.
         """
-        return Runner(self.plan, self.store, self.cluster, observers, tracking_uri).run()
+        return Runner(self.plan, self.store, self.cluster, observers, tracking_uri, since).run()
 
 
 def prepare(
@@ -64,18 +65,43 @@ def prepare(
     """
     if missing := missing_modules():
         raise RequestError(f"this machine {missing}")
-    if splits is None:
-        splits = list_splits(config.dataset, needs_val=needs_val(config))
-    for label, count in splits["train"].unknown_classes.items():
-        say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
-    for warning in dict.fromkeys(warning for summary in splits.values() for warning in summary.warnings):
-        say("images", f"warning: {warning}")
+    if config.until in NOW_WEIGHTS:
+        say("until", f"{config.until} ends with its weights; until={NOW_WEIGHTS[config.until]} makes what 0.1 made")
+    splits = _listed(config) if splits is None else splits
     store = Store.open(config.store)
     cluster = Cluster(config.cluster) if cluster is None else cluster
     plan = make_plan(config, splits, store, hardware_of(cluster, config.precision))
     check_batches(plan, splits["train"].rows)
-    identity = fingerprint(dataclasses.replace(config, store=""), [_identity(split) for split in splits.values()])
+    check_rebuild(plan)
+    settings = dataclasses.replace(config, store="", rebuild=[], run=None, plan=False)
+    identity = fingerprint(settings, [_identity(split) for split in splits.values()])
     return Pipeline(config=config, splits=splits, store=store, cluster=cluster, plan=plan, identity=identity)
+
+
+NOW_WEIGHTS = {"amn": "amn_maps", "irn": "pseudo_masks"}
+"""Steps that made more in version 0.1."""
+
+
+def look_ahead(config: PipelineConfig) -> Plan:
+    """The plan of a request on this machine, without Ray; nothing is made.
+
+    Raises:
+        RequestError: as `prepare`.
+    """
+    splits = _listed(config)
+    plan = make_plan(config, splits, Store.reading(config.store), hardware_here(config.cluster.device))
+    check_batches(plan, splits["train"].rows)
+    check_rebuild(plan)
+    return plan
+
+
+def _listed(config: PipelineConfig) -> dict[str, Summary]:
+    splits = list_splits(config.dataset, needs_val=needs_val(config))
+    for label, count in splits["train"].unknown_classes.items():
+        say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
+    for warning in dict.fromkeys(warning for summary in splits.values() for warning in summary.warnings):
+        say("images", f"warning: {warning}")
+    return splits
 
 
 def needs_val(config: PipelineConfig) -> bool:
@@ -104,6 +130,20 @@ def check_batches(plan: Plan, num_images: int) -> None:
                 )
 
 
+def check_rebuild(plan: Plan) -> None:
+    """Refuse to make a step anew that is not part of the plan.
+
+    Raises:
+        RequestError: it is not.
+    """
+    known = [planned.name for planned in plan]
+    for name in plan.config.rebuild:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f", did you mean {near[0]}" if near else ""
+            raise RequestError(f"rebuild={name}: is no step of this pipeline, which makes {', '.join(known)}{hint}")
+
+
 def check_truth(plan: Plan, key: str, metric: str) -> None:
     """Refuse now a metric that could not be given at the end.
 
@@ -111,6 +151,7 @@ def check_truth(plan: Plan, key: str, metric: str) -> None:
         RequestError: `metric`, which `key` names, needs ground truth, and the images have none.
     """
     step, _, name = metric.partition("/")
-    planned = plan.get(step)
-    if planned is not None and name not in planned.metrics:
+    planned = plan.get(plan.finals().get(step, step))
+    is_score = name in {*score_names(of_maps=True), *score_names(of_maps=False)}
+    if planned is not None and planned.score is None and is_score:
         raise RequestError(f"{key}={metric}: the images of {plan.config.dataset.name} have no ground truth")

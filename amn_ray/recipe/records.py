@@ -39,6 +39,8 @@ class Run:
     settings: Mapping[str, Any]
     """The whole configuration, as one level of dotted keys."""
     mlflow_run: str
+    command: Sequence[str] = ()
+    """The overrides that were typed for it."""
 
     def step(self, name: str, *, needed_by: str) -> Artifact:
         """What a step made.
@@ -72,8 +74,14 @@ def folder(store: Store) -> Folder:
 class Recorder(Observer):
     """The observer that writes the record and the summary of a run that ended."""
 
-    def __init__(self, folder: Folder, mlflow_run: Callable[[], str]) -> None:
+    def __init__(self, folder: Folder, mlflow_run: Callable[[], str], command: Sequence[str] = ()) -> None:
+        """Args:
+        folder: of the run.
+        mlflow_run: tells the id of its run in MLflow.
+        command: the overrides that were typed.
+        """
         self.folder = folder
+        self.command = list(command)
         self.mlflow_run = mlflow_run
         self.settings: Mapping[str, Any] = {}
 
@@ -87,6 +95,7 @@ class Recorder(Observer):
                 "steps": {step: _place(artifact) for step, artifact in event.artifacts.items()},
                 "scores": {step: _place(artifact) for step, artifact in event.scores.items()},
                 "settings": dict(self.settings),
+                "command": self.command,
                 "mlflow_run": self.mlflow_run(),
                 "ended": time.time(),
             }
@@ -163,9 +172,10 @@ def _read(store: Store, run: Folder) -> Run:
         scores={step: _artifact(store, place) for step, place in content["scores"].items()},
         settings=content["settings"],
         mlflow_run=content["mlflow_run"],
+        command=content["command"],
     )
 
 
 def _artifact(store: Store, place: str) -> Artifact:
     stage, fingerprint = place.split("/")
-    return Artifact(store.fs, posixpath.join(store.path, place), stage, fingerprint)
+    return Artifact(store.fs, posixpath.join(store.path, place), stage, fingerprint).opened()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core import plugins
+from amn_ray.core.artifacts import TABLE, Artifact, Store
+from amn_ray.core.code import code_of, other_code
 from amn_ray.core.events import (
     Event,
     Observer,
@@ -23,13 +26,48 @@ from amn_ray.core.events import (
 )  # fmt: skip
 from amn_ray.core.provenance import missing_modules
 from amn_ray.core.settings import flat
+from amn_ray.core.tables import Table
 from amn_ray.nn import footprint
+from amn_ray.platform import travelling
 from amn_ray.platform.claims import claimed
 from amn_ray.platform.cluster import Cluster
+from amn_ray.recipe.made import check_made
 from amn_ray.recipe.plan import Plan, Planned, Scoring
 from amn_ray.stages.groups import MapsConfig
-from amn_ray.stages.score.stage import SCORE
 from amn_ray.stages.stage import Context, Stage
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact that is there."""
+
+    artifact: Artifact
+    manifest: Mapping[str, Any]
+    reused: bool
+    other_code: Sequence[str] = ()
+    """See StepEnded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one artifact is made by."""
+
+    step: str
+    """Whose it is, for the reader."""
+    stage: Stage[Any]
+    settings: Any
+    inputs: Mapping[str, Artifact]
+    output: Artifact
+    chosen: frozenset[str]
+    """See Planned."""
+    since: float = 0
+    """It must have been made after this time."""
+
+    @property
+    def modules(self) -> Sequence[str]:
+        """Whose code makes it, with all that they import."""
+        return (self.stage.run.__module__, *sorted(self.chosen))
+
 
 AS_IT_IS: Mapping[str, Any] = {"metrics": {}, "seconds": 0.0}
 """The manifest of a step that is what another one has made."""
@@ -39,17 +77,33 @@ class Runner:
     """Makes the artifacts of one plan."""
 
     def __init__(
-        self, plan: Plan, store: Store, cluster: Cluster, observers: Sequence[Observer], tracking_uri: str
+        self,
+        plan: Plan,
+        store: Store,
+        cluster: Cluster,
+        observers: Sequence[Observer],
+        tracking_uri: str,
+        since: float | None = None,
     ) -> None:
-        """`tracking_uri` is where all nodes must reach MLflow."""
+        """Args:
+        plan: what is to be there at the end.
+        store: where it will be.
+        cluster: where it is made.
+        observers: are notified of everything, in this order.
+        tracking_uri: where all nodes must reach MLflow.
+        since: when the command was given: what `rebuild` names, and is older, is made anew. None: now.
+        """
         self.plan = plan
         self.store = store
         self.cluster = cluster
         self.observers = observers
         self.tracking_uri = tracking_uri
+        self.since = time.time() if since is None else since
         self.artifacts: dict[str, Artifact] = {}
         self.scores: dict[str, Artifact] = {}
         self.manifests: dict[str, Mapping[str, Any]] = {}
+        self._ids: dict[str, str] = {}
+        """Of commits, by fingerprint."""
         self._checked: set[str] = set()
 
     def run(self) -> RunEnded:
@@ -83,14 +137,35 @@ class Runner:
         step = planned.step
         settings = {} if step.stage is None else dict(_flat(step.stage.identity(planned.settings)))
         self.notify(StepBegan(step=step.name, artifact=planned.artifact, settings=settings))
-        reused, manifest = True, AS_IT_IS
-        if step.stage is not None:
+        if step.stage is None:
+            assert step.same_as is not None
+            made = Made(self.artifacts[step.same_as], AS_IT_IS, reused=True)
+        else:
+            inputs = {part: self.artifacts[source] for part, source in step.inputs.items()}
+            since = self.since if step.name in self.plan.config.rebuild else 0
+            work = Work(
+                step=step.name,
+                stage=step.stage,
+                settings=planned.settings,
+                inputs=inputs,
+                output=planned.artifact,
+                chosen=planned.chosen,
+                since=since,
+            )
             with step.named_errors():
-                reused, manifest = self._made(step.name, step.stage, planned.settings, planned.inputs, planned.artifact)
-        self.artifacts[step.name], self.manifests[step.name] = planned.artifact, manifest
-        for sentence in (*manifest.get("warnings", ()), *self._of_size(manifest)):
+                made = self._made(work)
+        self.artifacts[step.name], self.manifests[step.name] = made.artifact, made.manifest
+        for sentence in (*made.manifest.get("warnings", ()), *self._of_size(made.manifest)):
             self.notify(Warned(step=step.name, sentence=sentence))
-        self.notify(StepEnded(step=step.name, artifact=planned.artifact, reused=reused, manifest=manifest))
+        self.notify(
+            StepEnded(
+                step=step.name,
+                artifact=made.artifact,
+                reused=made.reused,
+                manifest=made.manifest,
+                other_code=made.other_code,
+            )
+        )
 
     def _of_size(self, manifest: Mapping[str, Any]) -> list[str]:
         """A sentence, before hours are spent, if the memory may not be enough for the largest image."""
@@ -105,9 +180,21 @@ class Runner:
         return [scale for one in settings for scale in one.scales] or [1.0]
 
     def _score(self, planned: Planned, score: Scoring) -> None:
-        _, manifest = self._made(f"{planned.name} score", SCORE, score.settings, score.inputs, score.artifact)
-        self.scores[planned.name], self.manifests[f"{planned.name}_score"] = score.artifact, manifest
-        self.notify(Scored(step=planned.name, artifact=score.artifact, manifest=manifest))
+        opened = {artifact.fingerprint: artifact for artifact in self.artifacts.values()}
+        inputs = {part: opened[artifact.fingerprint] for part, artifact in score.inputs.items()}
+        work = Work(
+            step=f"{planned.name} score",
+            stage=score.stage,
+            settings=score.settings,
+            inputs=inputs,
+            output=score.artifact,
+            chosen=score.chosen,
+        )
+        made = self._made(work)
+        self.scores[planned.name], self.manifests[f"{planned.name}_score"] = made.artifact, made.manifest
+        self.notify(
+            Scored(step=planned.name, artifact=made.artifact, manifest=made.manifest, other_code=made.other_code)
+        )
 
     def _summary(self) -> dict[str, dict[str, float]]:
         summary = {}
@@ -116,41 +203,53 @@ class Runner:
             own = {} if planned.step.stage is None else manifest["metrics"] | {"seconds": manifest["seconds"]}
             scored = self.manifests.get(f"{planned.name}_score", {"metrics": {}})["metrics"]
             summary[planned.name] = scored | own
-        return summary
+        return summary | {name: summary[step] for name, step in self.plan.finals().items()}
 
-    def _made(
-        self, step: str, stage: Stage[Any], settings: Any, inputs: Mapping[str, Artifact], output: Artifact
-    ) -> tuple[bool, Mapping[str, Any]]:
-        """Whether it was there already, and its manifest."""
+    def _made(self, work: Work) -> Made:
+        output = work.output
+        ids = {part: self._ids[artifact.fingerprint] for part, artifact in work.inputs.items()}
         with claimed(
             self.store,
             f"{output.stage}-{output.fingerprint}",
-            is_done=lambda: output.complete,
-            on_wait=lambda: self.notify(StepWaits(step=step, artifact=output)),
+            is_done=lambda: output.current(ids, work.since) is not None,
+            on_wait=lambda: self.notify(StepWaits(step=work.step, artifact=output)),
         ) as check:
-            if output.complete:
-                manifest = output.manifest()
-                stage.check_reuse(settings, manifest)
-                return True, manifest
-            self._check_cluster()
-            self.notify(StepIsMade(step=step, artifact=output))
-            started, spilled = time.monotonic(), self.cluster.spilled_gb()
-            output = dataclasses.replace(output, check=check)
-            result = stage.run(settings, inputs, output, self._context(step, stage, settings))
-            spilled = max(0.0, self.cluster.spilled_gb() - spilled)  # a node that died takes its count with it
-            if spilled > 0.01:
-                sentence = (
-                    f"{spilled:.1f} GiB of objects did not fit into memory and went to disk and back; raise "
-                    "cluster.object_store_gb (a local Ray), or start the nodes with a larger --object-store-memory"
-                )
-                self.notify(Warned(step=step, sentence=sentence))
-            manifest = output.commit(
-                config=stage.identity(settings),
-                inputs=inputs,
-                seconds=time.monotonic() - started,
-                result={"gpus": 0, "spilled_gb": round(spilled, 3), **result},
+            manifest, other = output.current(ids, work.since), []
+            reused = manifest is not None
+            if manifest is not None:
+                work.stage.check_reuse(work.settings, manifest)
+                other = other_code(manifest["code"], *work.modules)
+            else:
+                self._check_cluster()
+                self.notify(StepIsMade(step=work.step, artifact=output))
+                manifest = self._make(work, check)
+        self._ids[output.fingerprint] = manifest["id"]
+        return Made(output.opened(), manifest, reused=reused, other_code=other)
+
+    def _make(self, work: Work, check: Callable[[], None]) -> dict[str, Any]:
+        output, stage = work.output, work.stage
+        if output.complete:
+            output = output.successor()
+        output = dataclasses.replace(output, check=check)
+        started, spilled = time.monotonic(), self.cluster.spilled_gb()
+        result = stage.run(work.settings, work.inputs, output, self._context(work.step, stage, work.settings))
+        check_made(work.step, stage, output, result)
+        if output.exists(TABLE):
+            self.cluster.run_remote(Table.write_index, output.fresh_table())
+        spilled = max(0.0, self.cluster.spilled_gb() - spilled)  # a node that died takes its count with it
+        if spilled > 0.01:
+            sentence = (
+                f"{spilled:.1f} GiB of objects did not fit into memory and went to disk and back; raise "
+                "cluster.object_store_gb (a local Ray), or start the nodes with a larger --object-store-memory"
             )
-            return False, manifest
+            self.notify(Warned(step=work.step, sentence=sentence))
+        return output.commit(
+            config=stage.identity(work.settings),
+            inputs=work.inputs,
+            code=code_of(*work.modules),
+            seconds=time.monotonic() - started,
+            result={"gpus": 0, "spilled_gb": round(spilled, 3), **result},
+        )
 
     def _context(self, step: str, stage: Stage[Any], settings: Any) -> Context:
         def warn(sentence: str) -> None:
@@ -174,6 +273,7 @@ class Runner:
             self.cluster.check_tracking(self.tracking_uri)
             self.cluster.check_shared(self.store, "store")
             self.cluster.check_everywhere(missing_modules, working_only=True)
+            self.cluster.check_everywhere(travelling.not_importable, plugins.modules(), working_only=True)
             self._checked |= nodes
 
 

@@ -17,7 +17,7 @@ from amn_ray.core.errors import RequestError
 from amn_ray.data.listing import Summary
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.recipe.config import PipelineConfig
-from amn_ray.stages import methods
+from amn_ray.stages import methods, ours  # noqa: F401 — `ours` registers the methods
 from amn_ray.stages.backbone.stage import INITIAL_WEIGHTS
 from amn_ray.stages.classifier.stage import CLASSIFIER
 from amn_ray.stages.images.stage import IMAGES
@@ -25,6 +25,8 @@ from amn_ray.stages.methods import Method
 from amn_ray.stages.stage import Stage
 from amn_ray.stages.truth.stage import TRUTH
 
+TABLES = (IMAGES, TRUTH)
+"""What a data set is turned into: `until=images` makes these tables of all its splits."""
 GIVEN = "given"
 """In the settings of a training: its initial weights are an input."""
 
@@ -45,6 +47,8 @@ class Step:
     """The step whose masks it is scored against; None where it is not scored."""
     threshold: float | None = None
     """τ at which its maps are scored."""
+    judges: str | None = None
+    """The step with the images whose labels a classifier is scored on."""
     key: str = ""
     """What comes before the keys in its errors, for settings that are a part of another step's."""
 
@@ -78,14 +82,22 @@ def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
             f"until={last}: these choices do not make it ({_chosen(config)}); they make {', '.join(by_name)}"
         )
     needed: set[str] = set()
-    waiting = [last]
+    waiting = [step.name for step in known if step.stage in TABLES] if last in ("images", "truth") else [last]
     while waiting:
-        name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            waiting += by_name[name].needs
-    truths = {step.truth for step in known if step.name in needed}
-    return [step for step in known if step.name in needed | truths]
+        step = by_name[waiting.pop()]
+        if step.name not in needed:
+            needed.add(step.name)
+            for source in step.needs:
+                if source not in by_name:
+                    raise RequestError(_lacks(step, source, config))
+            waiting += [*step.needs, *filter(None, (step.truth, step.judges))]
+    return [step for step in known if step.name in needed]
+
+
+def _lacks(step: Step, source: str, config: PipelineConfig) -> str:
+    if source.startswith("truth"):
+        return f"{step.name} needs ground truth, and the images of {config.dataset.name} have none ({_chosen(config)})"
+    return f"{step.name} needs {source}, which these choices do not make ({_chosen(config)})"
 
 
 def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterator[Step]:
@@ -108,7 +120,8 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
     if config.backbone.weights is not None:
         yield page.step("backbone", INITIAL_WEIGHTS, settings=config.backbone)
         backbone = {"backbone": "backbone"}
-    yield page.step("classifier", CLASSIFIER, **backbone)
+    judges = images_of_val if "val" in splits else None
+    yield replace(page.step("classifier", CLASSIFIER, **backbone), judges=judges)
     yield from page.made("maps", "maps_network", **backbone)
     yield from page.made("maps", "maps")
     yield from page.made("refinement", "refined")

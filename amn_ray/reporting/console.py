@@ -11,6 +11,7 @@ from rich.table import Table
 from amn_ray.core.artifacts import Artifact
 from amn_ray.core.console import console, say
 from amn_ray.core.events import Event, Observer, Scored, StepEnded, StepIsMade, StepWaits, Warned
+from amn_ray.recipe.plan import Plan
 from amn_ray.training.epochs import PrintEpochs
 
 COLUMNS: Sequence[tuple[str, str, float, str]] = (
@@ -35,15 +36,25 @@ class Console(Observer):
             case StepIsMade():
                 say(event.step, f"→ {_place(event.artifact)}")
             case StepEnded() if event.reused:
-                say(event.step, f"is there already ({_place(event.artifact)})")
+                say(event.step, f"is there already ({_place(event.artifact)})" + _by_other_code(event))
             case Warned():
                 say(event.step, f"warning: {event.sentence}")
+            case Scored() if "mean_average_precision" in event.manifest["metrics"]:
+                precision = event.manifest["metrics"]["mean_average_precision"]
+                say(event.step, f"mean average precision of the labels of val {100 * precision:.1f}")
             case Scored() if "miou" in event.manifest["metrics"]:
                 say(event.step, one_line(event.manifest["metrics"]))
 
     def callbacks(self, step: str) -> Sequence[Any]:
         """See Observer."""
         return [PrintEpochs(step)]
+
+
+def _by_other_code(event: StepEnded) -> str:
+    if not event.other_code:
+        return ""
+    shown = ", ".join(event.other_code[:3]) + (", …" if len(event.other_code) > 3 else "")
+    return f", made by other code ({shown}); rebuild=[{event.step}] makes it anew"
 
 
 def _place(artifact: Artifact) -> str:
@@ -58,14 +69,28 @@ def one_line(metrics: Mapping[str, float]) -> str:
     return text
 
 
+def plan_table(plan: Plan) -> None:
+    """Each step, its fingerprint, and whether it is there."""
+    table = Table(title="The plan", box=None, pad_edge=False)
+    for title in ("step", "made by", "fingerprint", ""):
+        table.add_column(title, no_wrap=True)
+    for name, state in plan.states().items():
+        planned = plan.get(name)
+        assert planned is not None
+        table.add_row(name, planned.artifact.stage, planned.artifact.fingerprint, state.value)
+    console.print(table)
+
+
 def summary_table(summary: Mapping[str, Mapping[str, float]]) -> None:
-    """The last thing a pipeline prints: steps by metrics; mIoU in percent."""
+    """The last thing a pipeline prints: steps by metrics; mIoU in percent. What repeats a step is left out."""
     table = Table(title="Against ground truth (predictions: of val, if there is one; all others: of train)")
     table.add_column("step", no_wrap=True)
     for title, *_ in COLUMNS:
         table.add_column(title, justify="right")
+    shown: list[Mapping[str, float]] = []
     for step, metrics in summary.items():
-        if metrics:
+        if metrics and metrics not in shown:
+            shown.append(metrics)
             table.add_row(step, *(_cell(metrics.get(key), scale, form) for _, key, scale, form in COLUMNS))
     console.print(table)
 

@@ -1,7 +1,7 @@
 """One page about runs, beside the paper's tables and figures: HTML that needs no other file, and Markdown.
 
 Runs of one data set that differ in nothing but the seed are one *variant*; its numbers are means over its seeds. Runs
-of different data sets never share a table.
+of different data sets never share a table (see variants.py).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import base64
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from amn_ray.core.artifacts import Store
+from amn_ray.core.artifacts import Store, fingerprint
 from amn_ray.core.console import say
 from amn_ray.core.errors import RequestError
 from amn_ray.core.folders import Folder
@@ -28,18 +28,27 @@ from amn_ray.evaluation.bootstrap import counts_by_label, mean_std, paired_diffe
 from amn_ray.evaluation.selection import report_ids
 from amn_ray.platform.tracking import RunStates, default_uri
 from amn_ray.recipe import records as runs
-from amn_ray.recipe.config import STEPS
 from amn_ray.recipe.records import Run
 from amn_ray.reporting import figures, paper, results
 from amn_ray.reporting.config import ReportConfig
 from amn_ray.reporting.console import written
+from amn_ray.reporting.variants import (
+    LAYERS,
+    DataSet,
+    Variant,
+    by_data,
+    in_order,
+    only,
+    step_named,
+    text_of,
+    variants_of,
+)  # fmt: skip
 from amn_ray.stages.score.stage import scored
 
 NOT_RUN = "not run"
+NOTHING = "–"
 TRIALS = "trials.parquet"
-EXAMPLES = "examples.png"
-NO_RESULT = ("store", "until", "seed")
-"""Settings that make no other variant (besides those of the cluster and of tracking)."""
+EXAMPLES = f"{results.PANELS['train']}.png"
 LC = {"amn.lc"}
 ACTIVATION = {"choices.activation", "pseudo_masks.power"}
 """What differs where the maps are used as they are, without AMN."""
@@ -86,51 +95,6 @@ class Section:
     parts: Sequence[Table | Figure] = ()
 
 
-@dataclass
-class Variant:
-    """Runs that differ in nothing but the seed."""
-
-    settings: Mapping[str, Any]
-    label: str = ""
-    different: Mapping[str, Any] = field(default_factory=dict)
-    """Its settings that are not those of the reference."""
-    runs: dict[int, list[Run]] = field(default_factory=dict)
-    """By seed; several, where a later one went further."""
-
-    def holding(self, step: str, *, score: bool) -> dict[int, Run]:
-        """By seed: a run that has made (or scored) the step."""
-        found = {}
-        for seed, candidates in sorted(self.runs.items()):
-            for run in candidates:
-                if step in (run.scores if score else run.artifacts):
-                    found[seed] = run
-                    break
-        return found
-
-    @cached_property
-    def manifests(self) -> dict[str, dict[int, dict[str, Any]]]:
-        """Of the scores: step -> seed -> manifest; only where there was ground truth."""
-        every = {
-            step: {seed: run.scores[step].manifest() for seed, run in self.holding(step, score=True).items()}
-            for step in STEPS
-        }
-        return {
-            step: {seed: _by_label(manifest) for seed, manifest in by_seed.items() if "iou" in manifest}
-            for step, by_seed in every.items()
-        }
-
-    def values(self, step: str, metric: str) -> list[float]:
-        """A score of every seed."""
-        found = self.manifests[step].values()
-        return [manifest["metrics"][metric] for manifest in found if metric in manifest["metrics"]]
-
-
-def _by_label(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A score's manifest, also one of up to version 5, whose IoUs were by name."""
-    iou = manifest["iou"]
-    return manifest | {"labels": list(iou), "iou": list(iou.values())} if isinstance(iou, dict) else manifest
-
-
 def report(config: ReportConfig) -> Path:
     """Write `report.html`, `report.md` and the figures; returns the folder.
 
@@ -145,15 +109,7 @@ def report(config: ReportConfig) -> Path:
     out = Path(place.path)
     pictures = out / "figures"
     pictures.mkdir(exist_ok=True)
-    by_data: dict[str, list[Run]] = {}
-    for run in chosen:
-        by_data.setdefault(run.artifacts["images"].fingerprint, []).append(run)
-    names = Counter(members[0].settings["dataset.name"] for members in by_data.values())
-    sections = []
-    for identity, members in by_data.items():
-        name = members[0].settings["dataset.name"]
-        title = name if names[name] == 1 else f"{name} (images/{identity})"
-        sections.append(_data_section(store, title, members, pictures, stem=file_stem(name, identity)))
+    sections = [_data_section(store, data, pictures) for data in by_data(chosen)]
     sections += [_study_section(store, folder, pictures) for folder in studies]
     for name in ("report.html", "report.md"):
         (out / name).write_text(page(name, sections, out), encoding="utf-8")
@@ -189,7 +145,8 @@ def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[
     found = [home.folder(entry.base_name) for entry in home.entries()]
     finished = [folder for folder in found if folder.exists(TRIALS)]
     if names is None:
-        return runs.every(store), finished
+        every = runs.every(store)
+        return every, _readable(finished, {run.folder.name for run in every})
     studies = [folder for folder in finished if folder.name in names]
     known = [name for name in names if name not in {folder.name for folder in studies}]
     for name in known:
@@ -199,56 +156,26 @@ def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[
                 "these, or none for all runs"
             )
     for folder in studies:
-        known += _frame(folder, "trials")["run"].dropna().tolist()
+        known += _runs_of(folder)
     if not known and not studies:
         raise RequestError("runs=[]: names no run; leave it out for all runs")
     return runs.named(store, list(dict.fromkeys(known))), studies
 
 
-# --- variants ---------------------------------------------------------------------------------------------------------
+def _runs_of(study: Folder) -> list[str]:
+    return _frame(study, "trials")["run"].dropna().tolist()
 
 
-def variants_of(members: Sequence[Run]) -> list[Variant]:
-    """The variants of one data set, the reference first: the paper's method, where it went furthest."""
-    found: dict[str, Variant] = {}
-    for run in members:
-        settings = {key: value for key, value in run.settings.items() if _counts(key)}
-        variant = found.setdefault(str(sorted(settings.items())), Variant(settings))
-        variant.runs.setdefault(run.settings["seed"], []).append(run)
-
-    def rank(variant: Variant) -> tuple[bool, int, int, int]:
-        is_paper = variant.settings["choices.activation"] == "amn" and variant.settings["amn.lc"] == ["layer4"]
-        steps = max(len(run.artifacts) for same in variant.runs.values() for run in same)
-        distance = sum(len(_difference(variant, other)) for other in found.values())
-        return is_paper, steps, len(variant.runs), -distance
-
-    ordered = sorted(found.values(), key=rank, reverse=True)
-    reference = ordered[0]
-    reference.label = "reference"
-    for variant in ordered[1:]:
-        variant.different = _difference(variant, reference)
-        variant.label = " ".join(f"{key}={_text(value)}" for key, value in variant.different.items())
-    return ordered
-
-
-def _difference(variant: Variant, other: Variant) -> dict[str, Any]:
-    """The settings of `variant` that `other` does not have."""
-    return {key: value for key, value in variant.settings.items() if value != other.settings.get(key)}
-
-
-def _counts(key: str) -> bool:
-    """Whether a setting makes another variant."""
-    of_training = key.endswith(".seed") and key != "dataset.seed"
-    return not (key in NO_RESULT or key.startswith(("cluster.", "tracking.")) or of_training)
-
-
-def _text(value: Any) -> str:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
-
-
-def _only(variants: Iterable[Variant], keys: set[str], fits: Callable[[Mapping[str, Any]], bool]) -> Variant | None:
-    """The variant that differs from the reference in no other settings than `keys`, and fits."""
-    return next((v for v in variants if v.different.keys() <= keys and fits(v.settings)), None)
+def _readable(studies: Sequence[Folder], known: Collection[str]) -> list[Folder]:
+    """Those whose runs are all known."""
+    found = []
+    for study in studies:
+        missing = len(set(_runs_of(study)) - set(known))
+        if missing:
+            say("report", f"study {study.name} is passed over: {missing} of its runs are of another version or removed")
+        else:
+            found.append(study)
+    return found
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -269,14 +196,15 @@ def _score(variant: Variant | None, step: str, metric: str = "miou") -> str:
 # --- the sections -----------------------------------------------------------------------------------------------------
 
 
-def _data_section(store: Store, title: str, members: Sequence[Run], pictures: Path, stem: str) -> Section:
-    variants = variants_of(members)
+def _data_section(store: Store, data: DataSet, pictures: Path) -> Section:
+    variants = variants_of(data.runs)
     reference = variants[0]
-    name = members[0].settings["dataset.name"]
+    name = data.name
+    stem = file_stem(name, fingerprint({step: made.fingerprint for step, made in data.tables.items()}))
     text = [
-        f"{len(members)} runs, {len(variants)} variants. Numbers are mIoU in %, mean ± standard deviation of a sample "
-        "(number of seeds). Steps up to the pseudo-masks are scored on the training images that have ground truth, "
-        "predictions on the validation images.",
+        f"{len(data.runs)} runs, {len(variants)} variants. Numbers are mIoU in %, mean ± standard deviation of a "
+        "sample (number of seeds). Steps up to the pseudo-masks are scored on the training images that have ground "
+        "truth, predictions on the validation images.",
         "The published columns are of PASCAL VOC 2012 (Table 5: COCO 2014)"
         + ("." if name == "voc12" else f"; ours are of {name}, so they stand beside each other but do not compare."),
         _selection_text(reference),
@@ -291,12 +219,12 @@ def _data_section(store: Store, title: str, members: Sequence[Run], pictures: Pa
         _cost_table(variants),
         _run_table(store, variants),
     ]
-    return Section(f"Data set: {title}", text, parts)
+    return Section(f"Data set: {data.title}", text, parts)
 
 
 def _selection_text(reference: Variant) -> str:
-    for step in STEPS:
-        for seed in reference.manifests[step]:
+    for step, by_seed in reference.manifests.items():
+        for seed in by_seed:
             ids = list(scored(reference.holding(step, score=True)[seed].scores[step]))
             reporting = len(report_ids(ids))
             return (
@@ -311,9 +239,9 @@ def _selection_text(reference: Variant) -> str:
 
 def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
     method = LC | ACTIVATION
-    cam = _only(variants, method, lambda s: s["choices.activation"] == "none")
+    cam = only(variants, method, lambda s: s["choices.activation"] == "none")
     by_layers = {layers: _with_lc(variants, layers) for layers, _ in paper.PLACEMENT}
-    full, pcl = by_layers["layer4",], by_layers[()]
+    full, pcl = by_layers[LAYERS], by_layers[()]
     ablation = [
         (
             row, str(crf), _score(variant, step), _score(variant, step, REPORTING),
@@ -381,7 +309,7 @@ def _with_lc(variants: Iterable[Variant], layers: Sequence[str]) -> Variant | No
     def fits(settings: Mapping[str, Any]) -> bool:
         return settings["choices.activation"] == "amn" and settings["amn.lc"] == list(layers)
 
-    return _only(variants, LC | ACTIVATION, fits)
+    return only(variants, LC | ACTIVATION, fits)
 
 
 def _pair(variant: Variant | None, step: str) -> tuple[str, str]:
@@ -395,14 +323,15 @@ def file_stem(name: str, identity: str) -> str:
 
 def _figures(variants: Sequence[Variant], pictures: Path, stem: str) -> list[Figure]:
     reference = variants[0]
-    without = _only(variants, LC, lambda s: s["choices.activation"] == "amn" and s["amn.lc"] == [])
-    sources = [("CAM", reference, "maps"), ("AMN without LC", without, "amn_maps"), ("AMN", reference, "amn_maps")]
-    present = [(name, variant, step) for name, variant, step in sources if variant and variant.manifests[step]]
+    sources = [(step, reference, step) for step in reference.manifests if reference.has_maps(step)]
+    without = _with_lc(variants, ())
+    if without is not None and without is not reference and without.has_maps("amn_maps"):
+        sources.append(("amn_maps without LC", without, "amn_maps"))
     made = []
-    if present:
-        taus = {name: results.best_taus(variant.manifests[step].values()) for name, variant, step in present}
-        curves = {name: _mean_curve(variant.manifests[step]) for name, variant, step in present}
-        seeds = ", ".join(f"{name} {len(variant.manifests[step])}" for name, variant, step in present)
+    if sources:
+        taus = {name: results.best_taus(variant.of(step).values()) for name, variant, step in sources}
+        curves = {name: _mean_curve(variant.of(step)) for name, variant, step in sources}
+        seeds = ", ".join(f"{name} {len(variant.of(step))}" for name, variant, step in sources)
         made += [
             Figure(
                 "Figure 1a: the best threshold of each image",
@@ -415,7 +344,7 @@ def _figures(variants: Sequence[Variant], pictures: Path, stem: str) -> list[Fig
                 f"Means over seeds ({seeds}). Published best mIoU on VOC: AMN 62.1, AMN + CRF 65.3.",
             ),
         ]
-    furthest = max((run for same in reference.runs.values() for run in same), key=lambda run: len(run.artifacts))
+    furthest = max(reference.all_runs, key=lambda run: len(run.artifacts))
     source = furthest.folder.folder(results.FIGURES)
     if source.exists(EXAMPLES):
         copied = _copy(source, EXAMPLES, pictures / f"{stem}_examples.png")
@@ -430,14 +359,14 @@ def _mean_curve(manifests: Mapping[int, Mapping[str, Any]]) -> dict[str, Sequenc
 
 
 def _class_table(reference: Variant) -> Table:
-    steps = [step for step in STEPS if reference.manifests[step]]
-    names = next(iter(reference.manifests[steps[0]].values()))["labels"] if steps else []
+    steps = list(reference.manifests)
+    names = next(iter(reference.of(steps[0]).values()))["labels"] if steps else []
     rows = []
     for label, name in enumerate(names):
         cells = []
         for step in steps:
-            values = [manifest["iou"][label] for manifest in reference.manifests[step].values()]
-            cells.append(percent([value for value in values if value is not None]).replace(NOT_RUN, "–"))
+            values = [manifest["iou"][label] for manifest in reference.of(step).values()]
+            cells.append(percent([value for value in values if value is not None]).replace(NOT_RUN, NOTHING))
         rows.append((name, *cells))
     return Table(
         "IoU by class, of the reference",
@@ -450,20 +379,28 @@ def _class_table(reference: Variant) -> Table:
 def _difference_table(variants: Sequence[Variant]) -> Table:
     """Paired differences of the reference against what it is meant to improve."""
     reference = variants[0]
-    pairs = [("AMN − CAM (maps)", (reference, "amn_maps"), (reference, "maps"))]
+    maps = [step for step in reference.manifests if reference.has_maps(step)]
+    pairs = [(f"{later} − {earlier}", (reference, later), (reference, earlier)) for earlier, later in pairwise(maps)]
     for variant in variants[1:]:
-        if variant.different.keys() <= LC:
-            pairs.append((f"AMN − {variant.label} (maps)", (reference, "amn_maps"), (variant, "amn_maps")))
         if variant.different.keys() <= LC | ACTIVATION:
-            for step in ("pseudo_masks", "predictions_refined"):
-                pairs.append((f"reference − {variant.label} ({step})", (reference, step), (variant, step)))
+            pairs += [
+                (f"reference − {variant.label} ({step})", (reference, step), (variant, step))
+                for step in reference.manifests
+                if _differ(reference, variant, step)
+            ]
     rows = [row for name, first, second in pairs for row in _difference_rows(name, first, second)]
     return Table("Paired differences", DIFFERENCE, rows, DIFFERENCE_NOTE)
 
 
+def _differ(first: Variant, second: Variant, step: str) -> bool:
+    """Whether they scored a step that they have not in common."""
+    ours, others = first.holding(step, score=True), second.holding(step, score=True)
+    return any(ours[seed].artifacts[step] != others[seed].artifacts[step] for seed in ours.keys() & others.keys())
+
+
 def _difference_rows(name: str, first: tuple[Variant, str], second: tuple[Variant, str]) -> list[tuple[str, ...]]:
     """A row, if both steps were scored for a common seed on at least two images that report."""
-    seeds = sorted(first[0].manifests[first[1]].keys() & second[0].manifests[second[1]].keys())
+    seeds = sorted(first[0].of(first[1]).keys() & second[0].of(second[1]).keys())
     if not seeds:
         return []
     counts = _counts_of(*first, seeds), _counts_of(*second, seeds)
@@ -487,7 +424,7 @@ def _counts_of(variant: Variant, step: str, seeds: Sequence[int]) -> np.ndarray:
     """Counts int64 (S, n, 3, C) of the images that report; maps at the τ that the others select."""
     by_seed = []
     for seed in seeds:
-        manifest = variant.manifests[step][seed]
+        manifest = variant.of(step)[seed]
         index = None
         if "curve" in manifest:
             tau = manifest["metrics"]["selection_tau"]
@@ -499,25 +436,18 @@ def _counts_of(variant: Variant, step: str, seeds: Sequence[int]) -> np.ndarray:
 
 
 def _all_table(variants: Sequence[Variant]) -> Table:
-    columns = [
-        ("maps best τ", "maps", "best_miou"),
-        ("refined", "refined", "miou"),
-        ("AMN maps", "amn_maps", "miou"),
-        ("AMN maps best τ", "amn_maps", "best_miou"),
-        ("AMN maps reporting", "amn_maps", REPORTING),
-        ("AMN maps τ width", "amn_maps", "tau_width"),
-        ("AMN refined", "amn_refined", "miou"),
-        ("pseudo-masks", "pseudo_masks", "miou"),
-        ("pseudo-masks reporting", "pseudo_masks", REPORTING),
-        ("predictions", "predictions", "miou"),
-        ("predictions refined", "predictions_refined", "miou"),
-    ]
+    columns: list[tuple[str, str, str]] = []
+    for step in in_order(variant.manifests for variant in variants):
+        columns.append((step, step, "miou"))
+        if any(variant.has_maps(step) for variant in variants):
+            columns += [(f"{step} best τ", step, "best_miou"), (f"{step} τ width", step, "tau_width")]
+        columns.append((f"{step} reporting", step, REPORTING))
     rows = [(variant.label, *(_score(variant, step, metric) for _, step, metric in columns)) for variant in variants]
     return Table(
         "All variants",
         ("variant", *(name for name, _, _ in columns)),
         rows,
-        "τ width: of the range within 2 points, × 100.",
+        "Maps at their default τ, and at the best; τ width: of the range within 2 points, × 100.",
     )
 
 
@@ -525,28 +455,40 @@ def _different_table(variants: Sequence[Variant]) -> list[Table]:
     keys = sorted({key for variant in variants for key in variant.different})
     if not keys:
         return []
-    rows = [(variant.label, *(_text(variant.settings.get(key)) for key in keys)) for variant in variants]
-    return [Table("Settings that differ", ("variant", *keys), rows)]
+    rows = [
+        (variant.label, *(text_of(variant.settings[key]) if key in variant.settings else NOTHING for key in keys))
+        for variant in variants
+    ]
+    note = f"{NOTHING} where nothing that the variant makes has this setting."
+    return [Table("Settings that differ", ("variant", *keys), rows, note)]
 
 
 def _cost_table(variants: Sequence[Variant]) -> Table:
+    steps = in_order(run.artifacts for variant in variants for run in variant.all_runs)
     rows = []
     for variant in variants:
         cells, total, gpu_hours = [], 0.0, 0.0
-        for step in STEPS:
-            made = [run.artifacts[step].manifest() for run in variant.holding(step, score=False).values()]
+        for step in steps:
+            holding = variant.holding(step, score=False).values()
+            made = [run.artifacts[step].manifest() for run in holding if not _is_another(run, step)]
             seconds = float(np.mean([manifest["seconds"] for manifest in made])) if made else 0.0
             gpus = float(np.mean([manifest.get("gpus", 0) for manifest in made])) if made else 0.0
-            cells.append(f"{seconds:.0f}" if made else "–")
+            cells.append(f"{seconds:.0f}" if made else NOTHING)
             total += seconds
             gpu_hours += seconds * gpus / 3600
         rows.append((variant.label, *cells, f"{total:.0f}", f"{gpu_hours:.2f}"))
     return Table(
         "Cost in seconds, mean over seeds",
-        ("variant", *STEPS, "sum", "GPU-hours"),
+        ("variant", *steps, "sum", "GPU-hours"),
         rows,
         "Of making each step once, on the machine that made it; shared steps count for each variant that uses them.",
     )
+
+
+def _is_another(run: Run, step: str) -> bool:
+    """Whether a step is only what an earlier one has made (without IRN the pseudo-masks are the refined seeds)."""
+    earlier = takewhile(lambda item: item[0] != step, run.artifacts.items())
+    return any(made == run.artifacts[step] for _, made in earlier)
 
 
 def _frame(folder: Folder, name: str) -> pd.DataFrame:
@@ -571,17 +513,18 @@ def _run_table(store: Store, variants: Sequence[Variant]) -> Table:
     return Table("Runs", ("variant", "seed", "last step", "folder in runs/", "MLflow"), rows)
 
 
-def _study_differences(store: Store, trials: pd.DataFrame, ordered: Sequence[str], step: str) -> list[tuple[str, ...]]:
-    """The best setting minus each of the next ones, by what `step` made of the images that report."""
-    variants = []
+def _study_differences(store: Store, trials: pd.DataFrame, ordered: Sequence[str], name: str) -> list[tuple[str, ...]]:
+    """The best setting minus each of the next ones, by what a step made of the images that report."""
+    compared: list[tuple[Variant, str]] = []
     for setting in ordered[: COMPARED + 1]:
         members = trials[(trials["setting"] == setting) & (trials["state"] == "finished")]
         found = runs.named(store, members["run"].tolist())
-        variants.append(Variant({}, setting, runs={run.settings["seed"]: [run] for run in found}))
+        variant = Variant({}, setting, runs={run.settings["seed"]: [run] for run in found})
+        compared.append((variant, step_named(name, found[0])))
     return [
         row
-        for other in variants[1:]
-        for row in _difference_rows(f"{variants[0].label} − {other.label}", (variants[0], step), (other, step))
+        for other in compared[1:]
+        for row in _difference_rows(f"{compared[0][0].label} − {other[0].label}", compared[0], other)
     ]
 
 

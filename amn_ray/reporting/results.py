@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from amn_ray.core.artifacts import Artifact
 from amn_ray.core.events import Event, Observer, RunEnded
 from amn_ray.core.folders import Folder
 from amn_ray.data.images import decode_image, decode_mask
@@ -60,17 +61,19 @@ def draw(run: RunEnded, folder: Path) -> list[Path]:
         class_table(labels, ious, folder / "class_iou.csv"),
         figures.confusion_heat_map(confusion, labels, f"Confusion of {last}", folder / "confusion.png"),
     ]
+    made = {artifact.fingerprint: artifact for artifact in run.artifacts.values()}
     by_images: dict[str, list[str]] = {}
     for step, manifest in scores.items():
-        by_images.setdefault(manifest["inputs"]["truth"], []).append(step)
-    for name, steps in zip(PANELS, by_images.values(), strict=False):
-        rows = [_example(image_id, run, steps, scores) for image_id in scores[steps[0]]["examples"]]
-        drawn.append(figures.example_panel(rows, folder / f"{name}.png"))
+        by_images.setdefault(manifest["inputs"]["images"], []).append(step)
+    for images, steps in by_images.items():
+        rows = [_example(image_id, run, steps, scores, made) for image_id in scores[steps[0]]["examples"]]
+        panel = PANELS[made[images].manifest()["config"]["split"]]
+        drawn.append(figures.example_panel(rows, folder / f"{panel}.png"))
     return drawn
 
 
-PANELS = ("examples", "predictions")
-"""Of the training images, and of those that the segmentation network is evaluated on."""
+PANELS: Mapping[str, str] = {"train": "examples", "val": "predictions"}
+"""By split: the picture of its images after each step."""
 
 
 def best_taus(manifests: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -101,12 +104,22 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], path: Path) -> 
 
 
 def _example(
-    image_id: str, run: RunEnded, steps: Sequence[str], scores: Mapping[str, Mapping[str, Any]]
+    image_id: str,
+    run: RunEnded,
+    steps: Sequence[str],
+    scores: Mapping[str, Mapping[str, Any]],
+    made: Mapping[str, Artifact],
 ) -> dict[str, figures.Picture]:
-    """The image after each of these steps, which are of one split; maps also cut at their default τ."""
-    inputs = scores[steps[0]]["inputs"]
-    by_fingerprint = {artifact.fingerprint: artifact for artifact in run.artifacts.values()}
-    images, truth = by_fingerprint[inputs["images"]], by_fingerprint[inputs["truth"]]
+    """The image after each of these steps, which are of one split; maps also cut at their default τ.
+
+    Args:
+        image_id: of an image that was scored.
+        run: which made the steps.
+        steps: columns.
+        scores: their manifests.
+        made: the run's artifacts by fingerprint.
+    """
+    images, truth = (made[scores[steps[0]]["inputs"][part]] for part in ("images", "truth"))
     (row,) = images.table().find([image_id], ["image"])
     image_HWC = decode_image(row["image"], Pixels.of(images.manifest()))
     size = image_HWC.shape[:2]

@@ -21,6 +21,9 @@ from amn_ray.recipe.records import RECORD
 from amn_ray.reporting.results import FIGURES
 from amn_ray.training.epochs import LogEpochs
 
+NO_SETTINGS = ("store", "rebuild", "run", "plan")
+"""Of a command, and not of what it makes; or not the same for ever, as parameters of MLflow are."""
+
 
 class Tracking(Observer):
     """Keeps a run of MLflow for the pipeline and one for each of its steps."""
@@ -76,7 +79,7 @@ class Tracking(Observer):
     def _begin(self, event: RunBegan) -> None:
         self.parent = self.tracker.begin(self.name, self.identity, self.tags, self.study)
         # A parameter never changes, but a store may be moved, or named in another way.
-        self.parent.params({key: value for key, value in event.settings.items() if key != "store"})
+        self.parent.params({key: value for key, value in event.settings.items() if key not in NO_SETTINGS})
         store = self.folder.path.removesuffix(f"/runs/{self.folder.name}")
         self.parent.tags({"store": Folder(self.folder.fs, store).url, "run": self.identity})
         self.parent.watch_machine()

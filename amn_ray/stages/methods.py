@@ -1,35 +1,41 @@
 """The choices: which methods there are to make each step, ours and those of plug-ins.
 
-A method is a value in its folder, and one line in OURS. A plug-in calls `register` when it is imported.
+A method is a value in its folder, and one line in ours.py. A plug-in calls `register` when it is imported.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from amn_ray.core.errors import RequestError
-from amn_ray.stages.stage import Stage
+from amn_ray.stages.stage import Makes, Stage
 
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "refinement": ("refined", "amn_refined"),
-    "boundaries": ("irn", "pseudo_masks"),
-    "segmenter": ("segmenter", "predictions"),
-    "prediction_refinement": ("predictions_refined",),
-    "maps": ("maps_network", "maps"),
-    "activation": ("amn", "amn_maps"),
+GROUPS: Mapping[str, Mapping[str, Makes]] = {
+    "refinement": {"refined": "masks", "amn_refined": "masks"},
+    "boundaries": {"irn": "weights", "pseudo_masks": "masks"},
+    "segmenter": {"segmenter": "weights", "predictions": "masks"},
+    "prediction_refinement": {"predictions_refined": "masks"},
+    "maps": {"maps_network": "weights", "maps": "maps"},
+    "activation": {"amn": "weights", "amn_maps": "maps"},
 }
-"""What is chosen, and the steps that a choice makes (or a part of them)."""
+"""What is chosen, the steps that a choice makes (or some of them), and what each of these is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One choice of a group."""
+    """One choice of a group.
+
+    Raises:
+        ValueError: it makes what its group does not, or sees what it may not; one sentence.
+    """
 
     group: str
     name: str
@@ -44,33 +50,70 @@ class Method:
     def __post_init__(self) -> None:
         if self.group not in GROUPS:
             raise ValueError(f"{self.name}: group={self.group} is none of {', '.join(GROUPS)}")
+        where, makes = f"{self.group}={self.name}", GROUPS[self.group]
+        _check_name(self.name, where)
         for step in (*self.stages, *self.instead):
-            if step not in GROUPS[self.group]:
+            if step not in makes:
+                raise ValueError(f"{where}: makes {step}, but may make {', '.join(makes)}")
+        for step, stage in self.stages.items():
+            _check_name(stage.name, f"{where}, {step}")
+            if stage.makes != makes[step]:
                 raise ValueError(
-                    f"{self.group}={self.name}: makes {step}, but may make {', '.join(GROUPS[self.group])}"
+                    f"{where}: {step} must be {makes[step]}, but the stage {stage.name} makes {stage.makes}"
                 )
+            if "truth" in (*stage.needs, *stage.optional):
+                raise ValueError(f"{where}: the stage {stage.name} needs truth, which only scores may see")
 
     def values(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Its settings, and those of its pairs."""
+        """Its settings, and those of its pairs.
+
+        Raises:
+            RequestError: its file is not there, or no YAML of this form.
+        """
         if self.settings is None:
             return {}, {}
-        content = yaml.safe_load(self.settings.read_text()) or {}
-        pairs = content.pop("with", {})
+        try:
+            content = OmegaConf.to_container(OmegaConf.create(self.settings.read_text()))
+        except OSError as error:
+            raise RequestError(
+                f"{self.settings}: cannot be read ({error.strerror}), but {self.group}={self.name} has its settings "
+                "there; is it part of the installed package?"
+            ) from error
+        except yaml.YAMLError as error:
+            raise RequestError(f"{self.settings}: {' '.join(str(error).split())}") from error
+        pairs = content.pop("with", None) or {} if isinstance(content, dict) else content
+        if not isinstance(pairs, dict) or not all(isinstance(part, dict) for part in (content, *pairs.values())):
+            raise RequestError(f"{self.settings}: must be `step: {{key: value}}`, and `with: {{recipe=NAME: {{…}}}}`")
         return content, pairs
 
 
 _METHODS: dict[tuple[str, str], Method] = {}
+_STAGES: dict[str, Stage[Any]] = {}
+"""By name, which is that of their folder in the store."""
 
 
 def register(method: Method) -> None:
     """Make a method one of the choices of its group.
 
     Raises:
-        RequestError: there is another one of that name.
+        RequestError: there is another one of that name, or another stage of the name of one of its stages.
     """
-    there = _METHODS.setdefault((method.group, method.name), method)
+    there = _METHODS.get((method.group, method.name), method)
     if there is not method:
         raise RequestError(f"{method.group}={method.name}: is declared twice; give one of them another name")
+    for stage in method.stages.values():
+        register_stage(stage)
+    _METHODS[method.group, method.name] = method
+
+
+def register_stage(stage: Stage[Any]) -> None:
+    """Keep the name of a stage for it alone, since it is that of a folder in the store.
+
+    Raises:
+        RequestError: there is another stage of that name.
+    """
+    if _STAGES.setdefault(stage.name, stage) is not stage:
+        raise RequestError(f"the stage {stage.name}: is declared twice; give one of them another name")
 
 
 def method(group: str, name: str) -> Method:
@@ -95,3 +138,8 @@ def names(group: str) -> list[str]:
 def all_methods() -> Iterable[Method]:
     """Of all groups."""
     return list(_METHODS.values())
+
+
+def _check_name(name: str, where: str) -> None:
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise ValueError(f"{where}: the name {name!r} must be letters, digits and _ only")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from amn_ray.stages.amn import stage as amn
+from amn_ray.stages.backbone.stage import INITIAL_WEIGHTS
 from amn_ray.stages.cam import stage as cam
+from amn_ray.stages.classifier.stage import CLASSIFIER, LABEL_SCORE
 from amn_ray.stages.crf import stage as crf
 from amn_ray.stages.deeplabv2 import stage as deeplabv2
+from amn_ray.stages.images.stage import IMAGES
 from amn_ray.stages.irn import stage as irn
-from amn_ray.stages.methods import Method, register
+from amn_ray.stages.methods import Method, register, register_stage
+from amn_ray.stages.pamr import stage as pamr
+from amn_ray.stages.score.stage import SCORE
+from amn_ray.stages.thresholds import stage as thresholds
+from amn_ray.stages.truth.stage import TRUTH
 
 OURS = (
     cam.METHOD,
     crf.METHOD,
+    pamr.METHOD,
+    thresholds.METHOD,
     amn.METHOD,
     Method(group="activation", name="none"),
     irn.METHOD,
@@ -21,5 +30,7 @@ OURS = (
     crf.PREDICTION_METHOD,
     Method(group="prediction_refinement", name="none"),
 )
+for _stage in (IMAGES, TRUTH, INITIAL_WEIGHTS, CLASSIFIER, SCORE, LABEL_SCORE):  # that nobody chooses
+    register_stage(_stage)
 for _method in OURS:
     register(_method)

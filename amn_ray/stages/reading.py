@@ -7,7 +7,7 @@ shard again in a process apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ from amn_ray.core.artifacts import TABLE, Artifact
 from amn_ray.core.errors import RequestError, RunError, told_by_workers
 from amn_ray.data.apart import Died, apart
 from amn_ray.data.listing import Summary
-from amn_ray.data.records import RECORDS, list_records, records_of
-from amn_ray.data.source import Record, Source
+from amn_ray.data.records import RECORDS, list_records, records_of, shown
+from amn_ray.data.source import DatasetConfig, Record, Source
 from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster
 from amn_ray.platform.mapping import numbers, told_progress
 from amn_ray.platform.memory import told_if_killed
@@ -39,18 +39,47 @@ class BadImage(Exception):
 
 
 class ReadRow(Protocol):
-    """Makes a row of the table of a record; None where there is none to make.
+    """Makes the rows of a table from records."""
+
+    @property
+    def files(self) -> str:
+        """What it reads, in the plural: images or masks."""
+        ...
+
+    def path(self, record: Record) -> str:
+        """The file of a record that it reads; where there is no file, the image's id."""
+        ...
+
+    def __call__(self, source: Source, record: Record) -> Row | None:
+        """The row of a record; None where there is none to make.
+
+        Raises:
+            BadImage: the file cannot be used.
+            RequestError: it is not what was listed, so the table would not be what its name says.
+        """
+        ...
+
+
+@contextmanager
+def defects_of(record: Record) -> Iterator[None]:
+    """Whatever fails in here is a defect of the record's files, which are read by libraries that raise anything.
 
     Raises:
-        BadImage: the file cannot be used.
-        RequestError: it is not what was listed, so the table would not be what its name says.
+        BadImage: it names the image, and the mask if that is the defective one.
     """
-
-    def __call__(self, source: Source, record: Record) -> Row | None: ...
+    try:
+        yield
+    except (RequestError, RunError, MemoryError):
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        if record.mask and told.startswith("mask"):
+            told += f" ({shown(record.mask)})"
+        raise BadImage(f"{shown(record.image or record.image_id)}: {told}") from error
 
 
 def read_table(
-    summary: Summary, output: Artifact, cluster: Cluster, read_row: ReadRow, schema: pa.Schema, expected: int
+    summary: Summary, output: Artifact, cluster: Cluster, read_row: ReadRow, schema: pa.Schema, total: int
 ) -> tuple[int, list[str]]:
     """Write the table of a split.
 
@@ -60,10 +89,10 @@ def read_table(
         cluster: where it is read.
         read_row: reads a record.
         schema: of the table.
-        expected: how many rows there will be if no file is bad.
+        total: how many files there are to read, and so at most rows.
 
     Returns:
-        The number of rows, and the defect of each image that is not among them.
+        The number of rows, and the defect of each file that made none.
 
     Raises:
         RequestError: a file is bad, and more are than `dataset.max_bad_fraction` allows.
@@ -81,7 +110,7 @@ def read_table(
     with (
         told_if_killed(output.stage, "dataset.rows_per_shard, or dataset.max_side"),
         told_by_workers(),
-        told_progress(output.stage, output.fresh_table(), expected),
+        told_progress(output.stage, output.fresh_table(), total),
     ):
         shards.map_batches(read, batch_size=None, num_cpus=READER_CPUS).write_parquet(
             output.at(TABLE),
@@ -92,23 +121,23 @@ def read_table(
             concurrency=cluster.light_tasks(),
         )
     rows, problems = cluster.run_remote(problems_of, source, output, read_row, num_shards)
-    check_bad(summary, problems)
+    check_bad(summary.config, read_row.files, problems, total)
     for done in (RECORDS, TRIES):
         output.remove(done)
     return rows, problems
 
 
-def check_bad(summary: Summary, problems: list[str]) -> None:
-    """Refuse a table that lacks more images than `dataset.max_bad_fraction` allows.
+def check_bad(config: DatasetConfig, files: str, problems: Sequence[str], total: int) -> None:
+    """Refuse a table that lacks more than `dataset.max_bad_fraction` allows: `problems` of `total` images or masks.
 
     Raises:
         RequestError: it does.
     """
-    allowed = summary.config.max_bad_fraction
-    if len(problems) > allowed * summary.rows:
+    allowed = config.max_bad_fraction
+    if len(problems) > allowed * total:
         raise RequestError(
-            f"{len(problems)} of {summary.rows} images are bad, dataset.max_bad_fraction={allowed} allows fewer; "
-            f"the first: {problems[0]}"
+            f"{len(problems)} of {total} {files} are bad, dataset.max_bad_fraction={allowed} allows fewer; the first: "
+            f"{problems[0]}"
         )
 
 
@@ -118,7 +147,7 @@ def _lacks(root: str) -> str | None:
 
 @contextmanager
 def reading(source: Source, read_row: ReadRow, *, in_doubt: bool) -> Iterator[Callable[[Record], Row | None]]:
-    """`read_row` of a source; `in_doubt` that an image ends the process that reads it, in another one."""
+    """`read_row` of a source; `in_doubt` that a file ends the process that reads it, in another one."""
     read = partial(read_row, source)
     if not in_doubt:
         yield read
@@ -129,7 +158,8 @@ def reading(source: Source, read_row: ReadRow, *, in_doubt: bool) -> Iterator[Ca
             try:
                 return call(record)
             except Died as error:
-                raise BadImage(f"{record.image or record.image_id}: reading it ends the process ({error})") from error
+                path = shown(read_row.path(record))
+                raise BadImage(f"{path}: reading it ends the process ({error})") from error
 
         yield read_apart
 
@@ -147,10 +177,11 @@ class ReadShards:
         self.skip_bad = skip_bad
 
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
-        """`id` -> a table of the schema; bad images are left out if that is allowed.
+        """`id` -> a table of the schema; bad files are left out if that is allowed.
 
         Raises:
-            RequestError: a bad image, unless `skip_bad`.
+            RequestError: a bad file, unless `skip_bad`.
+            RunError: reading a shard has ended too many processes.
         """
         return pa.Table.from_pylist(list(self._rows(batch["id"])), schema=self.schema)
 
@@ -163,8 +194,8 @@ class ReadShards:
                     except BadImage as problem:
                         if not self.skip_bad:
                             raise RequestError(
-                                f"{problem}; mend or remove it, or set dataset.max_bad_fraction to skip a share of "
-                                "such images"
+                                f"{problem}; mend or remove it, or set dataset.max_bad_fraction to leave out a share "
+                                f"of {self.read_row.files}"
                             ) from problem
                     else:
                         if row is not None:
@@ -177,8 +208,8 @@ class ReadShards:
         if before == MAX_TRIES:
             records = list(records_of(self.output, [shard]))
             raise RunError(
-                f"the process that reads the images {records[0].image_id} to {records[-1].image_id} died {before} "
-                "times; look whether there is enough memory, or lower dataset.rows_per_shard"
+                f"the process that reads the {self.read_row.files} {records[0].image_id} to {records[-1].image_id} "
+                f"died {before} times; look whether there is enough memory, or lower dataset.rows_per_shard"
             )
         self.output.write(name, str(before + 1).encode())
         return before
@@ -188,10 +219,10 @@ def problems_of(source: Source, output: Artifact, read_row: ReadRow, num_shards:
     """What the written table lacks.
 
     Returns:
-        The number of its rows, and the defect of each image that is not among them.
+        The number of its rows, and the defect of each file that made none.
 
     Raises:
-        RunError: rows are double, or an image is missing that has no defect.
+        RunError: rows are double, or one is missing whose file has no defect.
     """
     table = output.fresh_table()
     ids = table.all_ids()

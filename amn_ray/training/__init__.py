@@ -1,1 +1,1 @@
-"""The pair around Ray Train: a feed and a driver outside, a loop inside each worker."""
+"""Training with Ray Train: the driver and the stream of examples, and the loop inside each worker."""

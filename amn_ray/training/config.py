@@ -1,4 +1,4 @@
-"""What all trainings have in common."""
+"""Settings that all training stages share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from amn_ray.nn.config import PRECISIONS
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """Null: the pipeline's own setting of that name."""
+    """Settings of a training. Fields that are null take the pipeline's setting of that name."""
 
     seed: int | None = shared()
-    """Of everything random: initial weights, order of images, augmentation, dropout."""
+    """Random seed of initial weights, order of images, augmentation and dropout."""
     precision: str | None = shared()
     """auto (bf16 where the hardware computes it, else fp32), bf16 or fp32."""
     batch_size: int
-    """Of all training workers together."""
+    """Global batch size: of all training workers together."""
     crop: int
     """Pixels: training images are cropped (or padded) to a square of this side."""
 

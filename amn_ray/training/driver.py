@@ -1,4 +1,4 @@
-"""The outside of training: a `TorchTrainer` that resumes, whatever died."""
+"""The driver of a training: a `TorchTrainer` that resumes after any process died."""
 
 from __future__ import annotations
 
@@ -47,30 +47,30 @@ def train(
 ) -> dict[str, Any]:
     """Train until `model.safetensors` is in `output`.
 
-    A worker that dies is restarted from its last epoch's checkpoint, and so is a training whose controller or driver
-    died. Where there is no room for the workers, it waits, and takes what is left if nodes have gone. One that was
-    killed because memory was full waits for memory first.
+    A worker that dies restarts from the last epoch's checkpoint, and so does a training whose controller or driver
+    died. While the cluster has no free resources, the training waits, and then uses fewer workers if nodes were lost.
+    After a worker was killed for lack of memory, it waits for memory first.
 
     Args:
         worker: runs the algorithm on each worker, given {"job": Job}.
         config: the stage's settings.
         output: where checkpoints, history and weights go.
         cluster: where it runs.
-        sources: what is read for an image, see Feed.
-        example: makes a training example of it.
+        sources: what is read per image, see Feed.
+        example: makes a training example from that.
         num_classes: N, without the background.
-        backbone: where the initial weights are; None starts from random ones.
+        backbone: holds the initial weights; None starts from random ones.
         callbacks: Ray Train's, for tracking.
         probe: measures the network after each epoch.
-        epochs: how long; or
-        num_steps: how many optimizer steps.
+        epochs: the length of the training; or
+        num_steps: its length in optimizer steps.
 
     Returns:
-        `rows`, the images; the loss `history`; and as `metrics` the last epoch's loss and speed.
+        `rows`, the number of images; the loss `history`; and as `metrics` the last epoch's loss and speed.
 
     Raises:
-        RequestError: batch size and number of workers or images do not fit.
-        RunError: the training failed, also after restarts.
+        RequestError: the batch size does not fit the number of workers or images.
+        RunError: the training failed despite restarts.
     """
     share = cluster.train_share(config.batch_size)
     feed = Feed(
@@ -107,19 +107,19 @@ def train(
             cluster.patiently(
                 output.stage, partial(_fit, worker, job, callbacks), progress=partial(_finished_epochs, output)
             )
-        except ray.exceptions.RayActorError as error:  # Ray Train brings back its workers, but nobody its controller
+        except ray.exceptions.RayActorError as error:  # Ray Train restarts its workers, but not its controller
             deaths += 1
             if deaths > RESTARTS:
                 raise RunError(f"{output.stage}: training failed; its controller died {deaths} times") from error
-            say(output.stage, "the controller of its training died: goes on from the last epoch")
+            say(output.stage, "the controller of the training died; continues from the last epoch")
         except WorkerGroupStartupTimeoutError:
-            share = cluster.train_share(config.batch_size)  # fewer, if a node has gone
+            share = cluster.train_share(config.batch_size)  # fewer workers, if a node was lost
             if share.gpus < job.share.gpus:
-                share = job.share  # without any GPU it would take days
+                share = job.share  # without GPUs it would take days
             job = replace(job, share=share, feed=replace(feed, loaders=cluster.loaders(share)))
             if share != waiting:
                 room = f"{share.count} × {share.cpus:g} CPUs" + " and a GPU" * (share.gpus > 0)
-                say(output.stage, f"waits until there is room for {room}")
+                say(output.stage, f"waits for free resources: {room}")
             waiting = share
     output.remove(RUN)
     told = json.loads(output.read(HISTORY))
@@ -151,9 +151,9 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
             failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             callbacks=[*callbacks, _NotAgain(work)],
-            logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # what fails is raised, and told once
+            logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # failures are raised, and reported once
         ),
-        # Called anew at every (re)start of the workers: the stream begins where the checkpoint ends.
+        # Called at every (re)start of the workers: the stream begins where the checkpoint ends.
         datasets={"train": partial(_remaining, job)},
         dataset_config=DataConfig(execution_options=options),
     )
@@ -171,10 +171,10 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
 
 
 class _NotAgain(UserCallback):
-    """Ends the training where it must not be tried again at once.
+    """Ends a training that must not be retried at once.
 
-    What a worker refuses in our own words, as a loss that is no number, would be the same; and memory that is full has
-    to be waited for.
+    A RequestError or RunError of a worker (such as a NaN loss) would only occur again, and a lack of memory has to be
+    waited out first.
     """
 
     def __init__(self, work: Work) -> None:
@@ -205,6 +205,6 @@ def _finished_epochs(output: Artifact) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    """The last line of the innermost message, which is the one that a worker wrote."""
+    """The last line of the message, which is the one that a worker wrote."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

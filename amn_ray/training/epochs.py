@@ -1,6 +1,6 @@
-"""Callbacks of Ray Train that report each epoch: to the console, and to MLflow.
+"""Callbacks of Ray Train that report each epoch: to the console and to MLflow.
 
-They run in Ray Train's controller. It gives them to each of its workers, too, which need no MLflow.
+They run in Ray Train's controller, but are also sent to each worker, which needs no MLflow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from amn_ray.core.console import time_left
 
 
 class PrintEpochs(UserCallback):
-    """A line for the reader."""
+    """Prints a line per epoch."""
 
     def __init__(self, step: str) -> None:
         self.step = step
@@ -32,7 +32,7 @@ class PrintEpochs(UserCallback):
 
 
 class LogEpochs(UserCallback):
-    """Points for MLflow's loss curve."""
+    """Logs points of the loss curve to MLflow."""
 
     def __init__(self, uri: str, run_id: str, step: str) -> None:
         self.uri = uri
@@ -42,7 +42,7 @@ class LogEpochs(UserCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """See ray.train.UserCallback; one dict of metrics per worker."""
         points = [(int(point["step"]), point["loss"]) for point in metrics[0]["points"]]
-        # Not in this thread, which training waits for. The driver logs the whole curve again when the step is done.
+        # Not in this thread, for which the training waits. The driver logs the whole curve again when the step ends.
         threading.Thread(target=self._log, args=(points,), daemon=True).start()
 
     def _log(self, points: Sequence[tuple[int, float]]) -> None:

@@ -1,8 +1,8 @@
-"""The stream of training examples, made by Ray Data in exactly the order that (seed, epoch) prescribes.
+"""The stream of training examples from Ray Data, in an order that (seed, epoch) determines.
 
-Each global batch is a run of consecutive positions in an epoch's permutation. Blocks hold one worker's share of a
-batch and are dealt to the workers in turn, so any number of workers sees the same global batches, and a restart goes
-on with the next epoch's permutation as if nothing had happened.
+Each global batch is a consecutive slice of the epoch's permutation. A block holds one worker's part of a batch, and
+blocks go to the workers in turn. So the global batches are the same for any number of workers, and a restart continues
+with the next epoch's permutation.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from amn_ray.platform.pacing import paced
 
 Example = dict[str, np.ndarray]
 STEP = "step"
-"""The column of examples that says which step of the training (0, 1, …) they are for."""
+"""The column with the step of the training (0, 1, …) that an example is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feed:
-    """What is read for an image, and how one training example is made of it."""
+    """What is read per image, and how a training example is made from it."""
 
     sources: Sequence[tuple[Artifact, Sequence[str]]]
     """(artifact, columns of its table) that are joined on `image_id`; the first one lists the images."""
@@ -34,9 +34,9 @@ class Feed:
     """(row, generator) -> arrays of fixed shapes: decoding and augmentation, a pure function."""
     seed: int
     batch_size: int
-    """Of all workers together; the last incomplete batch of an epoch is dropped."""
+    """Global batch size; the last incomplete batch of an epoch is dropped."""
     loaders: int
-    """How many tasks make examples at once."""
+    """The number of concurrent tasks that make examples."""
 
     @property
     def ids(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a driver tells its training workers. Importable without PyTorch."""
+"""The training specification sent from the driver to every worker. Importable without PyTorch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from amn_ray.platform.cluster import Share
 from amn_ray.training.feed import Feed
 
 TRAINING_METRICS = ("loss", "images_per_second")
-"""Of a stage that trains: of its last epoch."""
+"""Metrics of every stage that trains, from its last epoch."""
 HISTORY = "history.json"
 BACKBONE = "backbone.safetensors"
 MAX_CHECKPOINTS = 100
-"""In a training."""
+"""The most checkpoints of one training."""
 Probe = Callable[..., dict[str, float]]
-"""Measures a network that is being trained, and changes nothing: (network in eval mode, its device, rank, number of
+"""Measures a network during its training, without changing it: (network in eval mode, its device, rank, number of
 workers) -> metrics. All workers call it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a driver tells its workers."""
+    """The specification of one training."""
 
     config: Any
     """The stage's own configuration."""
@@ -32,14 +32,14 @@ class Job:
     """N, without the background."""
     output: Artifact
     backbone: Artifact | None
-    """Where the initial weights are; None starts from random ones."""
+    """Holds the initial weights; None starts from random ones."""
     feed: Feed
     num_steps: int
     """Optimizer steps in all; the last epoch may be cut short."""
     share: Share
-    """How many workers there are, and what each gets."""
+    """The number of workers and the resources of each."""
     probe: Probe | None = None
-    """Called after each epoch that is reported; its metrics join the report."""
+    """Called after each reported epoch; its metrics are added to the report."""
 
     @property
     def num_epochs(self) -> int:

@@ -1,4 +1,4 @@
-"""The inside of a training worker: everything but the algorithm, which the stages' train.py show on a page."""
+"""The training loop of a worker: everything but the algorithm, which is in the stages' train.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from amn_ray.core.artifacts import MODEL
 from amn_ray.core.errors import RequestError, RunError
 from amn_ray.nn import weights
-from amn_ray.nn.resnet import ResNet
+from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.training.feed import STEP
 from amn_ray.training.job import BACKBONE, HISTORY, Job
 
@@ -37,7 +37,7 @@ class Loop:
         build: Callable[[], nn.Module],
         optimise: Callable[[Any], tuple[Optimizer, LRScheduler | None]],
     ) -> None:
-        logging.getLogger().setLevel(logging.WARNING)  # Ray Train tells of every report, under no name of its own
+        logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs every report to the root logger
         torch.set_num_threads(job.share.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         context = ray.train.get_context()
@@ -46,8 +46,8 @@ class Loop:
         self.device = ray.train.torch.get_device()
         if job.share.gpus and not torch.cuda.is_available():
             raise RequestError(
-                f"cluster.device: node {socket.gethostname()} has a GPU that PyTorch cannot use; look there at "
-                "`nvidia-smi`, install a PyTorch that fits its driver, or set cluster.device=cpu"
+                f"cluster.device: node {socket.gethostname()} has a GPU that PyTorch cannot use; check "
+                "`nvidia-smi` there, install a PyTorch that fits its driver, or set cluster.device=cpu"
             )
 
         torch.manual_seed(job.feed.seed)
@@ -64,7 +64,7 @@ class Loop:
         self._told = len(self.history)
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
-        """This worker's share of every remaining batch; does the epochs' ends on the way."""
+        """This worker's part of every remaining batch; ends each epoch on the way."""
         shard = ray.train.get_dataset_shard("train")
         stream = iter(
             shard.iter_torch_batches(batch_size=self.job.feed.batch_size // self.world_size, prefetch_batches=2)
@@ -89,8 +89,8 @@ class Loop:
         """The next batch, which must be that of the step.
 
         Raises:
-            RuntimeError: the stream has ended, or holds the examples of a later step or of several. (It may be right
-                after a restart, so this is no RunError.)
+            RuntimeError: the stream has ended, or holds the examples of a later step or of several. (A restart may
+                help, so this is no RunError.)
         """
         for batch in stream:
             there = sorted(set(batch[STEP].tolist()))
@@ -98,7 +98,7 @@ class Loop:
                 return batch
             if there[-1] >= step:
                 raise RuntimeError(f"step {step} was sent the examples of {', '.join(map(str, there))}")
-            # Else the feed began at an older checkpoint than we.
+            # Else the stream began at an older checkpoint than this worker.
         raise RuntimeError(f"the stream of examples ended before step {step}")
 
     def step(self, loss: Tensor) -> None:
@@ -168,7 +168,7 @@ class Loop:
         (folder / "progress.json").write_text(json.dumps(progress))
 
     def _resume(self) -> None:
-        """Own checkpoint > initial weights of the backbone > random weights."""
+        """Load, in this order of precedence: the own checkpoint, the backbone's initial weights, random weights."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
@@ -181,6 +181,4 @@ class Loop:
             self.epoch, self.history, self.speed = progress["epoch"], progress["history"], progress["speed"]
         elif self.job.backbone is not None:
             start = BACKBONE if self.job.backbone.exists(BACKBONE) else MODEL
-            backbone = self.plain_model.get_submodule("backbone")
-            assert isinstance(backbone, ResNet)
-            weights.load_backbone(backbone, self.job.backbone.read(start))
+            weights.load_backbone(backbone_in(self.plain_model), self.job.backbone.read(start))

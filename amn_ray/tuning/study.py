@@ -19,6 +19,7 @@ from omegaconf import MISSING
 
 from amn_ray.core.checks import check_choice
 from amn_ray.core.errors import RequestError
+from amn_ray.recipe.moved import refuse_old_key
 
 SEARCHES = ("grid", "random", "optuna")
 DISTRIBUTIONS = ("uniform", "log_uniform", "integers")
@@ -225,6 +226,7 @@ def check_keys(study: StudyConfig, given: Sequence[str], groups: Sequence[str]) 
     if "seed" in named:
         raise RequestError("seed: is one of the study's seeds; set seeds=[…] instead")
     for key in [*study.space, *(key for settings in study.cases.values() for key in settings)]:
+        refuse_old_key(key)
         if key in ("seed", "seeds"):
             raise RequestError(f"study: {key} cannot be searched; set seeds=[…]")
         if key in ("store", "cluster", "retry_failed") or key.startswith(("cluster.", "tracking.", "study.")):

@@ -2,7 +2,8 @@
 
 Trials share what they have in common through the store, where an artifact is made once (see claims.py). What is known
 of each trial lies in the study's folder `<store>/studies/<name>-<fingerprint>/`, so that the same command goes on
-after a crash. The fingerprint is of what the trials are, so a study whose recipe was edited is another study.
+after a crash. The fingerprint is of what the trials are and of the data that they see, so a study whose recipe was
+edited, or whose masks were corrected, is another study.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import difflib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
+from amn_ray.core import plugins
 from amn_ray.core.artifacts import Store, fingerprint
 from amn_ray.core.console import say
 from amn_ray.core.errors import RequestError, RunError
@@ -42,7 +45,7 @@ from amn_ray.recipe import pipeline
 from amn_ray.recipe.composition import GROUPS, load
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.recipe.plan import make_plan as plan_of
-from amn_ray.stages.score.stage import SCORES
+from amn_ray.stages.score.stage import score_names
 from amn_ray.tuning import results, study
 from amn_ray.tuning.config import SweepConfig
 from amn_ray.tuning.probe import EPOCH, OBJECTIVE, PROBE, AmnWatch
@@ -72,6 +75,12 @@ class Plan:
     """Where relative paths of the user begin."""
     splits: Mapping[str, Mapping[str, Summary]]
     """The listed data sets, by what asks for them."""
+    plugins: Sequence[str]
+    """Modules that a trial's process must import."""
+    given: Sequence[str]
+    """The overrides of the study's own command line."""
+    since: float
+    """When that was given."""
     at_once: int = 1
     is_own: bool = True
     """See Cluster, both."""
@@ -132,6 +141,8 @@ def sweep(
         plan = dataclasses.replace(plan, run_id=parent.run_id)
         again = ("running", "failed") if settings.retry_failed else ("running",)
         known = [record for record in plan.records.all() if record.state not in again and record.tracked]
+        if settings.rebuild:
+            known = []
         done = sum(record.repeats for record in known)
         say("study", f"{name}: {plan.total} trials" + (f", {done} of them have ended before" if known else ""))
         if done < plan.total:
@@ -203,7 +214,8 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
                 f"study.asha: compares trials after the same epochs, but {trial.label!r} has "
                 f"amn.epochs={pipe.amn.epochs} and others {settings.amn.epochs}"
             )
-        parts += [trial.label, _without_place(pipe), [split.identity() for split in splits[data].values()]]
+        content = [[split.identity(), split.truth_identity()] for split in splits[data].values()]
+        parts += [trial.label, _without_place(pipe), content]
     for column in asked.columns:
         _check_metric("study.columns", column, reported)
     searched = [asked.search, asked.space, asked.num_trials, asked.metric, asked.mode, asked.asha]
@@ -219,6 +231,9 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
         folder=Folder(*locate(settings.store)).folder("studies", f"{asked.name[:60]}-{identity}"),
         directory=os.getcwd(),
         splits=splits,
+        plugins=settings.plugins,
+        given=[override for override in given if not override.startswith("study=")],
+        since=time.time(),
     )
 
 
@@ -230,7 +245,7 @@ def _data(pipe: PipelineConfig) -> str:
 def _without_place(pipe: PipelineConfig) -> PipelineConfig:
     """What decides a pipeline's results, besides the data set, which is known by what it holds."""
     elsewhere: dict[str, Any] = {"cluster": ClusterConfig(), "tracking": TrackingConfig(), "dataset": DatasetConfig()}
-    return dataclasses.replace(pipe, store="", **elsewhere)
+    return dataclasses.replace(pipe, store="", rebuild=[], **elsewhere)
 
 
 def _check_metric(key: str, metric: str, known: set[str]) -> None:
@@ -238,11 +253,17 @@ def _check_metric(key: str, metric: str, known: set[str]) -> None:
         near = difflib.get_close_matches(metric, sorted(known), n=1)
         hint = f", did you mean {near[0]}" if near else f"; there are {', '.join(sorted(known))}"
         raise RequestError(f"{key}={metric}: no step reports it{hint}")
-    if key == "study.metric" and metric.partition("/")[2] in SCORES - {"selection_miou"}:
+    if key == "study.metric" and _is_of_reporting(metric):
         raise RequestError(
             f"{key}={metric}: would choose by images that report; take {metric.partition('/')[0]}/selection_miou, and "
             "name this one in study.columns"
         )
+
+
+def _is_of_reporting(metric: str) -> bool:
+    """Whether it is measured on images that report, too: a score, and not that of the images that select."""
+    scores = {*score_names(of_maps=True), *score_names(of_maps=False)} - {"selection_miou", "selection_tau"}
+    return metric.partition("/")[2] in scores
 
 
 def _ordered(plan: Plan) -> list[Record]:
@@ -332,6 +353,7 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
     """One trial, in a process of its own."""
     with suppress(OSError):  # where the driver's directory is not there, its user gave absolute paths
         os.chdir(plan.directory)
+    plugins.load(plan.plugins, where=[plan.directory])
     trial = plan.trial(chosen)
     plan.records.begin(trial, chosen)
     try:
@@ -339,7 +361,14 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
         cluster = Cluster(pipe.cluster, plan.at_once, plan.is_own)
         prepared = pipeline.prepare(pipe, cluster, plan.splits.get(_data(pipe)))
         watching = [AmnWatch(prepared.plan)] if plan.study.asha is not None else []
-        ended, tracked = run_observed(prepared, name=trial.label, study=plan.run_id, others=watching)
+        ended, tracked = run_observed(
+            prepared,
+            name=trial.label,
+            study=plan.run_id,
+            others=watching,
+            command=[*plan.given, *trial.overrides],
+            since=plan.since,
+        )
         metrics = {f"{step}/{key}": value for step, values in ended.summary.items() for key, value in values.items()}
         objective = metrics[plan.study.metric]
     except Exception as error:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -80,7 +80,7 @@ def test_a_palette_may_name_classes_that_hydra_cannot_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "argument", ["cam.scales=[(1)]", "cam.epochs=1 (2)", "dataset.classes=[a(,[b]]", "study.space.x=é"]
+    "argument", ["maps.scales=[(1)]", "classifier.epochs=1 (2)", "dataset.classes=[a(,[b]]", "study.space.x=é"]
 )
 def test_what_hydra_cannot_read_is_named_with_a_form_that_it_can(argument: str) -> None:
     with pytest.raises(RequestError) as caught:
@@ -137,6 +137,14 @@ def test_a_home_is_filled_in(job: Job, tmp_path: Path, monkeypatch: pytest.Monke
     assert "not found" in err
 
 
+@pytest.fixture(autouse=True)
+def _as_in_a_terminal() -> Iterator[None]:
+    """A signal that is ignored (the tests may run under nohup) would be ignored in the processes that they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def start(*code: str, **environment: str) -> subprocess.Popen[bytes]:
     """A job whose work is `code`, in a process of its own."""
     lines = ["import os, signal, sys, time", "from amn_ray.cli import entry", "from amn_ray.core.console import say"]
@@ -162,7 +170,7 @@ def test_a_closed_terminal_ends_a_job_as_sigterm_does(number: signal.Signals, wo
     assert process.stdout is not None
     assert b"begun" in process.stdout.readline()
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number
     assert b"KILLED" in out
     assert words in err.decode()
@@ -195,7 +203,7 @@ def test_a_user_without_a_home_or_a_name_has_both(monkeypatch: pytest.MonkeyPatc
 
 def test_a_full_disk_is_told_in_one_sentence() -> None:
     process = start("import errno", "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/store/x')")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert err.decode().startswith("error: No space left on device: free some where store=")
     assert b"Traceback" not in err
@@ -244,7 +252,7 @@ def test_a_terminal_that_lacks_our_letters_shows_others(environment: dict[str, s
         "raise entry.RunError('τ')",
         **environment,
     )
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert b"Error" not in err
     assert err.count(b"error:") == 1

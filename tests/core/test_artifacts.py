@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from amn_ray.core import artifacts
+from amn_ray.core import artifacts, folders, provenance
 from amn_ray.core.artifacts import Artifact, Store, fingerprint
 from amn_ray.core.errors import RequestError
 from amn_ray.core.places import locate, without_secrets
@@ -24,8 +25,9 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "store"))
 
 
-def commit(artifact: Artifact) -> None:
-    artifact.commit(config={}, inputs={}, seconds=1, result={"rows": 0})
+def commit(artifact: Artifact, **inputs: Artifact) -> str:
+    """Its id."""
+    return artifact.commit(config={}, inputs=inputs, code={}, seconds=1, result={"rows": 0})["id"]
 
 
 def test_a_fingerprint_depends_on_stage_version_configuration_and_inputs(store: Store) -> None:
@@ -49,7 +51,17 @@ def test_an_artifact_without_manifest_does_not_exist(store: Store) -> None:
     commit(artifact)
     assert artifact.complete
     assert artifact.manifest()["rows"] == 0
-    assert {"versions", "git_commit", "config", "inputs", "seconds"} <= artifact.manifest().keys()
+    assert {
+        "format",
+        "id",
+        "versions",
+        "git_commit",
+        "code",
+        "config",
+        "inputs",
+        "input_ids",
+        "seconds",
+    } <= artifact.manifest().keys()
 
 
 def test_a_write_leaves_nothing_but_the_file(store: Store) -> None:
@@ -111,6 +123,71 @@ def test_rows_are_found_by_id_in_any_order_and_shard(tmp_path: Path) -> None:
         table.find(["z"], ["value"])
 
 
+def test_what_replaces_an_artifact_is_made_beside_it_and_is_there_at_its_commit(store: Store) -> None:
+    artifact = store.artifact("cam", 1, {}, {})
+    artifact.write("model.safetensors", b"old")
+    first = commit(artifact)
+    successor = artifact.successor()
+    successor.write("model.safetensors", b"new")
+    assert artifact.opened().read("model.safetensors") == b"old"
+    assert artifact.manifest()["id"] == first
+    second = commit(successor)
+    assert second != first
+    assert artifact.opened().read("model.safetensors") == b"new"
+    assert {path.name for path in Path(artifact.path).iterdir()} == {"manifest.json", successor.name}
+    third = artifact.successor()
+    third.write("model.safetensors", b"newer")
+    commit(third)
+    assert artifact.opened().read("model.safetensors") == b"newer"
+    assert {path.name for path in Path(artifact.path).iterdir()} == {"manifest.json", third.name}
+
+
+def test_a_replacement_that_was_interrupted_goes_on(store: Store) -> None:
+    artifact = store.artifact("cam", 1, {}, {})
+    commit(artifact)
+    artifact.successor().write("epoch", b"1")
+    assert artifact.successor().read("epoch") == b"1"
+    commit(artifact.successor())
+    assert not artifact.successor().exists("epoch"), "the next replacement begins anew"
+
+
+def test_an_artifact_is_current_while_its_inputs_are_those_that_it_was_made_of(store: Store) -> None:
+    images = store.artifact("images", 1, {}, {})
+    old = commit(images)
+    maps = store.artifact("cam", 1, {}, {"images": images})
+    assert maps.current({"images": old}) is None, "it is not there"
+    commit(maps, images=images)
+    assert maps.current({"images": old}) == maps.manifest()
+    new = commit(images.successor())
+    assert maps.current({"images": new}) is None
+    assert maps.current({"images": old}, since=maps.manifest()["committed"] + 1) is None
+
+
+def test_a_manifest_of_a_newer_format_is_refused_in_one_sentence(store: Store) -> None:
+    artifact = store.artifact("cam", 1, {}, {})
+    artifact.write("manifest.json", json.dumps({"format": 99}).encode())
+    with pytest.raises(RequestError, match=r"manifest.json: was written by a newer version of amn-ray \(format 99"):
+        artifact.manifest()
+
+
+def test_an_index_finds_the_rows_that_the_shards_hold_without_opening_them(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    for shard, ids in enumerate([["d", "a"], ["c", "b", "e"]]):
+        table = pa.table({"image_id": ids, "value": [ord(name) for name in ids]})
+        pq.write_table(table, tmp_path / "rows" / f"{shard}.parquet", row_group_size=2)
+    scanned = Table(pa.fs.LocalFileSystem(), str(tmp_path / "rows"))
+    expected = dict(scanned._places)
+    scanned.write_index()
+    indexed = Table(pa.fs.LocalFileSystem(), str(tmp_path / "rows"))
+    assert dict(indexed._places) == expected
+    assert indexed.take(["e", "a"], ["value"]) == [{"value": 101}, {"value": 97}]
+    assert "b" in indexed
+    assert "z" not in indexed
+    for path in (tmp_path / "rows").iterdir():
+        path.unlink()
+    assert Table(pa.fs.LocalFileSystem(), str(tmp_path / "rows")).ids() == list("abcde")
+
+
 def test_an_artifact_travels_to_another_process(store: Store) -> None:
     artifact = store.artifact("cam", 1, {}, {})
     artifact.write("x", b"1")
@@ -121,13 +198,13 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_anybod
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[tuple[str, bool]] = []
-    path, flush = Path(store.at("x")), artifacts._flush
+    path, flush = Path(store.at("x")), folders.flush
 
     def seen(flushed: str) -> None:
         flush(flushed)
         events.append((Path(flushed).name, path.exists()))
 
-    monkeypatch.setattr(artifacts, "_flush", seen)
+    monkeypatch.setattr(folders, "flush", seen)
     store.write("x", b"1")
     (file, named), folder = events
     assert file.startswith("x.")
@@ -141,7 +218,8 @@ def test_what_a_manifest_vouches_for_is_on_the_disk_before_it(store: Store, monk
     shards.mkdir(parents=True)
     (shards / "0.parquet").write_bytes(b"0")
     flushed: list[str] = []
-    monkeypatch.setattr(artifacts, "_flush", lambda path: flushed.append(Path(path).name))
+    for module in (artifacts, folders):
+        monkeypatch.setattr(module, "flush", lambda path: flushed.append(Path(path).name))
     commit(artifact)
     assert flushed[0] == "0.parquet"
     assert flushed[1].startswith("manifest.json.")
@@ -155,20 +233,20 @@ def test_a_package_that_was_not_installed_under_its_name_is_recorded_as_unknown(
             raise PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr(artifacts, "version", missing)
-    artifacts.versions.cache_clear()
+    monkeypatch.setattr(provenance, "version", missing)
+    provenance.versions.cache_clear()
     artifact = store.artifact("cam", 1, {}, {})
     commit(artifact)
-    artifacts.versions.cache_clear()
-    assert artifact.manifest()["versions"] == dict.fromkeys(artifacts.PACKAGES, "1") | {
+    provenance.versions.cache_clear()
+    assert artifact.manifest()["versions"] == dict.fromkeys(provenance.PACKAGES, "1") | {
         "pydensecrf2": "unknown", "amn-ray": "unknown",
     }  # fmt: skip
 
 
 def test_a_module_that_a_later_step_imports_is_missed_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert artifacts.missing_modules() is None
-    monkeypatch.setattr(artifacts, "MODULES", ("numpy", "no_such_module", "nor_this"))
-    assert artifacts.missing_modules() == (
+    assert provenance.missing_modules() is None
+    monkeypatch.setattr(provenance, "MODULES", ("numpy", "no_such_module", "nor_this"))
+    assert provenance.missing_modules() == (
         "lacks the Python module(s) no_such_module, nor_this; install requirements.txt there"
     )
 
@@ -182,7 +260,7 @@ def test_every_character_of_a_path_is_meant(tmp_path: Path, name: str) -> None:
     commit(artifact)
     (Path(artifact.path) / "rows").mkdir()
     pq.write_table(pa.table({"image_id": ["x"], "value": [1]}), f"{artifact.path}/rows/0.parquet")
-    table = artifact.table("rows")
+    table = artifact.table()
     assert table.find(["x"], ["value"]) == [{"image_id": "x", "value": 1}]
     assert table.take(["x"], ["value"]) == [{"value": 1}]
     assert table.column("value") == {"x": 1}

@@ -78,7 +78,7 @@ def test_masks_are_those_of_pycocotools(drawn: Path, split: str) -> None:
         entries = api.loadAnns(api.getAnnIds([number]))
         kinds |= {(type(entry["segmentation"]).__name__, bool(entry["iscrowd"])) for entry in entries}
         assert record.labels == tuple(sorted(label[entry["category_id"]] for entry in entries))
-        np.testing.assert_array_equal(ours.load(record)[1], oracle(api, number, label))
+        np.testing.assert_array_equal(ours.mask(record), oracle(api, number, label))
     if split == "train":
         assert kinds == {("list", False), ("dict", False), ("dict", True)}
         assert any(not record.labels for record in records), "K = 0 occurs"
@@ -103,7 +103,7 @@ def test_classes_that_were_not_asked_for_are_undefined_and_no_labels(drawn: Path
     renumbered = np.array([0, 2, 255, 255, 1, 255, *[255] * 250], np.uint8)
     for record, whole in zip(ours.listing("train").records, every.listing("train").records, strict=True):
         assert record.labels == tuple(sorted({int(renumbered[value]) for value in whole.labels} - {255}))
-        mask, whole_mask = ours.load(record)[1], every.load(whole)[1]
+        mask, whole_mask = ours.mask(record), every.mask(whole)
         np.testing.assert_array_equal(mask, renumbered[whole_mask])
 
 
@@ -115,10 +115,10 @@ def test_ready_made_masks_are_read_where_they_are_named(drawn: Path, tmp_path: P
         numbers[1:6] = CATEGORY_IDS
     for split in ("train", "val"):
         for record in painted.listing(split).records:
-            (tmp_path / f"{record.image_id}.png").write_bytes(encode(numbers[painted.load(record)[1]]))
+            (tmp_path / f"{record.image_id}.png").write_bytes(encode(numbers[painted.mask(record)]))
     ours = source(drawn, masks=str(tmp_path), mask_values=values)
     for record, other in zip(ours.listing("train").records, painted.listing("train").records, strict=True):
-        np.testing.assert_array_equal(ours.load(record)[1], painted.load(other)[1])
+        np.testing.assert_array_equal(ours.mask(record), painted.mask(other))
     if values == "category_ids":
         with pytest.raises(RequestError, match=r"values .*18, 44.*, expected 0…5 .*mask_values=category_ids"):
             source(drawn, masks=str(tmp_path)).listing("train")
@@ -200,7 +200,7 @@ def test_iscrowd_may_be_left_out(edit: Callable[..., Path], drawn: Path) -> None
 
 def test_encoded_images_travel_as_they_are(drawn: Path) -> None:
     record = source(drawn).listing("train").records[0]
-    assert source(drawn).load(record)[0] == Path(record.image).read_bytes()
+    assert source(drawn).image(record) == Path(record.image).read_bytes()
 
 
 # --- Files as people have them: four pictures of 64x48 (width x height), an object of each in the same place ----------
@@ -248,7 +248,7 @@ def labels(listing: Listing) -> list[tuple[int, ...]]:
 
 def masks(found: Coco, listing: Listing) -> list[Any]:
     """The values in the mask of each image beside the background; None where it is not scored."""
-    loaded = [found.load(record)[1] for record in listing.records]
+    loaded = [None if record.mask is None else found.mask(record) for record in listing.records]
     return [None if mask is None else [int(value) for value in np.unique(mask) if value] for mask in loaded]
 
 
@@ -297,9 +297,9 @@ def test_what_would_end_or_fill_the_process_is_a_bad_image(tmp_path: Path, segme
     found, listing = one(tmp_path, segmentation)
     assert labels(listing) == [(1,)] * 4
     with pytest.raises(ValueError, match=f"object 1 of 1 has a segmentation that cannot be decoded .*{message}"):
-        found.load(listing.records[1])
+        found.mask(listing.records[1])
     for number in (0, 2, 3):
-        np.testing.assert_array_equal(found.load(listing.records[number])[1], BOX_HW)
+        np.testing.assert_array_equal(found.mask(listing.records[number]), BOX_HW)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_what_would_end_or_fill_the_process_is_a_bad_image(tmp_path: Path, segme
 )
 def test_an_outline_is_read_however_it_is_nested(tmp_path: Path, segmentation: Any) -> None:
     found, listing = one(tmp_path, segmentation)
-    np.testing.assert_array_equal(found.load(listing.records[1])[1], BOX_HW)
+    np.testing.assert_array_equal(found.mask(listing.records[1]), BOX_HW)
 
 
 def test_random_segmentations_are_painted_as_pycocotools_decodes_them() -> None:
@@ -382,7 +382,7 @@ def test_coordinates_that_are_shares_of_the_size_are_enlarged(tmp_path: Path) ->
     notes = [{"image_id": n, "category_id": 1, "segmentation": [shares]} for n in range(1, 5)]
     found, listing = listed(four(tmp_path, annotations=notes))
     for record in listing.records:
-        np.testing.assert_array_equal(found.load(record)[1], BOX_HW)
+        np.testing.assert_array_equal(found.mask(record), BOX_HW)
     assert "shares of width and height" in listing.warnings[0]
 
 
@@ -397,10 +397,10 @@ def test_a_size_that_is_not_told_is_the_file_s_and_a_wrong_one_is_told_before_it
 ) -> None:
     for size in ({"height": None, "width": None}, {"height": 0, "width": -1}, {"height": "48", "width": 64.0}):
         found, listing = one(tmp_path, [BOX], **size)
-        np.testing.assert_array_equal(found.load(listing.records[1])[1], BOX_HW)
+        np.testing.assert_array_equal(found.mask(listing.records[1]), BOX_HW)
     found, listing = one(tmp_path, [BOX], height=200000, width=200000)
     with pytest.raises(ValueError, match=r"is 64x48, but 200000x200000 in the annotations"):
-        found.load(listing.records[1])
+        found.mask(listing.records[1])
 
 
 @pytest.mark.parametrize(
@@ -537,7 +537,7 @@ def test_a_category_background_is_label_0(tmp_path: Path, number: int) -> None:
     assert labels(listing) == [(1,)] * 4
     hole_HW = BOX_HW.copy()
     hole_HW[16:22, 24:30] = 0
-    np.testing.assert_array_equal(found.load(listing.records[0])[1], hole_HW)
+    np.testing.assert_array_equal(found.mask(listing.records[0]), hole_HW)
     assert any("'Background' is label 0" in told for told in listing.warnings)
     with pytest.raises(RequestError, match=r"dataset.classes: 'background' is label 0"):
         listed(root, classes=["background", "nut"])
@@ -652,7 +652,7 @@ def test_coordinates_beyond_the_edges_are_cut_off(tmp_path: Path) -> None:
     found, listing = one(tmp_path, [[20, -640, 700, -640, 700, 36, 20, 36]])
     expected = np.zeros((48, 64), np.uint8)
     expected[:36, 20:] = 1
-    np.testing.assert_array_equal(found.load(listing.records[1])[1], expected)
+    np.testing.assert_array_equal(found.mask(listing.records[1]), expected)
 
 
 def test_a_file_without_sizes_whose_coordinates_are_shares_is_refused(tmp_path: Path) -> None:

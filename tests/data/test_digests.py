@@ -1,31 +1,22 @@
-"""What a data set is: what its files hold, and not where they are, what they are called or when they were written."""
+"""What files hold, by digests: read once, remembered, and read again as soon as one may have changed."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from amn_ray.core.errors import RequestError
 from amn_ray.data import digests
-from amn_ray.data.coco import CocoConfig
 from amn_ray.data.folder import FolderConfig
-from amn_ray.data.listing import Summary, list_content, list_here, open_source, summarise
-from amn_ray.data.pixels import DEFAULT
-from amn_ray.stages.images import stage
-from amn_ray.stages.images.infer import load_row
-from tests.coco_shapes import build
-from tests.conftest import encode, noise
+from amn_ray.data.listing import list_content, open_source, summarise
+from tests.conftest import encode
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +46,11 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digests, "SETTLED_NS", -1)
 
 
-def train(root: Path, **settings: object) -> Summary:
-    config = FolderConfig(root=str(root), **settings)  # type: ignore[arg-type]
+def truth(root: Path) -> dict[str, object]:
+    """What the masks of a folder's training images are."""
+    config = FolderConfig(root=str(root))
     source = open_source(config)
-    return summarise(config, source, "train", list_content(source, "train"))
+    return summarise(config, source, "train", list_content(source, "train")).truth_identity()
 
 
 def write_mask(root: Path, value: int) -> int:
@@ -110,74 +102,14 @@ def test_a_file_of_some_seconds_is_remembered(tmp_path: Path, reads: list[str]) 
 def test_a_change_is_noticed_whatever_its_size_and_time(folder: Path, reads: list[str]) -> None:
     size = write_mask(folder, 2)
     times = (folder / "masks/p.png").stat()
-    before = train(folder).identity()
+    before = truth(folder)
     assert write_mask(folder, 1) == size
     os.utime(folder / "masks/p.png", ns=(times.st_atime_ns, times.st_mtime_ns))
     reads.clear()
-    assert train(folder).identity() != before
+    assert truth(folder) != before
     assert reads == [str(folder / "masks/p.png")]
     write_mask(folder, 2)
-    assert train(folder).identity() == before
-
-
-def test_a_changed_image_or_label_is_another_data_set(folder: Path) -> None:
-    before = train(folder).identity()
-    (folder / "images/p.png").write_bytes(encode(noise(20, 28, seed=99)))
-    changed = train(folder).identity()
-    assert changed != before
-    labels = (folder / "labels.csv").read_text()
-    (folder / "labels.csv").write_text(labels.replace("p.png,nut", "p.png,bolt"))
-    assert train(folder).identity() != changed
-
-
-def test_a_set_that_was_copied_renamed_or_touched_is_the_same(folder: Path, tmp_path: Path) -> None:
-    before = train(folder)
-    copied = shutil.copytree(folder, tmp_path / "another name", copy_function=shutil.copyfile)
-    assert train(copied).identity() == before.identity()
-    for path in copied.rglob("*"):
-        os.utime(path, (1, 1))
-    assert train(copied, name="of another name", rows_per_shard=3, max_bad_fraction=0.5).identity() == before.identity()
-    assert train(copied, classes=["bolt", "nut"]).identity() == before.identity()
-
-
-@pytest.mark.parametrize(
-    "settings", [{"exif": "ignore"}, {"white": 4095.0}, {"max_side": 100}, {"classes": ["nut", "bolt"]}]
-)
-def test_how_files_are_read_is_part_of_what_a_data_set_is(folder: Path, settings: dict[str, object]) -> None:
-    assert train(folder, **settings).identity() != train(folder).identity()
-
-
-def test_what_a_source_found_out_about_reading_is_part_of_what_a_data_set_is(folder: Path) -> None:
-    source = open_source(FolderConfig(root=str(folder)))
-    listing = list_content(source, "train")
-    plain = summarise(FolderConfig(), source, "train", listing)
-    listing.reading["values"] = "binary"
-    assert summarise(FolderConfig(), source, "train", listing).identity() != plain.identity()
-
-
-def test_masks_whose_categories_were_numbered_anew_are_other_masks(tmp_path: Path) -> None:
-    """Their files, and the labels of all images, are as they were."""
-    root = build(tmp_path / "coco", num_train=4, num_val=1, size=48)
-    (root / "masks").mkdir()
-    for path in (root / "train2014").iterdir():
-        (root / f"masks/{path.stem}.png").write_bytes(encode(np.zeros((48, 48), np.uint8)))
-
-    def identity(root: Path) -> object:
-        config = CocoConfig(root=str(root), masks="masks", mask_values="category_ids")
-        source = open_source(config)
-        return summarise(config, source, "train", list_content(source, "train")).identity()
-
-    copied = shutil.copytree(root, tmp_path / "copied")
-    assert identity(copied) == identity(root)
-    changed = shutil.copytree(root, tmp_path / "changed")
-    annotations = changed / "annotations/instances_train2014.json"
-    content = json.loads(annotations.read_text())
-    for entry in content["categories"]:
-        entry["id"] += 100
-    for entry in content["annotations"]:
-        entry["category_id"] += 100
-    annotations.write_text(json.dumps(content))
-    assert identity(changed) != identity(root)
+    assert truth(folder) == before
 
 
 def unwritable(cache: Path) -> None:
@@ -263,36 +195,3 @@ def test_long_reading_is_told(
     told = capsys.readouterr()
     assert not told.out  # it is the pipe to the driver
     assert "2 of 2 files read" in told.err
-
-
-def test_what_changes_after_it_was_listed_is_not_stored(folder: Path) -> None:
-    source = open_source(FolderConfig(root=str(folder)))
-    record = list_content(source, "train").records[0]
-    assert load_row(source, record, DEFAULT)["image_id"] == "p"
-    write_mask(folder, 1)
-    with pytest.raises(RequestError, match=r"masks/p\.png: changed after the data set was listed; run again"):
-        load_row(source, record, DEFAULT)
-    record = list_content(source, "train").records[0]
-    (folder / "images/p.png").write_bytes(encode(noise(20, 28, seed=99)))
-    with pytest.raises(RequestError, match=r"images/p\.png: changed"):
-        load_row(source, record, DEFAULT)
-
-
-def test_a_table_that_lacks_images_is_not_reused_where_none_may_be_lacking(folder: Path) -> None:
-    made = {"bad_images": ["p.png: is not an image"]}
-    allowing = train(folder, max_bad_fraction=0.5)
-    stage.check_reuse(allowing, made)
-    strict = replace(allowing, config=FolderConfig(root=str(folder)))
-    with pytest.raises(RequestError, match="1 of 3 images are bad"):
-        stage.check_reuse(strict, made)
-
-
-def test_a_val_split_that_nobody_needs_may_be_faulty(folder: Path) -> None:
-    (folder / "images/s.png").unlink()
-    error = list_here(FolderConfig(root=str(folder)), needs_val=True)
-    assert isinstance(error, RequestError)
-    assert "s.png does not exist" in str(error)
-    found = list_here(FolderConfig(root=str(folder)), needs_val=False)
-    assert isinstance(found, dict)
-    assert list(found) == ["train"]
-    assert any("until=deeplab" in told and "s.png does not exist" in told for told in found["train"].warnings)

@@ -332,7 +332,7 @@ def test_names_in_another_unicode_form_or_no_utf_8_are_found(write: Any, tmp_pat
         stream.write(picture())
     assert names(root) == {"W\u00fcrfel": ("cat",), "Öse": ("dog",)}
     for record in source(root).listing("train").records:
-        assert source(root).load(record)[0] == picture()
+        assert source(root).image(record) == picture()
 
 
 def test_images_of_one_name_in_two_folders_keep_their_folder_in_the_id(write: Any) -> None:
@@ -380,7 +380,7 @@ def test_masks_are_found_and_read(write: Any, scheme: str) -> None:
     root = write("image,labels\n" + rows, masks={scheme.format(n): 1 + n % 2 for n in range(4)})
     found = source(root)
     for record in found.listing("train").records:
-        assert np.unique(found.load(record)[1]).tolist() == [0, *record.labels]  # type: ignore[arg-type]
+        assert np.unique(found.mask(record)).tolist() == [0, *record.labels]
 
 
 def test_masks_of_which_none_belongs_to_an_image_are_refused(write: Any) -> None:
@@ -439,7 +439,7 @@ def test_the_rule_of_masks_travels_with_the_source_and_the_table_does_not(write:
     (root / "labels.csv").unlink()
     sent = pickle.loads(pickle.dumps(found))
     assert "_entries" not in vars(sent)
-    assert np.unique(sent.load(listing.records[0])[1]).tolist() == [0, 1]
+    assert np.unique(sent.mask(listing.records[0])).tolist() == [0, 1]
     assert sent.classes == ["crack"]
 
 

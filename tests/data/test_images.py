@@ -96,9 +96,9 @@ def test_photographs_of_all_orientations_become_upright_or_stay_as_they_lie(kind
     np.testing.assert_array_equal(image.rgb, expected)
     assert image.orientation == orientation
     assert image.size == ((6, 4) if orientation >= 5 else (4, 6))
-    assert image.lying == (4, 6)
+    assert image.geometry.lying == (4, 6)
     lying = read_image(encoded, AS_IT_LIES)
-    assert lying.size == lying.lying == (4, 6)
+    assert lying.size == lying.geometry.lying == (4, 6)
     if kind in ("PNG", "WEBP", "TIFF"):  # which lose nothing
         np.testing.assert_array_equal(lying.rgb, stored)
     np.testing.assert_array_equal(turned(lying.rgb, orientation), image.rgb)
@@ -136,19 +136,19 @@ def test_masks_are_turned_with_their_photograph_where_their_size_says_so() -> No
     stored = np.rot90(noise(6, 4))
     image = read_image(tagged(stored, 6))
     np.testing.assert_array_equal(image.rgb, np.rot90(stored, -1))
-    np.testing.assert_array_equal(mask_of_photograph(upright_HW, image), upright_HW)
-    np.testing.assert_array_equal(mask_of_photograph(np.rot90(upright_HW), image), upright_HW)
+    np.testing.assert_array_equal(mask_of_photograph(upright_HW, image.geometry), upright_HW)
+    np.testing.assert_array_equal(mask_of_photograph(np.rot90(upright_HW), image.geometry), upright_HW)
     lying = read_image(tagged(stored, 6), AS_IT_LIES)
-    np.testing.assert_array_equal(mask_of_photograph(np.rot90(upright_HW), lying), np.rot90(upright_HW))
+    np.testing.assert_array_equal(mask_of_photograph(np.rot90(upright_HW), lying.geometry), np.rot90(upright_HW))
     with pytest.raises(ValueError, match=r"mask is 4x6 but its image 6x4 .*without the turn of its EXIF tag"):
-        mask_of_photograph(upright_HW, lying)
+        mask_of_photograph(upright_HW, lying.geometry)
     half_a_turn = read_image(tagged(noise(6, 4), 3))
-    np.testing.assert_array_equal(mask_of_photograph(upright_HW, half_a_turn), upright_HW)
+    np.testing.assert_array_equal(mask_of_photograph(upright_HW, half_a_turn.geometry), upright_HW)
     for size in ((3, 2), (12, 8), (5, 4)):
         with pytest.raises(ValueError, match=r"but its image 4x6 .*EXIF.*dataset\.exif"):
-            mask_of_photograph(np.zeros(size, np.uint8), image)
+            mask_of_photograph(np.zeros(size, np.uint8), image.geometry)
         with pytest.raises(ValueError, match=r"but its image 4x6 \(width x height\)$"):
-            mask_of_photograph(np.zeros(size, np.uint8), read_image(encode(noise(6, 4))))
+            mask_of_photograph(np.zeros(size, np.uint8), read_image(encode(noise(6, 4))).geometry)
 
 
 def test_a_mask_with_a_tag_of_its_own_is_upright_too() -> None:
@@ -164,10 +164,11 @@ def test_large_photographs_are_scaled_down_and_their_masks_with_them() -> None:
     image = read_image(encode(image_HWC), Pixels(max_side=30))
     np.testing.assert_array_equal(image.rgb, resize_image(image_HWC, 20, 30))
     assert image.size == (60, 90)
-    np.testing.assert_array_equal(mask_of_photograph(mask_HW, image), resize_label(mask_HW, 20, 30))
+    np.testing.assert_array_equal(mask_of_photograph(mask_HW, image.geometry), resize_label(mask_HW, 20, 30))
     upright = read_image(tagged(image_HWC, 6), Pixels(max_side=30))
     np.testing.assert_array_equal(upright.rgb, resize_image(np.rot90(image_HWC, -1), 30, 20))
-    np.testing.assert_array_equal(mask_of_photograph(mask_HW, upright), resize_label(np.rot90(mask_HW, -1), 30, 20))
+    turned_HW = mask_of_photograph(mask_HW, upright.geometry)
+    np.testing.assert_array_equal(turned_HW, resize_label(np.rot90(mask_HW, -1), 30, 20))
     for side in (90, 1000):
         np.testing.assert_array_equal(decode_image(encode(image_HWC), Pixels(max_side=side)), image_HWC)
     assert decode_image(encode(noise(1, 700)), Pixels(max_side=10)).shape == (1, 10, 3)

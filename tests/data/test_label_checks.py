@@ -9,15 +9,16 @@ from amn_ray.data.label_checks import review_labels, review_masks
 CLASSES = ["cat", "dog", "hen"]
 
 
-def masks(labels: Sequence[Sequence[int]], present: Sequence[Sequence[int] | None]) -> tuple[list[str], str | None]:
+def masks(labels: Sequence[Sequence[int]], present: Sequence[Sequence[int]]) -> tuple[list[str], str | None]:
     return review_masks(labels, present, CLASSES, [f"im{n}" for n in range(len(labels))])
 
 
 def test_a_sound_set_is_passed_without_a_word() -> None:
     labels = [[1], [2], [3], [1, 2]] * 5
-    present = [[0, 1], [0, 2, 255], None, [0, 1, 2]] * 5
+    present = [[0, 1], [0, 2, 255], [0, 3], [0, 1, 2]] * 5
     assert review_labels(labels, CLASSES) == []
     assert masks(labels, present) == ([], None)
+    assert masks([], []) == ([], None)
 
 
 def test_a_class_in_every_image_is_told() -> None:

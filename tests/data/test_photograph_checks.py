@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from amn_ray.core.errors import RequestError
-from amn_ray.data.images import Photograph, read_image
+from amn_ray.data.images import Geometry, read_image
 from amn_ray.data.photograph_checks import (
     EITHER,
     FACTS,
@@ -17,14 +17,15 @@ from amn_ray.data.photograph_checks import (
     brightness,
     dark_warning,
     mask_lay,
+    review_lays,
     review_photographs,
 )
 from amn_ray.data.pixels import DEFAULT, Pixels
 from tests.conftest import encode, noise
 
 
-def photograph(orientation: int, height: int = 4, width: int = 6, *, upright: bool = True) -> Photograph:
-    return Photograph(noise(height, width), (height, width), orientation, upright)
+def photograph(orientation: int, height: int = 4, width: int = 6, *, upright: bool = True) -> Geometry:
+    return Geometry((height, width), orientation, upright, (height, width))
 
 
 def row(name: str, **facts: Any) -> dict[str, Any]:
@@ -37,6 +38,10 @@ def of_integers(*peaks: float, low: float = 0) -> list[dict[str, Any]]:
 
 def of_floats(*peaks: float, low: float = 0) -> list[dict[str, Any]]:
     return [row(f"f{number}", low=low, peak=peak, floats=True) for number, peak in enumerate(peaks)]
+
+
+def lays(**lay: str | None) -> list[dict[str, Any]]:
+    return [{"image_id": name, "mask_lay": value} for name, value in lay.items()]
 
 
 EIGHT_BITS = [row("a"), row("b")]
@@ -54,16 +59,16 @@ def test_sizes_tell_whether_a_mask_lies_unless_both_pictures_have_the_same_size(
 
 
 def test_masks_whose_size_cannot_tell_are_told_once_with_their_number() -> None:
-    told = [row("a", mask_lay=UPRIGHT), row("b", mask_lay=EITHER), row("c"), row("d", mask_lay=EITHER)]
-    (warning,) = review_photographs(told, DEFAULT)
+    told = lays(a=UPRIGHT, b=EITHER, c=None, d=EITHER)
+    (warning,) = review_lays(told)
     assert warning.startswith("2 masks count as upright")
     assert "EXIF" in warning
     assert "'b'" in warning
     assert "dataset.exif=ignore" in warning
     assert "lie)" not in warning
-    (warning,) = review_photographs([*told, row("e", mask_lay=LYING)], DEFAULT)
+    (warning,) = review_lays([*told, *lays(e=LYING)])
     assert "1 lie" in warning
-    assert not review_photographs([row("a", mask_lay=UPRIGHT), row("b", mask_lay=LYING)], DEFAULT)
+    assert not review_lays(lays(a=UPRIGHT, b=LYING))
 
 
 @pytest.mark.parametrize(

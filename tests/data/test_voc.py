@@ -153,8 +153,7 @@ def test_files_whose_names_are_no_utf8_are_found(voc: Path, encoding: str) -> No
     listing = train(voc)
     assert ids(listing) == ["für", "b"]
     assert listing.records[0].labels == (8,)
-    _, mask = source(voc).load(listing.records[0])
-    assert mask is not None
+    mask = source(voc).mask(listing.records[0])
     assert set(np.unique(mask)) == {0, 8, 255}
 
 
@@ -258,17 +257,18 @@ def test_a_val_list_may_be_missing_or_empty_until_it_is_needed(voc: Path, conten
     assert list(none) == ["train"]
 
 
-def test_a_pipeline_asks_for_the_val_list_where_it_reaches_deeplab(
+def test_a_pipeline_asks_for_the_val_list_where_it_reaches_the_segmentation_network(
     job: Callable[..., tuple[int, str]], voc: Path, tmp_path: Path
 ) -> None:
     (voc / LISTS / "val.txt").unlink()
-    request = ["pipeline", "dataset=voc12", f"dataset.root={voc}", f"store={tmp_path}/s", "cam.batch_size=99"]
-    code, error = job(*request, "until=irn")  # refused after listing, before Ray is needed
+    request = ["pipeline", "dataset=voc12", f"dataset.root={voc}", f"store={tmp_path}/s", "classifier.batch_size=99"]
+    code, error = job(*request, "until=pseudo_masks")  # refused after listing, before Ray is needed
     assert code == 2
-    assert "cam.batch_size=99" in error
-    code, error = job(*request, "until=deeplab")
-    assert code == 2
-    assert "val.txt: not found" in error
+    assert "classifier.batch_size=99" in error
+    for step in ("segmenter", "predictions"):
+        code, error = job(*request, f"until={step}")
+        assert code == 2
+        assert "val.txt: not found" in error
 
 
 @pytest.mark.parametrize("content", [None, ""])
@@ -376,8 +376,7 @@ def test_classes_of_ones_own_are_numbered_in_their_order(voc: Path) -> None:
     voc_source = source(own(voc, ["screw"], ["screw", "bolt"], ["bolt"]), classes=["screw", "bolt"])
     records = voc_source.listing("train").records
     assert [record.labels for record in records] == [(1,), (1, 2), (2,)]
-    _, mask = voc_source.load(records[0])
-    assert mask is not None
+    mask = voc_source.mask(records[0])
     assert mask[0].tolist() == [1, 2, 255, *[0] * 29]
 
 
@@ -387,9 +386,8 @@ def test_a_single_class_of_ones_own(voc: Path) -> None:
     write_mask(voc / "SegmentationClassAug/b.png", 1)
     voc_source = source(voc, classes=["screw"])
     record = voc_source.listing("train").records[0]
-    _, mask = voc_source.load(record)
+    mask = voc_source.mask(record)
     assert record.labels == (1,)
-    assert mask is not None
     assert np.unique(mask).tolist() == [0, 1]
 
 
@@ -414,8 +412,7 @@ def test_voc_and_other_classes_need_to_be_told_apart(voc: Path) -> None:
     voc_source = source(voc, classes=["person", "helmet"], numbering="classes")
     records = voc_source.listing("train").records
     assert [record.labels for record in records] == [(1,), (1, 2), (2,)]
-    _, mask = voc_source.load(records[0])
-    assert mask is not None
+    mask = voc_source.mask(records[0])
     assert mask[0, :3].tolist() == [1, 2, 255]
     with pytest.raises(RequestError, match="'helmet' is not among"):
         source(voc, classes=["person", "helmet"], numbering="voc")
@@ -438,8 +435,7 @@ def test_classes_of_voc_may_be_numbered_in_another_order(voc: Path) -> None:
         write_mask(voc / f"SegmentationClassAug/{image_id}.png", 1, 2)
     voc_source = source(voc, classes=["dog", "cat"], numbering="classes", allow_unlabelled=True)
     record = voc_source.listing("train").records[1]
-    _, mask = voc_source.load(record)
-    assert mask is not None
+    mask = voc_source.mask(record)
     assert record.labels == (1, 2)
     assert mask[0, :3].tolist() == [1, 2, 0]
 
@@ -461,8 +457,7 @@ def test_a_file_of_class_names_tells_the_numbering_of_masks(voc: Path, name: str
     assert [record.labels for record in by_file.listing("train").records] == [(2,), (1, 2), (1,)]
     asked = source(voc, classes=["screw", "bolt"])
     record = asked.listing("train").records[0]
-    _, mask = asked.load(record)
-    assert mask is not None
+    mask = asked.mask(record)
     assert record.labels == (1,)
     assert mask[0, :3].tolist() == [2, 1, 255]
 
@@ -480,19 +475,20 @@ def test_the_background_is_the_first_of_class_names(voc: Path) -> None:
         source(voc)
 
 
-def test_another_numbering_is_another_data_set(voc: Path) -> None:
+def test_another_numbering_is_another_truth_of_the_same_images(voc: Path) -> None:
     own(voc, ["cat"], ["cat", "dog"], ["dog"])
 
-    def identity(numbering: str | None) -> object:
+    def identities(numbering: str | None) -> tuple[object, object]:
         config = VocConfig(root=str(voc), classes=["cat", "dog"], numbering=numbering)
         found = list_here(config, needs_val=False)
         assert isinstance(found, dict)
-        return found["train"].identity()
+        return found["train"].identity(), found["train"].truth_identity()
 
-    official, counted = identity("voc"), identity("classes")
-    assert official != counted
+    official, counted = identities("voc"), identities("classes")
+    assert official[0] == counted[0]
+    assert official[1] != counted[1]
     (voc / "labels.txt").write_text("cat\ndog\n")
-    assert identity(None) == counted
+    assert identities(None) == counted
 
 
 # --- Masks -----------------------------------------------------------------------------------------------------------
@@ -537,8 +533,7 @@ def paint(path: Path, *columns: tuple[int, int, int]) -> None:
 
 def loaded(voc_source: Voc, index: int = 0) -> list[int]:
     """The first row of a training image's mask."""
-    _, mask = voc_source.load(voc_source.listing("train").records[index])
-    assert mask is not None
+    mask = voc_source.mask(voc_source.listing("train").records[index])
     return mask[0].tolist()
 
 

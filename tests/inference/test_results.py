@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -26,8 +25,11 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.artifacts import MODEL, TABLE, Artifact, Store
+from amn_ray.core.errors import RequestError
+from amn_ray.core.events import RunBegan, RunEnded
 from amn_ray.core.folders import Folder
+from amn_ray.core.settings import flat
 from amn_ray.data.images import MASK_SCHEMA, BadFile, decode_image, decode_mask, mask_row
 from amn_ray.data.maps import SCHEMA as MAPS
 from amn_ray.data.maps import full_size, to_row
@@ -35,80 +37,99 @@ from amn_ray.data.pixels import DEFAULT, Pixels
 from amn_ray.data.transforms import resize_image
 from amn_ray.inference.photographs import find
 from amn_ray.inference.predict import PredictConfig, _claim, _content, _present
-from amn_ray.inference.segmenter import LONGEST, ImageModel, Segmenter, Settings, mask_of, write_model
+from amn_ray.inference.segmenter import (
+    LONGEST,
+    ImageModel,
+    Segmenter,
+    Settings,
+    _load_pyfunc,
+    mask_of,
+    write_model,
+)  # fmt: skip
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.weights import to_bytes
 from amn_ray.platform.cluster import Cluster
 from amn_ray.platform.tracking import Tracker
 from amn_ray.platform.tracking_config import TrackingConfig
 from amn_ray.recipe import records as runs
-from amn_ray.stages.crf.config import KernelConfig
+from amn_ray.recipe.records import Recorder
+from amn_ray.stages.crf.config import PredictionCrfConfig
 from amn_ray.stages.crf.model import refined_prediction
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.stages.deeplab.model import DeepLabNet, predict
-from tests.conftest import SECRET, encode, noise
+from amn_ray.stages.deeplabv2.config import DeepLabConfig, DeepLabPredictionsConfig
+from amn_ray.stages.deeplabv2.model import DeepLabNet, predict
+from tests.conftest import ROOT, SECRET, encode, noise
 
 Job = Callable[..., tuple[int, str]]
+NETWORK = DeepLabConfig(backbone=BackboneConfig(name="resnet18", weights=None), scales=[1.0, 0.5], precision="fp32")
+CRF = PredictionCrfConfig(iterations=3)
 SETTINGS = Settings(
-    DeepLabConfig(backbone=BackboneConfig(name="resnet18", weights=None), scales=[1.0, 0.5], precision="fp32"),
-    KernelConfig(iterations=3),
-    ["nut", "bolt"],
-    DEFAULT,
+    NETWORK, DeepLabPredictionsConfig(scales=[1.0, 0.5], precision="fp32"), CRF, ["nut", "bolt"], DEFAULT
 )
+RECORDED = {
+    "choices.prediction_refinement": "crf",
+    "maps.threshold": 0.5,
+    **flat(DeepLabPredictionsConfig(scales=[1.0, 0.5]), "predictions."),
+    **flat(CRF, "predictions_refined."),
+}
+"""Of a run's settings, those that are used."""
 
 
 @pytest.fixture(scope="module")
 def weights() -> bytes:
     torch.manual_seed(0)
-    model = DeepLabNet(SETTINGS.network, len(SETTINGS.classes))
+    model = DeepLabNet(NETWORK.backbone, len(SETTINGS.classes), SETTINGS.predictions.scales)
     torch.nn.init.normal_(model.head.branches[0].weight, std=0.5)
     return to_bytes(model, {})[0]
 
 
-def put(artifact: Artifact, table: str, rows: list[dict], schema: pa.Schema | None = None) -> None:
-    folder = Path(artifact.at(table))
+def put(artifact: Artifact, rows: list[dict], schema: pa.Schema | None = None) -> None:
+    folder = Path(artifact.at(TABLE))
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "0.parquet")
 
 
-def record(folder: Folder, artifacts: dict[str, Artifact]) -> None:
-    runs.record(folder, settings={}, artifacts=artifacts, crf=SETTINGS.crf, mlflow_run="none")
+def commit(artifact: Artifact, config: object, inputs: dict[str, Artifact] | None = None, **result: object) -> None:
+    artifact.commit(config=config, inputs=inputs or {}, code={}, seconds=0, result={"rows": 2, **result})
+
+
+def record(folder: Folder, artifacts: dict[str, Artifact], **settings: object) -> None:
+    recorder = Recorder(folder, lambda: "none")
+    recorder.notify(RunBegan(settings=RECORDED | {key.replace("__", "."): value for key, value in settings.items()}))
+    recorder.notify(RunEnded(artifacts=artifacts, scores={}, manifests={}, summary={}))
 
 
 @pytest.fixture
 def finished(tmp_path: Path, weights: bytes) -> Store:
-    """The store of a run with two images, their CAMs, IRN's masks, and a DeepLab."""
+    """The store of a run with two images, their maps, pseudo-masks, and a segmentation network."""
     store = Store.open(str(tmp_path / "store"))
-
-    def artifact(stage: str, config: object) -> Artifact:
-        return store.artifact(stage, 1, config, {})
-
-    images, cam, irn = (artifact(stage, {}) for stage in ("images", "cam", "irn"))
-    deeplab, refined = artifact("deeplab", SETTINGS.network), artifact("crf", SETTINGS.crf)
+    stages = {
+        "images": "images", "classifier": "classifier", "maps": "cam", "pseudo_masks": "walk", "segmenter": "deeplabv2",
+        "predictions": "deeplabv2_predictions", "predictions_refined": "prediction_crf",
+    }  # fmt: skip
+    made = {step: store.artifact(stage, 1, {}, {}) for step, stage in stages.items()}
+    images = made["images"]
     sizes = {"a": (6, 9), "b": (12, 5)}
-    put(images, "rows", [{"image_id": name, "height": h, "width": w} for name, (h, w) in sizes.items()])
-    images.commit(config={}, inputs={}, seconds=0, result={"rows": 2, "classes": SETTINGS.classes})
+    put(images, [{"image_id": name, "height": h, "width": w} for name, (h, w) in sizes.items()])
+    commit(images, {"split": "train"}, classes=SETTINGS.classes)
     left = np.zeros((1, 2, 3), np.float32)
     left[0, :, 0] = 1
-    put(cam, "maps", [to_row("a", [2], left), to_row("b", [], np.zeros((0, 3, 2), np.float32))], MAPS)
-    cam.commit(config={"threshold": 0.5}, inputs={}, seconds=0, result={"rows": 2})
+    put(made["maps"], [to_row("a", [2], left), to_row("b", [], np.zeros((0, 3, 2), np.float32))], MAPS)
     rng = np.random.default_rng(0)
     masks = [mask_row(name, rng.choice([0, 1, 2, 255], size).astype(np.uint8)) for name, size in sizes.items()]
-    put(irn, "masks", masks, MASK_SCHEMA)
-    irn.commit(config={}, inputs={}, seconds=0, result={"rows": 2})
-    deeplab.write("model.safetensors", weights)
-    deeplab.commit(config=SETTINGS.network, inputs={}, seconds=0, result={"rows": 2})
-    refined.commit(config=SETTINGS.crf, inputs={}, seconds=0, result={"rows": 2})
-    folder = runs.folder(store).folder("one")
-    kept = {"images": images, "cam": cam, "irn": irn, "deeplab": deeplab, "deeplab_crf": refined}
-    record(folder, kept)
+    put(made["pseudo_masks"], masks, MASK_SCHEMA)
+    for step in ("classifier", "segmenter"):
+        made[step].write(MODEL, weights)
+    for step, artifact in made.items():
+        if step != "images":
+            commit(artifact, NETWORK if step == "segmenter" else {}, {"images": images})
+    record(runs.folder(store).folder("one"), made)
     return store
 
 
 def test_exported_masks_are_palette_files_with_the_stored_values(job: Job, finished: Store, tmp_path: Path) -> None:
     out = tmp_path / "masks"
-    assert job("export", f"store={finished.path}", "stage=irn", f"out={out}")[0] == 0
-    stored = runs.find(finished, None, "irn").artifacts["irn"].table("masks").column("mask")
+    assert job("export", f"store={finished.path}", "step=pseudo_masks", f"out={out}")[0] == 0
+    stored = runs.find(finished, None, "pseudo_masks").artifacts["pseudo_masks"].table().column("mask")
     for name in ("a", "b"):
         with Image.open(out / "SegmentationClass" / f"{name}.png") as image:
             assert image.mode == "P"
@@ -121,15 +142,15 @@ def test_exported_masks_are_palette_files_with_the_stored_values(job: Job, finis
 
 def test_export_takes_the_last_run_that_made_the_step(job: Job, finished: Store, tmp_path: Path) -> None:
     later = runs.folder(finished).folder("prepared")
-    record(later, {"images": runs.find(finished, "one", "irn").artifacts["images"]})
-    assert job("export", f"store={finished.path}", "stage=irn", f"out={tmp_path}/masks")[0] == 0
+    record(later, {"images": runs.find(finished, "one", "pseudo_masks").artifacts["images"]})
+    assert job("export", f"store={finished.path}", "step=pseudo_masks", f"out={tmp_path}/masks")[0] == 0
     assert (tmp_path / "masks/SegmentationClass/a.png").exists()
 
 
 def test_exported_maps_are_cut_at_their_threshold_at_the_size_of_the_image(
     job: Job, finished: Store, tmp_path: Path
 ) -> None:
-    assert job("export", f"store={finished.path}", "stage=cam", f"out={tmp_path}/masks")[0] == 0
+    assert job("export", f"store={finished.path}", "step=maps", f"out={tmp_path}/masks")[0] == 0
     mask = decode_mask((tmp_path / "masks/SegmentationClass/a.png").read_bytes())
     assert mask.shape == (6, 9)
     # Cell 0 of three covers columns 0-2; half way to the centre of cell 1, the map falls to one half.
@@ -140,12 +161,14 @@ def test_exported_maps_are_cut_at_their_threshold_at_the_size_of_the_image(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["stage=amn"], ["stage=amn", "images, cam, irn", "until amn"]),
-        (["stage=irn", "split=val"], ["split=val", "train"]),
-        (["stage=irn", "run=two"], ["run=two", "one"]),
-        (["stage=nonsense"], ["nonsense", "irn"]),
-        ([], ["stage is not set"]),
-        (["stage=irn", "store=nowhere"], ["nowhere", "no finished run"]),
+        (["step=amn_maps"], ["step=amn_maps", "images, classifier, maps, pseudo_masks", "until amn_maps"]),
+        (["step=pseudo_masks", "split=val"], ["split=val", "train"]),
+        (["step=pseudo_masks", "run=two"], ["run=two", "one"]),
+        (["step=nonsense"], ["nonsense", "pseudo_masks"]),
+        (["step=classifier"], ["step=classifier", "makes neither masks nor maps"]),
+        (["step=images"], ["step=images", "makes neither masks nor maps"]),
+        ([], ["step is not set"]),
+        (["step=pseudo_masks", "store=nowhere"], ["nowhere", "no finished run"]),
     ],
 )
 def test_an_impossible_export_is_refused(
@@ -161,7 +184,7 @@ def test_an_impossible_export_is_refused(
 def test_a_folder_that_is_not_empty_is_written_to_only_when_asked(job: Job, finished: Store, tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/mine.txt").write_text("precious")
-    arguments = ("export", f"store={finished.path}", "stage=irn", f"out={tmp_path}/masks")
+    arguments = ("export", f"store={finished.path}", "step=pseudo_masks", f"out={tmp_path}/masks")
     code, err = job(*arguments)
     assert code == 2
     assert "not empty" in err
@@ -363,25 +386,82 @@ def test_photographs_are_predicted_with_the_white_of_the_training(weights: bytes
 def test_exported_masks_have_the_size_of_the_file_where_images_were_scaled_down(
     job: Job, finished: Store, tmp_path: Path
 ) -> None:
-    run = runs.find(finished, None, "irn")
+    run = runs.find(finished, None, "pseudo_masks")
     images = run.artifacts["images"]
-    shutil.rmtree(images.at("rows"))
+    images.remove(TABLE)
     sizes = {"a": (6, 9), "b": (12, 5)}
     rows = [
         {"image_id": name, "height": h, "width": w, "file_height": 3 * h, "file_width": 3 * w}
         for name, (h, w) in sizes.items()
     ]
-    put(images, "rows", rows)
-    result = {"rows": 2, "classes": SETTINGS.classes, "pixels": dataclasses.asdict(Pixels(max_side=12))}
-    images.commit(config={}, inputs={}, seconds=0, result=result)
-    for stage in ("irn", "cam"):
-        assert job("export", f"store={finished.path}", f"stage={stage}", f"out={tmp_path}/{stage}")[0] == 0
-    stored = run.artifacts["irn"].table("masks").column("mask")
+    put(images, rows)
+    commit(images, {"split": "train"}, classes=SETTINGS.classes, pixels=dataclasses.asdict(Pixels(max_side=12)))
+    for step in ("pseudo_masks", "maps"):
+        assert job("export", f"store={finished.path}", f"step={step}", f"out={tmp_path}/{step}")[0] == 0
+    stored = run.artifacts["pseudo_masks"].table().column("mask")
     for name in sizes:
-        mask = decode_mask((tmp_path / f"irn/SegmentationClass/{name}.png").read_bytes())
+        mask = decode_mask((tmp_path / f"pseudo_masks/SegmentationClass/{name}.png").read_bytes())
         np.testing.assert_array_equal(mask, decode_mask(stored[name]).repeat(3, 0).repeat(3, 1))
-    mask = decode_mask((tmp_path / "cam/SegmentationClass/a.png").read_bytes())
+    mask = decode_mask((tmp_path / "maps/SegmentationClass/a.png").read_bytes())
     np.testing.assert_array_equal(mask, np.where(np.arange(27) < 9, 2, 0)[None].repeat(18, 0))
+
+
+def test_ground_truth_is_exported_under_the_list_of_its_split(job: Job, finished: Store, tmp_path: Path) -> None:
+    """Only images with a mask have a row there."""
+    made = dict(runs.find(finished, "one", "images").artifacts)
+    images, truth = finished.artifact("images", 1, "val", {}), finished.artifact("truth", 1, "val", {})
+    put(images, [{"image_id": name, "height": 2, "width": 3} for name in "cde"])
+    commit(images, {"split": "val"}, classes=SETTINGS.classes)
+    mask_HW = np.array([[0, 1, 2], [255, 0, 1]], np.uint8)
+    put(truth, [mask_row("d", mask_HW)], MASK_SCHEMA)
+    commit(truth, {}, {"images": images})
+    record(runs.folder(finished).folder("two"), made | {"images_val": images, "truth_val": truth})
+    assert job("export", f"store={finished.path}", "step=truth_val", f"out={tmp_path}/out")[0] == 0
+    assert (tmp_path / "out/ImageSets/Segmentation/val.txt").read_text() == "d\n"
+    np.testing.assert_array_equal(decode_mask((tmp_path / "out/SegmentationClass/d.png").read_bytes()), mask_HW)
+
+
+def test_a_network_is_loaded_with_the_settings_of_its_run(finished: Store) -> None:
+    (run,) = runs.every(finished)
+    assert Settings.of(run) == SETTINGS, "its precision is that of the training, unless it has its own"
+    folder = runs.folder(finished).folder("other")
+    record(folder, dict(run.artifacts), predictions__precision="bf16", choices__prediction_refinement="none")
+    (other,) = runs.named(finished, ["other"])
+    predictions = dataclasses.replace(SETTINGS.predictions, precision="bf16")
+    assert Settings.of(other) == dataclasses.replace(SETTINGS, predictions=predictions, crf=None)
+
+
+def test_a_network_that_cannot_be_loaded_is_refused(finished: Store) -> None:
+    (run,) = runs.every(finished)
+    foreign = finished.artifact("unet", 1, {}, {})
+    foreign.write(MODEL, b"")
+    commit(foreign, {})
+    record(runs.folder(finished).folder("foreign"), {**run.artifacts, "segmenter": foreign})
+    with pytest.raises(RequestError, match=r"the run foreign trained unet, which cannot be loaded here"):
+        Settings.of(runs.named(finished, ["foreign"])[0])
+    record(runs.folder(finished).folder("short"), {"images": run.artifacts["images"]})
+    with pytest.raises(RequestError, match=r"predict: the run short made images only; .* until segmenter"):
+        Settings.of(runs.named(finished, ["short"])[0])
+
+
+def test_a_model_without_crf_takes_the_largest_logit(tmp_path: Path, weights: bytes) -> None:
+    settings = dataclasses.replace(SETTINGS, crf=None)
+    write_model(tmp_path, settings, weights)
+    model = _load_pyfunc(str(tmp_path))
+    assert model.segmenter.settings == settings
+    encoded = encode(noise(20, 30))
+    logits = full_size(model.segmenter.logits(decode_image(encoded)), 20, 30)
+    predicted = model.predict(pd.DataFrame({"image": [encoded]}))["mask"][0]
+    np.testing.assert_array_equal(decode_mask(predicted), logits.argmax(0))
+
+
+def test_a_model_is_loaded_where_ray_is_not_installed() -> None:
+    """Only what the logged model requires is there (tracking.MODEL_PACKAGES)."""
+    program = (
+        "import sys; sys.modules |= dict.fromkeys(('ray', 'mlflow', 'hydra', 'omegaconf'));"
+        "from amn_ray.inference.segmenter import Segmenter; import amn_ray.stages.deeplabv2.model"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -389,7 +469,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory, weights: bytes) -> tuple[st
     """(tracking URI, model URI) of a model that was logged and registered."""
     folder = tmp_path_factory.mktemp("models")
     tracker = Tracker(TrackingConfig(experiment="models"), Store.open(str(folder / "store")))
-    with tracker.run("deeplab", "f", {}) as run:
+    with tracker.run("segmenter", "f", {}) as run:
         for _ in range(2):  # it is logged once
             run.model(lambda data: write_model(data, SETTINGS, weights), register="parts", alias="champion")
     assert len(tracker.client.search_model_versions("name='parts'")) == 1

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from amn_ray.stages.amn.model import pcl_loss
-from amn_ray.stages.deeplab.model import segmentation_loss
+from amn_ray.stages.deeplabv2.model import segmentation_loss
 from amn_ray.stages.irn.model import irn_loss
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -140,7 +140,7 @@ assert get_authentication_mode() == AuthenticationMode.TOKEN
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment["HOME"] = str(tmp_path)
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=300)
     assert (tmp_path / ".ray" / "auth_token").exists()
 
 
@@ -181,7 +181,7 @@ def test_a_server_on_this_machine_is_refused_where_others_would_look_for_it_on_t
 def test_an_error_raised_elsewhere_is_told_as_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
     config = FolderConfig(root=str(tmp_path / "missing"))
     with pytest.raises(RequestError) as told:
-        cluster.elsewhere(open_source, config)
+        cluster.run_remote(open_source, config)
     assert type(told.value) is RequestError
     assert str(told.value).startswith(f"{tmp_path}/missing: not found")
     assert "\n" not in str(told.value)
@@ -218,12 +218,12 @@ def test_a_node_that_hangs_is_named_and_not_waited_for_for_ever(
 
 def test_what_was_given_no_gpu_sees_none_although_the_machine_may_have_some(cluster: Cluster) -> None:
     """Ray 2.60 would leave the variable alone, and PyTorch take the first GPU."""
-    assert cluster.elsewhere(lambda: os.environ.get("CUDA_VISIBLE_DEVICES")) == ""
+    assert cluster.run_remote(lambda: os.environ.get("CUDA_VISIBLE_DEVICES")) == ""
 
 
 def test_a_task_whose_process_dies_again_and_again_is_told(cluster: Cluster) -> None:
-    with pytest.raises(RunError, match=r"^dies: a worker died of a signal again and again") as told:
-        cluster.elsewhere(dies)
+    with pytest.raises(RunError, match=r"^dies: a worker was killed by a signal again and again") as told:
+        cluster.run_remote(dies)
     assert "\n" not in str(told.value)
 
 
@@ -259,7 +259,7 @@ def test_work_that_was_killed_for_want_of_memory_waits_for_it_and_goes_on_where_
     assert worker.run() == "done"
     assert worker.waited == [60, 120, 60, 60, 60, 120, 240]
     assert capsys.readouterr().out.splitlines()[0].split(maxsplit=1) == [
-        "amn", "warning: full; lower it; it goes on when there is room",
+        "amn", "warning: full; lower it; waits for memory, then continues",
     ]  # fmt: skip
 
 
@@ -335,7 +335,7 @@ def test_settings_that_mean_nothing_are_refused(wrong: dict, message: str) -> No
 def test_objects_that_went_to_disk_are_counted(cluster: Cluster) -> None:
     before = cluster.spilled_gb()
     kept = [module.ray.put(np.zeros(50_000_000, np.uint8)) for _ in range(10)]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while cluster.spilled_gb() - before < 0.05 and time.monotonic() < deadline:
         time.sleep(0.2)
     spilled = cluster.spilled_gb() - before

@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.artifacts import TABLE, Artifact, Store
 from amn_ray.core.errors import RequestError, RunError
-from amn_ray.core.tables import Table
 from amn_ray.platform import mapping
-from amn_ray.platform.cluster import Cluster, Share
+from amn_ray.platform.cluster import Cluster, ClusterConfig, Share
 from amn_ray.testing import Breakable
 
 ROWS = 40
@@ -29,17 +28,35 @@ def places(tmp_path: Path) -> tuple[Artifact, Artifact]:
     """An input table of eight shards, and an empty output, in a folder whose name is not to matter."""
     store = Store.open(f"{tmp_path}/a #%20?b")
     source, output = store.artifact("in", 1, {}, {}), store.artifact("out", 1, {}, {})
-    folder = Path(source.at("rows"))
+    folder = Path(source.at(TABLE))
     folder.mkdir(parents=True)
     for shard in range(8):
         ids = [f"{index:03d}" for index in range(5 * shard, 5 * shard + 5)]
         pq.write_table(pa.table({"image_id": ids, "value": list(range(5))}), folder / f"{shard}.parquet")
+    source.commit(config={}, inputs={}, code={}, seconds=0, result={"rows": ROWS})
     return source, output
 
 
+class Dealt(Cluster):
+    """The cluster of all tests, which deals this share to actors."""
+
+    def __init__(self, share: Share) -> None:
+        super().__init__(ClusterConfig())
+        self.share = share
+
+    def cpu_share(self) -> Share:
+        return self.share
+
+
 def run(cluster: Cluster, places: tuple[Artifact, Artifact], share: Share | None, **settings: Any) -> float:
+    """In actors of this share or, with None, in tasks; returns the rows per second."""
     source, output = places
-    return mapping.map_table(cluster, (source, "rows"), ["value"], Breakable, settings, (output, "rows"), share=share)
+    if share is None:
+        result = mapping.map_table(cluster, source, ["value"], Breakable, settings, output, on="tasks")
+    else:
+        result = mapping.map_table(Dealt(share), source, ["value"], Breakable, settings, output, on="cpus")
+    assert result["rows"] == ROWS
+    return result["metrics"]["images_per_second"]
 
 
 def calls(folder: Path) -> list[str]:
@@ -52,7 +69,7 @@ def test_every_row_is_mapped_once(
     cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path, share: Share | None
 ) -> None:
     assert run(cluster, places, share, log=str(tmp_path)) > 0
-    table = places[1].table("rows")
+    table = places[1].fresh_table()
     assert table.ids() == [f"{index:03d}" for index in range(ROWS)]
     assert table.column("double")["003"] == 6
     assert len(calls(tmp_path)) == ROWS
@@ -72,7 +89,7 @@ def test_a_run_that_died_between_its_last_row_and_its_manifest_maps_nothing_agai
     run(cluster, places, ONE, log=str(tmp_path))
     assert run(cluster, places, ONE, log=str(tmp_path)) == 0
     assert len(calls(tmp_path)) == ROWS
-    assert places[1].table("rows").all_ids() == [f"{index:03d}" for index in range(ROWS)]
+    assert places[1].fresh_table().all_ids() == [f"{index:03d}" for index in range(ROWS)]
 
 
 def test_a_run_that_died_goes_on_without_losing_or_repeating_rows(
@@ -80,7 +97,7 @@ def test_a_run_that_died_goes_on_without_losing_or_repeating_rows(
 ) -> None:
     with pytest.raises(Exception, match="broken on purpose"):
         run(cluster, places, ONE, log=str(tmp_path), fail_at="031", after=places[1].at("progress"))
-    finished = Table(places[1].fs, places[1].at("rows")).ids()
+    finished = places[1].fresh_table().ids()
     assert 0 < len(finished) < ROWS
     # A crash while an object store renames leaves the record of a shard twice: that shard is made again, not lost.
     record = next(path for path in Path(places[1].at("progress")).glob("*.parquet") if "pending" not in path.name)
@@ -88,7 +105,7 @@ def test_a_run_that_died_goes_on_without_losing_or_repeating_rows(
     doubtful = pq.read_table(record).column("image_id").to_pylist()
     # Also where models hold all processors, so that nothing else that the stage needs may wait for one.
     run(cluster, places, Share(2, cpus=ray.cluster_resources()["CPU"] / 2), log=str(tmp_path))
-    rows = places[1].table("rows").read(["double"])
+    rows = places[1].fresh_table().read(["double"])
     assert rows.column("image_id").to_pylist() == [f"{index:03d}" for index in range(ROWS)]
     made = Counter(calls(tmp_path))
     assert all(made[name] == 1 + (name in doubtful) for name in finished), "a finished row was made again"
@@ -99,7 +116,7 @@ def test_an_actor_that_is_killed_loses_no_row(
 ) -> None:
     run(cluster, places, ONE, log=str(tmp_path), kill_once_at="022")
     assert (tmp_path / "killed").exists()
-    assert places[1].table("rows").ids() == [f"{index:03d}" for index in range(ROWS)]
+    assert places[1].fresh_table().ids() == [f"{index:03d}" for index in range(ROWS)]
 
 
 @pytest.mark.parametrize("share", [replace(ONE, setting="cluster.map_actors"), None])
@@ -112,7 +129,9 @@ def test_rows_that_kill_whoever_maps_them_end_the_stage_after_a_few_tries_and_no
 ) -> None:
     monkeypatch.setattr(mapping, "RETRIES", 1)
     setting = share.setting if share else "cluster.cpus"
-    with pytest.raises(RunError, match=rf"^out: a worker died of a signal again and again.* lower {setting}") as told:
+    with pytest.raises(
+        RunError, match=rf"^out: a worker was killed by a signal again and again.* lower {setting}"
+    ) as told:
         run(cluster, places, share, log=str(tmp_path), kill_at="022")
     assert "\n" not in str(told.value)
 

@@ -68,7 +68,7 @@ def test_a_worker_that_was_killed_is_told_in_one_sentence_with_its_stage_and_wha
     with pytest.raises(RunError) as told, told_if_killed("crf", "cluster.cpu_actors"):
         raise OutOfMemoryError(page(9.05))
     assert str(told.value).startswith("crf: a worker on node 192.0.2.2 was killed because memory was full; it held 9.1")
-    assert str(told.value).endswith("; lower cluster.cpu_actors, or make room there")
+    assert str(told.value).endswith("; lower cluster.cpu_actors, or free memory there")
     assert "\n" not in str(told.value)
     assert "docs.ray.io" not in str(told.value)
 
@@ -81,7 +81,7 @@ def test_a_worker_that_the_kernel_killed_is_told_too(error: Exception, monkeypat
     monkeypatch.setattr(Shortage, "since", lambda started: None)
     with pytest.raises(RunError) as told, told_if_killed("crf", "cluster.cpu_actors"):
         raise error
-    assert str(told.value).startswith("crf: a worker died of a signal again and again;")
+    assert str(told.value).startswith("crf: a worker was killed by a signal again and again, ")
     assert str(told.value).endswith("; lower cluster.cpu_actors")
 
 
@@ -102,7 +102,7 @@ def test_where_rays_error_does_not_tell_that_its_monitor_killed_the_worker_its_t
     with pytest.raises(RunError, match=r"^cam: a worker on node .* it held 2.0 GiB"), told_if_killed("cam", "x"):
         raise error
     dead[1:3] = []
-    with pytest.raises(RunError, match=r"^cam: a worker died of a signal"), told_if_killed("cam", "x"):
+    with pytest.raises(RunError, match=r"^cam: a worker was killed by a signal"), told_if_killed("cam", "x"):
         raise error
 
 
@@ -125,6 +125,6 @@ def test_instead_of_the_page_that_ray_prints_when_it_tries_again_there_is_a_sent
     assert told.split(maxsplit=1) == [
         "cam",
         "warning: a worker on node 192.0.2.2 was killed because memory was full; it held 9.1 GiB, all processes there "
-        "22.4 of 23.5 GiB; lower cluster.map_actors, or make room there; it is tried again",
+        "22.4 of 23.5 GiB; lower cluster.map_actors, or free memory there; it is retried",
     ]
     assert "another line" in other

@@ -42,7 +42,7 @@ def start(store: Path, *overrides: str) -> subprocess.Popen[str]:
 
 def told(process: subprocess.Popen[str]) -> str:
     """What a refused job prints."""
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 2, output
     return output
 
@@ -79,5 +79,5 @@ def test_a_store_that_another_node_does_not_see_is_refused(nodes: Nodes, mlflow_
         refused = told(start(tmp_path / "store", "cluster.nodes=2", f"tracking.uri={mlflow_server}"))
     finally:
         os.killpg(node.pid, signal.SIGTERM)  # it ends the node's processes
-        node.wait(timeout=30)
+        node.wait(timeout=120)
     assert f"does not see store={tmp_path}/store; give a directory that all nodes mount" in refused

@@ -24,17 +24,32 @@ from mlflow.entities import Run
 from PIL import Image
 from pyarrow.fs import FileSelector
 
-from amn_ray.core.artifacts import Store
-from amn_ray.nn.config import BackboneConfig
+from amn_ray.core.artifacts import MODEL, TABLE, Store
+from amn_ray.core.settings import build
 from amn_ray.platform.cluster import Cluster, ClusterConfig
-from amn_ray.recipe.pipeline import METRICS
 from amn_ray.recipe.records import find
-from amn_ray.stages.amn import stage as amn
-from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
+from amn_ray.stages.amn.stage import AMN, AMN_MAPS
+from amn_ray.stages.score.stage import score_names
+from amn_ray.stages.stage import Context
 from amn_ray.testing import Recorded
 from amn_ray.tuning.probe import AmnProbe
 from tests.conftest import SECRET
 from tests.tiny import finish, kill_when, start, write_folder
+
+TRAINED = {"loss", "images_per_second"}
+MAPS = {"images_per_second", *score_names(of_maps=True)}
+MASKS = {"images_per_second", *score_names(of_maps=False)}
+METRICS = {
+    "images": {"images"}, "truth": {"masks"}, "images_val": {"images"}, "truth_val": {"masks"},
+    "classifier": TRAINED | {"mean_average_precision"}, "maps": MAPS, "refined": MASKS,
+    "amn": TRAINED, "amn_maps": MAPS, "amn_refined": MASKS,
+    "irn": TRAINED, "pseudo_masks": MASKS,
+    "segmenter": TRAINED, "predictions": MASKS, "predictions_refined": MASKS,
+}  # fmt: skip
+"""The steps of the method, and what they report besides their seconds."""
+BLIND_STEPS = ["images", "images_val", "classifier", "maps", "refined"]
+"""Without ground truth, until the first seeds."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +77,8 @@ def manifests(store: Store) -> dict[str, dict[str, Any]]:
 
 def table(store: Store, step: str) -> dict[str, Any]:
     """The maps or masks of a step of the store's last run."""
-    artifact = find(store, None, "seed").artifacts[step]
-    (folder,) = (artifact.at(name) for name in ("maps", "masks") if artifact.exists(name))
-    return pq.read_table(folder, filesystem=store.fs).sort_by("image_id").to_pydict()
+    artifact = find(store, None, step).artifacts[step]
+    return pq.read_table(artifact.at(TABLE), filesystem=store.fs).sort_by("image_id").to_pydict()
 
 
 def is_there(store: Store, *path: str) -> bool:
@@ -86,16 +100,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, bucket: str
     url = f"{bucket}/stopped"
     stopped = Store.open(url)
     address = ray.get_runtime_context().gcs_address
-    command = [url, "until=seed", f"tracking.uri={mlflow_server}", "tracking.experiment=stopped"]
+    uri = mlflow_server.replace("://", f"://tests:{SECRET}@")
+    command = [url, "until=refined", f"tracking.uri={uri}", "tracking.experiment=stopped"]
     # In the middle of training: one epoch's checkpoint is there, the weights are not.
-    ready = partial(is_there, stopped, "cam", "*", "train", "*", "progress.json")
+    ready = partial(is_there, stopped, "classifier", "*", "train", "*", "progress.json")
     terminated = kill_when(start(blind, *command, address=address), ready, signal.SIGTERM)
-    assert not is_there(stopped, "cam", "*", "model.safetensors")
+    assert not is_there(stopped, "classifier", "*", MODEL)
     found = {run.info.run_name: run.info.status for run in tracked(mlflow_server, "stopped")}
     finish(start(blind, *command, address=address))
     return Runs(
         images, Store.open(str(folder / "quiet")), finish(quiet), stopped, mlflow_server, terminated,
-        {found["pipeline folder"], found["cam"]},
+        {found["pipeline folder"], found["classifier"]},
     )  # fmt: skip
 
 
@@ -110,7 +125,7 @@ def tracked(uri: str, experiment: str) -> list[Run]:
 def test_a_run_in_an_object_store_terminated_and_without_ground_truth_ends_with_the_same_tables(
     runs: Runs,
 ) -> None:
-    for step in ("cam", "seed"):
+    for step in ("maps", "refined"):
         first, second = table(runs.quiet, step), table(runs.stopped, step)
         assert len(set(first["image_id"])) == len(first["image_id"]) == 24
         assert first == second
@@ -119,23 +134,20 @@ def test_a_run_in_an_object_store_terminated_and_without_ground_truth_ends_with_
 def test_amn_without_ground_truth_makes_the_same_maps_while_a_probe_with_it_looks_on(
     runs: Runs, cluster: Cluster, tmp_path: Path
 ) -> None:
-    found = find(runs.stopped, None, "seed").artifacts
-    store = Store.open(str(tmp_path))
-    output = store.artifact("amn", 1, {}, {})
-    settings = next(iter(m for m in manifests(runs.quiet).values() if m["stage"] == "amn"))["config"]
-    backbone = BackboneConfig(**settings.pop("backbone"))
-    config = AmnConfig(backbone=backbone, **settings)
-    known = find(runs.quiet, None, "seed").artifacts
-    ids = [name for name, mask in known["images"].table("rows").column("mask").items() if mask is not None][:6]
+    blind, known = find(runs.stopped, None, "refined").artifacts, find(runs.quiet, None, "amn_maps").artifacts
+    assert "truth" not in blind
+    config = build(AmnConfig, known["amn"].manifest()["config"])
+    maps_config = build(AmnMapsConfig, known["amn_maps"].manifest()["config"])
     seen = tmp_path / "seen"
-    amn.run(
-        config,
-        {"images": found["images"], "seeds": found["seed"]},
-        output,
-        Cluster(ClusterConfig(worker_cpus=1)),  # as in tiny.SETTINGS: another number of threads, another last bit
-        probe=Recorded(AmnProbe(config, known["images"], known["seed"], ids), str(seen)),
-    )
-    assert pq.read_table(output.at("maps")).sort_by("image_id").to_pydict() == table(runs.quiet, "amn")
+    probe = AmnProbe(maps_config, known["images"], known["truth"], known["refined"], known["truth"].table().ids()[:6])
+    cluster = Cluster(ClusterConfig(worker_cpus=1))  # as in tiny.SETTINGS: another number of threads, another last bit
+    store = Store.open(str(tmp_path))
+    weights, maps = (store.artifact(name, 1, {}, {}) for name in ("amn", "amn_maps"))
+    inputs = {"images": blind["images"], "refined": blind["refined"]}
+    result = AMN.run(config, inputs, weights, Context(cluster=cluster, probe=Recorded(probe, str(seen))))
+    weights.commit(config=config, inputs=inputs, code={}, seconds=0, result=result)
+    AMN_MAPS.run(maps_config, {**inputs, "amn": weights}, maps, Context(cluster=cluster))
+    assert pq.read_table(maps.at(TABLE)).sort_by("image_id").to_pydict() == table(runs.quiet, "amn_maps")
     assert len(seen.read_text().split()) == config.epochs, "each epoch was probed"
 
 
@@ -169,8 +181,11 @@ def test_the_summary_names_every_step_and_its_metrics(runs: Runs) -> None:
     (path,) = Path(runs.quiet.path).glob("runs/*/summary.json")
     summary = json.loads(path.read_text())
     assert str(path) in runs.output
+    finals = {"final_maps": "amn_maps", "final_refined": "amn_refined"}
+    assert list(summary) == [*METRICS, *finals]
     for step, metrics in METRICS.items():
         assert summary[step].keys() == {*metrics, "seconds"}, step
+    assert all(summary[name] == summary[step] for name, step in finals.items())
     figures = {figure.name for figure in path.parent.glob("figures/*.png")}
     assert figures == {
         "miou_by_threshold.png", "best_threshold.png", "class_iou.png", "confusion.png", "examples.png",
@@ -192,27 +207,24 @@ def test_mlflow_holds_one_parent_and_a_child_per_step(runs: Runs) -> None:
         parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
         assert len(parents) == 1, "a resumed pipeline continues its own run"
         names = sorted(run.info.run_name for run in found if run.data.tags.get("mlflow.parentRunId"))
-        steps = ["images", "images_val", "cam", "seed"]
-        assert names == sorted(
-            [*steps, "amn", "amn_seed", "irn", "deeplab", "deeplab_crf"] if uri == database else steps
-        )
+        assert names == sorted(METRICS if uri == database else BLIND_STEPS)
         assert {run.info.status for run in found} == {"FINISHED"}
         children = {run.info.run_name: run for run in found}
-        history = client.get_metric_history(children["cam"].info.run_id, "cam/loss_curve")
+        history = client.get_metric_history(children["classifier"].info.run_id, "classifier/loss_curve")
         assert sorted(point.step for point in history) == [1, 2, 3, 4, 5, 6]
-        assert parents[0].data.params["cam.epochs"] == "2"
-        assert children["cam"].data.params["epochs"] == "2"
+        assert parents[0].data.params["classifier.epochs"] == "2"
+        assert children["classifier"].data.params["epochs"] == "2"
         assert {"dataset", "git_commit", "fingerprint"} <= parents[0].data.tags.keys()
         if uri == database:
-            assert "model_uri" in children["deeplab"].data.tags
+            assert "model_uri" in children["segmenter"].data.tags
         assert parents[0].data.metrics["system/cpu_utilization_percentage"] > 0
     scored = {name: run for name, run in children.items() if any(key.endswith("miou") for key in run.data.metrics)}
     assert not scored, "without ground truth nothing is scored"
 
 
 def test_the_val_split_is_what_the_segmentation_network_is_judged_on(runs: Runs) -> None:
-    for step in ("deeplab", "deeplab_crf"):
+    for step in ("predictions", "predictions_refined"):
         ids = table(runs.quiet, step)["image_id"]
         assert len(ids) == 6
         assert all(image_id.startswith("val") for image_id in ids)
-    assert len(table(runs.quiet, "irn")["image_id"]) == 24
+    assert len(table(runs.quiet, "pseudo_masks")["image_id"]) == 24

@@ -28,10 +28,10 @@ NAMES = [
 
 def test_tables_hold_names_whole(tmp_path: Path) -> None:
     names = ["background", *NAMES, "two\nlines"]
-    path = results.class_table(names, {"cam": [0.5] * len(names), "irn": [None] * len(names)}, tmp_path / "t.csv")
+    path = results.class_table(names, {"maps": [0.5] * len(names), "refined": [None] * len(names)}, tmp_path / "t.csv")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows == [["class", "cam", "irn"], *([name, "0.500000", ""] for name in names)]
+    assert rows == [["class", "maps", "refined"], *([name, "0.500000", ""] for name in names)]
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -58,7 +58,7 @@ def test_figures_show_names_as_they_are_and_long_ones_shortened(
         warnings.simplefilter("error")
         figures.confusion_heat_map(np.eye(len(names), dtype=int), names, "Confusion", tmp_path / "c.png")
         assert texts.count("猫") == 2, "a row and a column"
-        figures.class_iou_bars(names, {"cam": [0.5] * len(names)}, tmp_path / "i.png")
+        figures.class_iou_bars(names, {"maps": [0.5] * len(names)}, tmp_path / "i.png")
         figures.settings_dots(
             {name: [(50, True)] for name in names}, "m", "How much is $x$ in US$?", tmp_path / "d.png"
         )
@@ -68,8 +68,8 @@ def test_figures_show_names_as_they_are_and_long_ones_shortened(
     assert shown <= set(texts)
     assert {"How much is $x$ in US$?", "None"} <= set(texts)
     assert max(map(len, shown)) == figures.LABEL
-    assert figures.short("crf.cam.conf_fg=0.3 " + "x" * 99 + " seed=7").startswith("crf.cam.conf_fg")
-    assert figures.short("crf.cam.conf_fg=0.3 " + "x" * 99 + " seed=7").endswith(" seed=7")
+    assert figures.short("refined.conf_fg=0.3 " + "x" * 99 + " seed=7").startswith("refined.conf_fg")
+    assert figures.short("refined.conf_fg=0.3 " + "x" * 99 + " seed=7").endswith(" seed=7")
     assert capsys.readouterr().out == "", "all letters are there"
     assert all(np.asarray(Image.open(path)).std() > 0 for path in tmp_path.glob("*.png"))
 

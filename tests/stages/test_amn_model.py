@@ -13,7 +13,7 @@ from PIL import Image
 from amn_ray.data.transforms import multi_hot, resize_image, resize_label
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.resnet import MEAN, STD
-from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps, pcl_loss
 from tests.conftest import noise
 
@@ -120,8 +120,8 @@ def test_conv1_and_bn1_are_frozen_when_weights_are_given() -> None:
 @pytest.mark.parametrize("subset", [False, True])
 def test_amn_maps_equal_the_method_step_by_step(subset: bool) -> None:
     torch.manual_seed(3)
-    config = AmnConfig(backbone=SMALL, scales=[1.0, 0.5], precision="fp32", softmax_subset=subset)
-    net = AmnNet(config, 4).eval()
+    config = AmnMapsConfig(scales=[1.0, 0.5], precision="fp32", softmax_subset=subset)
+    net = AmnNet(AmnConfig(backbone=SMALL), 4).eval()
     image, keys = noise(50, 70), [2, 3]
     made = amn_maps(net, [image], [keys], num_classes=4, config=config, device=CPU)[0]
 
@@ -140,8 +140,8 @@ def test_amn_maps_equal_the_method_step_by_step(subset: bool) -> None:
 
 def test_the_map_of_a_flipped_image_is_the_flipped_map() -> None:
     torch.manual_seed(0)
-    config = AmnConfig(backbone=SMALL, scales=[1.0, 1.5], precision="fp32")
-    net = AmnNet(config, 3).eval()
+    config = AmnMapsConfig(scales=[1.0, 1.5], precision="fp32")
+    net = AmnNet(AmnConfig(backbone=SMALL), 3).eval()
     image = noise(64, 96)
     straight = amn_maps(net, [image], [[1]], num_classes=3, config=config, device=CPU)[0]
     flipped = np.ascontiguousarray(image[:, ::-1])

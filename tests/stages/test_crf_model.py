@@ -8,8 +8,7 @@ from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels
 
 from amn_ray.data.maps import hard_labels
-from amn_ray.recipe.config import CrfConfigs
-from amn_ray.stages.crf.config import CrfConfig
+from amn_ray.stages.crf.config import CrfConfig, PredictionCrfConfig
 from amn_ray.stages.crf.model import ImageCrf, refined_prediction, refined_seed
 
 
@@ -67,7 +66,7 @@ def test_a_prediction_is_refined_with_deeplabs_kernels_on_its_softmax() -> None:
     crf.addPairwiseGaussian(sxy=1, compat=3)
     crf.addPairwiseBilateral(sxy=67, srgb=3, rgbim=np.ascontiguousarray(image.copy()), compat=4)
     expected = np.argmax(np.array(crf.inference(10)), 0).reshape(image.shape[:2])
-    found = refined_prediction(image, logits, CrfConfigs().deeplab)
+    found = refined_prediction(image, logits, PredictionCrfConfig())
     np.testing.assert_array_equal(found, expected)
     assert (found != logits.argmax(0)).any()
 

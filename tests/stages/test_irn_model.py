@@ -18,6 +18,8 @@ from amn_ray.stages.irn.walk import pseudo_mask, random_walk, transition
 
 CPU = torch.device("cpu")
 CONFIG = IrnConfig(backbone=BackboneConfig(name="resnet18", weights=None))
+WALK = WalkConfig(power=1.3)
+"""On AMN's maps."""
 
 
 def highest_on_the_way(edge: np.ndarray, one: tuple[int, int], other: tuple[int, int]) -> float:
@@ -158,7 +160,7 @@ def test_the_walk_equals_the_power_of_the_dense_matrix(dtype: torch.dtype, toler
         matrix[i, j] = matrix[j, i] = near**10
     power = np.linalg.matrix_power(matrix / matrix.sum(0, keepdims=True), 256)
     expected = ((maps**1.3 * (1 - edge)).reshape(2, -1) @ power).reshape(maps.shape)
-    found = random_walk(torch.tensor(maps, dtype=dtype), torch.tensor(edge, dtype=dtype), WalkConfig())
+    found = random_walk(torch.tensor(maps, dtype=dtype), torch.tensor(edge, dtype=dtype), WALK)
     np.testing.assert_allclose(found.double().numpy(), expected, rtol=tolerance)
 
 
@@ -167,7 +169,7 @@ def test_nothing_passes_a_wall_of_edges() -> None:
     edge[:, 5:7] = 1
     maps = torch.zeros(1, 8, 12)
     maps[:, :, :5] = 1
-    walked = random_walk(maps, edge, WalkConfig())[0]
+    walked = random_walk(maps, edge, WALK)[0]
     torch.testing.assert_close(walked[:, :5], torch.ones(8, 5))
     assert (walked[:, 5:] == 0).all()
 
@@ -175,11 +177,11 @@ def test_nothing_passes_a_wall_of_edges() -> None:
 def test_without_edges_the_walk_is_a_blur() -> None:
     maps = torch.zeros(1, 9, 9)
     maps[0, 4, 4] = 1
-    once = random_walk(maps, torch.zeros(9, 9), WalkConfig(doublings=0, radius=2))[0]
+    once = random_walk(maps, torch.zeros(9, 9), WalkConfig(power=1.3, doublings=0, radius=2))[0]
     expected = torch.zeros(9, 9)
     expected[3:6, 3:6] = 1 / 9  # the centre and its eight neighbours, √2 away at most, share equally
     torch.testing.assert_close(once, expected)
-    uniform = random_walk(torch.ones(1, 9, 9), torch.zeros(9, 9), WalkConfig())
+    uniform = random_walk(torch.ones(1, 9, 9), torch.zeros(9, 9), WALK)
     torch.testing.assert_close(uniform, torch.ones(1, 9, 9))
 
 
@@ -193,7 +195,7 @@ def test_the_columns_of_the_transition_matrix_sum_to_one() -> None:
 def test_a_pseudo_mask_is_the_walk_enlarged_and_divided_by_the_maximum_over_all_classes() -> None:
     rng = np.random.default_rng(4)
     maps, edge = rng.random((2, 8, 9)).astype(np.float32) ** 2, rng.random((8, 9)).astype(np.float32)
-    config = WalkConfig(doublings=1, background=0.4)
+    config = WalkConfig(power=1.3, doublings=1, background=0.4)
     walked = random_walk(torch.from_numpy(maps), torch.from_numpy(edge), config).numpy()
     full = np.stack([np.asarray(Image.fromarray(one).resize((36, 32), Image.Resampling.BILINEAR)) for one in walked])
     full = full[:, :31, :34]  # Pillow enlarges as PyTorch does; the grid covers a few pixels more than the image
@@ -207,8 +209,8 @@ def test_a_pseudo_mask_is_the_walk_enlarged_and_divided_by_the_maximum_over_all_
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (33, 31)])
 def test_a_pseudo_mask_has_the_images_size_and_only_its_labels(size: tuple[int, int]) -> None:
     h, w = (size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1
-    mask = pseudo_mask(torch.rand(2, h, w), torch.rand(h, w), [3, 7], size, WalkConfig())
+    mask = pseudo_mask(torch.rand(2, h, w), torch.rand(h, w), [3, 7], size, WALK)
     assert (mask.shape, mask.dtype) == (size, np.uint8)
     assert set(np.unique(mask)) <= {0, 3, 7}
-    assert not pseudo_mask(torch.zeros(0, h, w), torch.rand(h, w), [], size, WalkConfig()).any()
-    assert not pseudo_mask(torch.zeros(1, h, w), torch.rand(h, w), [3], size, WalkConfig()).any()
+    assert not pseudo_mask(torch.zeros(0, h, w), torch.rand(h, w), [], size, WALK).any()
+    assert not pseudo_mask(torch.zeros(1, h, w), torch.rand(h, w), [3], size, WALK).any()

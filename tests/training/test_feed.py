@@ -11,11 +11,11 @@ import pytest
 import ray
 from ray.data import Dataset
 
-from amn_ray.core.artifacts import Store
+from amn_ray.core.artifacts import TABLE, Store
 from amn_ray.data.pixels import DEFAULT
 from amn_ray.platform.cluster import Cluster, Share
-from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.example import CamExample
+from amn_ray.stages.classifier.config import ClassifierConfig
+from amn_ray.stages.classifier.example import ClassifierExample
 from amn_ray.training.feed import Feed
 from tests.conftest import encode, noise
 
@@ -26,11 +26,11 @@ IMAGES, BATCH, STEPS = 10, 4, 5
 @pytest.fixture
 def feed(tmp_path: Path) -> Feed:
     images = Store.open(str(tmp_path)).artifact("images", 1, {}, {})
-    Path(images.at("rows")).mkdir(parents=True)
+    Path(images.at(TABLE)).mkdir(parents=True)
     rows = [{"image_id": f"{i}", "image": encode(noise(20, 24, i)), "labels": [1 + i % 3]} for i in range(IMAGES)]
-    pq.write_table(pa.Table.from_pylist(rows), Path(images.at("rows")) / "0.parquet")
-    example = CamExample(CamConfig(crop=16, long_side=[16, 24]), 3, DEFAULT)
-    return Feed(sources=[(images, "rows", ("image", "labels"))], example=example, seed=0, batch_size=BATCH, loaders=2)
+    pq.write_table(pa.Table.from_pylist(rows), Path(images.at(TABLE)) / "0.parquet")
+    example = ClassifierExample(ClassifierConfig(crop=16, long_side=[16, 24]), 3, DEFAULT)
+    return Feed(sources=[(images, ("image", "labels"))], example=example, seed=0, batch_size=BATCH, loaders=2)
 
 
 class Holder:

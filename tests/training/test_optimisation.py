@@ -12,12 +12,11 @@ from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn import train as amn
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.model import AmnNet
-from amn_ray.stages.cam import train as cam
-from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.model import CamNet
-from amn_ray.stages.deeplab import train as deeplab
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.stages.deeplab.model import DeepLabNet
+from amn_ray.stages.classifier import train as classifier
+from amn_ray.stages.classifier.config import ClassifierConfig
+from amn_ray.stages.deeplabv2 import train as deeplab
+from amn_ray.stages.deeplabv2.config import DeepLabConfig
+from amn_ray.stages.deeplabv2.model import DeepLabNet
 from amn_ray.stages.irn import train as irn
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.model import IrnNet
@@ -49,8 +48,8 @@ def decay(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float
 
 
 def test_the_classifier_trains_layers_3_and_4_at_a_tenth_of_its_heads_rate() -> None:
-    model = CamNet(CamConfig(backbone=PRETRAINED), 20)
-    optimizer, schedule = cam.optimisation(model, CamConfig(), 100)
+    model = classifier.network(ClassifierConfig(backbone=PRETRAINED), 20)
+    optimizer, schedule = classifier.optimisation(model, ClassifierConfig(), 100)
     found = rates(model, optimizer)
     assert {name.split(".")[1] for name in found if name.startswith("backbone")} == {"layer3", "layer4"}
     assert all(rate == ((0.1, 1e-4) if name.startswith("backbone") else (1.0, 1e-4)) for name, rate in found.items())
@@ -85,7 +84,7 @@ def test_irn_trains_its_branches_only_the_displacement_ten_times_as_fast() -> No
 
 
 def test_deeplab_has_three_rates_biases_without_decay_and_a_schedule_of_ten_steps() -> None:
-    model = DeepLabNet(DeepLabConfig(backbone=PRETRAINED), 20)
+    model = DeepLabNet(PRETRAINED, 20, DeepLabConfig().scales)
     optimizer, schedule = deeplab.optimisation(model, DeepLabConfig(), 200)
     for name, rate in rates(model, optimizer).items():
         if name.startswith("backbone"):

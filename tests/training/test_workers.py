@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from amn_ray.core.artifacts import Artifact, Store
+from amn_ray.core.artifacts import MODEL, TABLE, Artifact, Store
 from amn_ray.core.errors import RunError
 from amn_ray.data.images import MASK_SCHEMA, mask_row
 from amn_ray.data.pixels import DEFAULT
@@ -27,7 +27,7 @@ from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
 from amn_ray.testing import Breakable, Counted
 from amn_ray.training import driver
-from amn_ray.training.job import HISTORY, MODEL, Job
+from amn_ray.training.job import HISTORY, Job
 from tests.conftest import encode, noise
 from tests.platform.test_memory import page
 
@@ -39,9 +39,10 @@ CONFIG = AmnConfig(
 )  # fmt: skip
 
 
-def put(artifact: Artifact, table: str, rows: list[dict], schema: pa.Schema | None = None) -> Artifact:
-    Path(artifact.at(table)).mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), artifact.at(f"{table}/0.parquet"))
+def put(artifact: Artifact, rows: list[dict], schema: pa.Schema | None = None) -> Artifact:
+    Path(artifact.at(TABLE)).mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), artifact.at(f"{TABLE}/0.parquet"))
+    artifact.commit(config={}, inputs={}, code={}, seconds=0, result={"rows": len(rows)})
     return artifact
 
 
@@ -53,17 +54,18 @@ def losses(
     config: AmnConfig = CONFIG,
     worker: Callable[[dict], None] = amn._train_worker,
 ) -> list[float]:
-    history = driver.train(
+    trained = driver.train(
         worker,
         config,
         store.artifact("amn", workers, config, {}),
         Cluster(ClusterConfig(train_workers=workers)),
-        sources=[(images, "rows", ("image", "labels")), (seeds, "masks", ("mask",))],
+        sources=[(images, ("image", "labels")), (seeds, ("mask",))],
         example=AmnExample(config, 3, DEFAULT),
         num_classes=3,
         backbone=None,
+        epochs=config.epochs,
     )
-    return [point["loss"] for point in history]
+    return [point["loss"] for point in trained["history"]]
 
 
 @pytest.fixture
@@ -76,16 +78,14 @@ def sources(tmp_path: Path) -> tuple[Store, Artifact, Artifact]:
         {"image_id": name, "image": encode(noise(SIZE, SIZE, seed)), "labels": [1 + seed % 3]}
         for seed, name in enumerate(names)
     ]
-    images = put(store.artifact("images", 1, {}, {}), "rows", rows)
+    images = put(store.artifact("images", 1, {}, {}), rows)
     # Undefined pixels in very different numbers, which a mean over each worker's own would weigh wrongly.
     masks = [
         np.where(rng.random((SIZE, SIZE)) < rng.random(), 255, rng.choice([0, 1 + seed % 3])).astype(np.uint8)
         for seed in range(IMAGES)
     ]
-    seeds = put(
-        store.artifact("crf", 1, {}, {}), "masks", [mask_row(*pair) for pair in zip(names, masks, strict=True)],
-        MASK_SCHEMA,
-    )  # fmt: skip
+    rows = [mask_row(name, mask) for name, mask in zip(names, masks, strict=True)]
+    seeds = put(store.artifact("crf", 1, {}, {}), rows, MASK_SCHEMA)
     return store, images, seeds
 
 
@@ -108,7 +108,7 @@ def test_amn_on_two_workers_has_the_loss_curve_of_one_also_if_it_has_to_wait_for
 
     monkeypatch.setattr(driver, "say", say)
     one, two = (losses(*sources, workers) for workers in (1, 2))
-    assert lines == ["waits until there is room for 1 × 2 CPUs"]
+    assert lines == ["waits for free resources: 1 × 2 CPUs"]
     assert len(one) == 20
     assert max(one) > 1.2 * min(one), "it learns, or does something at least"
     # Sums are rounded in another order, and Adam divides by what is nearly nothing: the noise grows step by step.
@@ -125,6 +125,12 @@ def test_a_loss_that_is_no_number_ends_the_training_at_once_and_says_what_to_do(
     assert (tmp_path / "starts").read_text() == "started\n"
 
 
+def end(output: Artifact) -> None:
+    """A training ends well."""
+    output.write(HISTORY, b'{"history": [{"step": 1, "loss": 0.5}], "images_per_second": 1.0}')
+    output.write(MODEL, b"")
+
+
 def test_gpus_that_have_gone_are_waited_for_and_not_replaced_by_processors(
     sources: tuple[Store, Artifact, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,8 +141,7 @@ def test_gpus_that_have_gone_are_waited_for_and_not_replaced_by_processors(
         tried.append(job.share)
         if len(tried) < 3:
             raise WorkerGroupStartupTimeoutError(job.share.count)
-        job.output.write(HISTORY, b"[]")
-        job.output.write(MODEL, b"")
+        end(job.output)
 
     monkeypatch.setattr(driver, "_fit", fit)
     monkeypatch.setattr(Cluster, "train_share", lambda self, batch_size: next(there))
@@ -163,8 +168,7 @@ def test_a_training_whose_workers_are_killed_for_want_of_memory_goes_on_from_its
     def fit(worker: object, job: Job, callbacks: object) -> None:
         if next(ends) == "full":
             raise MemoryFull("amn: full", Shortage(node="there", used=1, limit=1, threshold=1, held=1))
-        job.output.write(HISTORY, b"[]")
-        job.output.write(MODEL, b"")
+        end(job.output)
 
     monkeypatch.setattr(driver, "_fit", fit)
     monkeypatch.setattr(driver, "_finished_epochs", lambda output: next(epochs))

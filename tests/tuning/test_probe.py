@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -10,50 +11,59 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ray.tune.integration.ray_train import TuneReportCallback
 
-from amn_ray.core.artifacts import Artifact, Store
-from amn_ray.data.images import MASK_SCHEMA, decode_image, decode_mask, encode_mask, mask_row
+from amn_ray.core.artifacts import TABLE, Artifact, Store
+from amn_ray.core.errors import RequestError
+from amn_ray.data.images import MASK_SCHEMA, decode_image, decode_mask, mask_row
+from amn_ray.data.listing import Summary
 from amn_ray.data.maps import hard_labels, modulate
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.transforms import resize_label
 from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.platform.hardware import Hardware
+from amn_ray.recipe.config import Choices, PipelineConfig
+from amn_ray.recipe.plan import Plan, make_plan
+from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps
 from amn_ray.tuning.probe import AmnProbe, AmnWatch
 
 CONFIG = AmnConfig(
     backbone=BackboneConfig(name="resnet18", weights=None, batchnorm="batch"), precision="fp32", epochs=2, batch_size=4,
-    crop=64, scale=[1.0, 1.2], scales=[1.0, 1.5], lr_backbone=1e-3, lr_head=1e-3,
+    crop=64, scale=[1.0, 1.2], lr_backbone=1e-3, lr_head=1e-3,
 )  # fmt: skip
+MAPS = AmnMapsConfig(scales=[1.0, 1.5], precision="fp32")
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    """Images with ground truth, and seeds that are the ground truth with an undefined border."""
+    """Images, ground truth, and seeds that are the ground truth with an undefined border."""
     store = Store.open(str(tmp_path_factory.mktemp("probe")))
     source = Shapes(ShapesConfig(num_train=8, num_val=1, size=48))
-    images, seeds = store.artifact("images", 1, {}, {}), store.artifact("crf", 1, {}, {})
-    rows, masks = [], []
+    images, truth, seeds = (store.artifact(stage, 1, {}, {}) for stage in ("images", "truth", "crf"))
+    rows, masks, refined = [], [], []
     for record in source.listing("train").records:
-        image, mask_HW = source.load(record)
-        assert mask_HW is not None
-        rows.append(
-            {"image_id": record.image_id, "image": image, "labels": record.labels, "mask": encode_mask(mask_HW)}
-        )
+        rows.append({"image_id": record.image_id, "image": source.image(record), "labels": record.labels})
+        mask_HW = source.mask(record)
+        masks.append(mask_row(record.image_id, mask_HW))
         seed_HW = mask_HW.copy()
         seed_HW[:, :8] = 255
-        masks.append(mask_row(record.image_id, seed_HW))
-    for artifact, table, content, schema in ((images, "rows", rows, None), (seeds, "masks", masks, MASK_SCHEMA)):
-        Path(artifact.at(table)).mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(content, schema=schema), artifact.at(f"{table}/0.parquet"))
-    images.commit(config={}, inputs={}, seconds=0, result={"rows": 8, "classes": source.classes})
-    return {"images": images, "seed": seeds}
+        refined.append(mask_row(record.image_id, seed_HW))
+    for artifact, content, schema in ((images, rows, None), (truth, masks, MASK_SCHEMA), (seeds, refined, MASK_SCHEMA)):
+        put(artifact, content, schema)
+    images.commit(config={}, inputs={}, code={}, seconds=0, result={"rows": 8, "classes": source.classes})
+    return {"images": images, "truth": truth, "refined": seeds}
+
+
+def put(artifact: Artifact, rows: list[dict], schema: pa.Schema | None) -> None:
+    Path(artifact.at(TABLE)).mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), artifact.at(f"{TABLE}/0.parquet"))
 
 
 def probe_of(tables: dict[str, Artifact]) -> AmnProbe:
-    return AmnProbe(CONFIG, tables["images"], tables["seed"], tables["images"].table("rows").ids())
+    return AmnProbe(MAPS, tables["images"], tables["truth"], tables["refined"], tables["images"].table().ids())
 
 
 def test_the_probe_is_the_best_miou_of_single_scale_maps_on_the_stored_grid(tables: dict[str, Artifact]) -> None:
@@ -63,16 +73,16 @@ def test_the_probe_is_the_best_miou_of_single_scale_maps_on_the_stored_grid(tabl
     found = probe_of(tables)(model, CPU, 0, 1)["probe_miou"]
 
     maps, truths = [], []
-    for image_id in tables["images"].table("rows").ids():
-        row = tables["images"].table("rows").take([image_id], ["image", "labels", "mask"])[0]
-        seed = tables["seed"].table("masks").take([image_id], ["mask"])[0]["mask"]
-        one_scale = AmnConfig(**{**CONFIG.__dict__, "scales": [1.0]})
+    one_scale = dataclasses.replace(MAPS, scales=[1.0])
+    for image_id in tables["images"].table().ids():
+        row = tables["images"].table().take([image_id], ["image", "labels"])[0]
+        masks = [tables[name].table().take([image_id], ["mask"])[0]["mask"] for name in ("truth", "refined")]
         with torch.no_grad():
             (made,) = amn_maps(
                 model, [decode_image(row["image"])], [row["labels"]], num_classes=5, config=one_scale, device=CPU
             )
         h, w = made.shape[1:]
-        truth, seed_hw = (resize_label(decode_mask(mask), h, w) for mask in (row["mask"], seed))
+        truth, seed_hw = (resize_label(decode_mask(mask), h, w) for mask in masks)
         maps.append((modulate(made, seed_hw) if row["labels"] else made, np.array([0, *row["labels"]])))
         truths.append(truth)
     miou = []
@@ -113,14 +123,48 @@ def test_workers_share_the_images_and_all_report_the_whole(
     assert not torch.equal(parts[0], parts[1])
 
 
+def planned(store: Store, until: str, activation: str = "amn") -> Plan:
+    images = {
+        split: Summary(
+            config=ShapesConfig(), split=split, classes=["cat"], rows=8, evaluated=8, unlabelled=0, unknown_classes={},
+            warnings=(), digest=split, truth_digest=split,
+        )
+        for split in ("train", "val")
+    }  # fmt: skip
+    config = PipelineConfig(until=until, choices=Choices(activation=activation), amn_maps=MAPS)
+    return make_plan(config, images, store, Hardware(has_bf16=False))
+
+
 def test_only_images_that_select_are_looked_at(tables: dict[str, Artifact], tmp_path: Path) -> None:
-    score = Store.open(str(tmp_path)).artifact("score", 1, {}, {})
-    Path(score.at("images")).mkdir(parents=True)
+    store = Store.open(str(tmp_path))
+    score = store.artifact("score", 1, {}, {})
     rows = [{"image_id": f"{number:03}", "truth": None if number % 2 else [0]} for number in range(400)]
-    schema = pa.schema({"image_id": pa.string(), "truth": pa.list_(pa.int16())})
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), score.at("images/0.parquet"))
-    probe = AmnWatch().probe(CONFIG, {**tables, "cam_score": score})
+    put(score, rows, pa.schema({"image_id": pa.string(), "truth": pa.list_(pa.int16())}))
+    watch = AmnWatch(planned(store, "amn_maps"))
+    probe = watch.probe("amn", CONFIG, {**tables, "maps_score": score})
     assert probe is not None
+    assert (probe.config.scales, probe.config.precision) == (MAPS.scales, "fp32")
+    assert (probe.images, probe.truth, probe.seeds) == (tables["images"], tables["truth"], tables["refined"])
     selecting = [f"{number:03}" for number in range(0, 400, 2)][::5]
     assert set(probe.ids) <= set(selecting)
     assert len(probe.ids) == min(64, len(selecting))
+    assert watch.probe("irn", CONFIG, {**tables, "maps_score": score}) is None, "another training"
+    assert watch.probe("amn", CONFIG, tables) is None, "no ground truth"
+
+
+def test_only_epochs_of_amn_with_a_probe_reach_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[dict[str, float]]] = []
+    monkeypatch.setattr(TuneReportCallback, "__init__", lambda self: None)  # it asks for the study that it is in
+    monkeypatch.setattr(TuneReportCallback, "after_report", lambda self, context, metrics, _: told.append(metrics))
+    watch = AmnWatch(planned(Store.open(str(tmp_path)), "amn_maps"))
+    assert not watch.callbacks("classifier")
+    (callback,) = watch.callbacks("amn")
+    for report in ({"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.4, "probe_miou": 0.25}):
+        callback.after_report(None, [report], None)
+    assert told == [[{"probe_miou": 0.25, "objective": 0.25, "epoch": 2}]]
+
+
+@pytest.mark.parametrize(("until", "activation"), [("amn", "amn"), ("pseudo_masks", "none")])
+def test_trials_without_maps_of_amn_cannot_be_watched(tmp_path: Path, until: str, activation: str) -> None:
+    with pytest.raises(RequestError, match=r"study.asha: watches the training of AMN"):
+        AmnWatch(planned(Store.open(str(tmp_path)), until, activation))

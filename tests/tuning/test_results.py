@@ -17,7 +17,7 @@ NAMES = [
     "Bob's parts", 'a "quoted" name', "a,b", "US$ and $x$", "a|b", "#1", "猫", "x" * 200, "1", "NA", "two\nlines",
     "[red]", ":cat:", "None", "nan", "=1+1", "a/b",
 ]  # fmt: skip
-METRIC = "seed/selection_miou"
+METRIC = "refined/selection_miou"
 
 
 def record(group: str, settings: dict[str, object], value: float = 0.5) -> Record:

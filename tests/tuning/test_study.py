@@ -15,7 +15,7 @@ Job = Callable[..., tuple[int, str]]
 
 
 def study(**settings: object) -> StudyConfig:
-    return StudyConfig(name="test", metric="amn/selection_miou", **settings)  # type: ignore[arg-type]
+    return StudyConfig(name="test", metric="amn_maps/selection_miou", **settings)  # type: ignore[arg-type]
 
 
 def test_a_grid_is_every_combination_with_the_seeds_of_one_setting_side_by_side() -> None:
@@ -30,12 +30,14 @@ def test_a_grid_is_every_combination_with_the_seeds_of_one_setting_side_by_side(
 
 
 def test_cases_are_named_sets_of_settings() -> None:
-    trials = grid(study(cases={"CAM": {"branch": "cam"}, "full": {}}, space={"irn.walk.beta": [5, 10]}), seeds=[3])
+    trials = grid(
+        study(cases={"CAM": {"activation": "none"}, "full": {}}, space={"pseudo_masks.beta": [5, 10]}), seeds=[3]
+    )
     assert [trial.label for trial in trials] == [
-        "CAM irn.walk.beta=5 seed=3", "CAM irn.walk.beta=10 seed=3",
-        "full irn.walk.beta=5 seed=3", "full irn.walk.beta=10 seed=3",
+        "CAM pseudo_masks.beta=5 seed=3", "CAM pseudo_masks.beta=10 seed=3",
+        "full pseudo_masks.beta=5 seed=3", "full pseudo_masks.beta=10 seed=3",
     ]  # fmt: skip
-    assert trials[0].overrides == ["branch=cam", "irn.walk.beta=5", "seed=3"]
+    assert trials[0].overrides == ["activation=none", "pseudo_masks.beta=5", "seed=3"]
 
 
 def test_values_are_written_as_hydra_reads_them() -> None:
@@ -98,32 +100,33 @@ def test_the_corners_of_a_sampled_space_hold_both_ends_of_every_range() -> None:
     assert found == [{"a": 0, "b": 1, "c": 4}, {"a": 1, "b": 2, "c": 9}, {"a": 1, "b": 3, "c": 9}]
 
 
-BASE = {"name": "mine", "metric": "seed/selection_miou"}
-AMN = {"name": "mine", "metric": "amn/selection_miou", "search": "optuna", "num_trials": 2}
+BASE = {"name": "mine", "metric": "refined/selection_miou"}
+WALK = "pseudo_masks/selection_miou"
+AMN = {"name": "mine", "metric": "amn_maps/selection_miou", "search": "optuna", "num_trials": 2}
 
 
 @pytest.mark.parametrize(
     ("settings", "overrides", "told"),
     [
-        ({**BASE, "space": {"crf.cam.conf_fq": [0.1]}}, [], ["crf.cam.conf_fq", "did you mean crf.cam.conf_fg"]),
-        ({**BASE, "space": {"crf.cam.conf_fg": []}}, [], ["crf.cam.conf_fg has no values"]),
-        ({**BASE, "space": {"crf.cam.conf_fg": [0.3, 0.3]}}, [], ["twice"]),
-        ({**BASE, "space": {"crf.cam.conf_fg": [0.02]}}, [], ["crf.cam.conf_fg=0.02 seed=0", "must not be above"]),
-        ({**BASE, "space": {"crf.cam.conf_fg": {"uniform": [0.1, 0.2]}}}, [], ["a grid cannot enumerate"]),
+        ({**BASE, "space": {"refined.conf_fq": [0.1]}}, [], ["refined.conf_fq", "did you mean refined.conf_fg"]),
+        ({**BASE, "space": {"refined.conf_fg": []}}, [], ["refined.conf_fg has no values"]),
+        ({**BASE, "space": {"refined.conf_fg": [0.3, 0.3]}}, [], ["twice"]),
+        ({**BASE, "space": {"refined.conf_fg": [0.02]}}, [], ["refined.conf_fg=0.02 seed=0", "must not be above"]),
+        ({**BASE, "space": {"refined.conf_fg": {"uniform": [0.1, 0.2]}}}, [], ["a grid cannot enumerate"]),
         ({**BASE, "space": {"seed": [1, 2]}}, [], ["seed cannot be searched", "seeds="]),
         ({**BASE, "space": {"amn.lc": [[]]}}, ["amn.lc=[layer1]"], ["amn.lc", "given on the command line"]),
         ({**BASE, "cases": {"a": {"seed": 1}}}, [], ["seed cannot be searched"]),
         ({**BASE, "cases": {"a": {"amn.lc": []}}, "space": {"amn.lc": [[]]}}, [], ["which space searches"]),
-        ({**BASE, "metric": "seed/selection_mio"}, [], ["seed/selection_mio", "did you mean seed/selection_miou"]),
-        ({**BASE, "columns": ["seed/what"]}, [], ["study.columns=seed/what"]),
-        ({**BASE, "metric": "irn/selection_miou"}, ["until=seed"], ["irn/selection_miou", "no step reports it"]),
-        ({**BASE}, ["cam.batch_size=4000"], ["cam.batch_size=4000"]),
+        ({**BASE, "metric": "refined/selection_mio"}, [], ["selection_mio:", "did you mean refined/selection_miou"]),
+        ({**BASE, "columns": ["refined/what"]}, [], ["study.columns=refined/what"]),
+        ({**BASE, "metric": WALK}, ["until=refined"], [WALK, "no step reports it"]),
+        ({**BASE}, ["classifier.batch_size=4000"], ["classifier.batch_size=4000"]),
         ({**BASE, "num_trials": 3}, [], ["num_trials"]),
         ({**BASE, "search": "bayes"}, [], ["bayes", "optuna"]),
-        ({**BASE, "asha": {}}, [], ["study.asha", "metric=amn/selection_miou"]),
+        ({**BASE, "asha": {}}, [], ["study.asha", "metric=amn_maps/selection_miou"]),
         ({**AMN, "space": {"amn.dropout": [0.1]}, "asha": {"grace": 0}}, [], ["study.asha.grace=0"]),
         ({**AMN, "space": {"amn.dropout": [0.1]}, "asha": {"grace": 9}}, [], ["study.asha.grace=9", "amn.epochs=6"]),
-        ({**BASE, "metric": "seed/miou"}, [], ["seed/miou", "take seed/selection_miou"]),
+        ({**BASE, "metric": "refined/miou"}, [], ["refined/miou", "take refined/selection_miou"]),
         ({**BASE, "name": "../up"}, [], ["study.name=../up"]),
         ({**BASE, "space": {"cluster.cpus": [1, 2]}}, [], ["cluster.cpus cannot be searched"]),
         ({**AMN, "space": {}}, [], ["nothing to search"]),
@@ -135,8 +138,8 @@ AMN = {"name": "mine", "metric": "amn/selection_miou", "search": "optuna", "num_
         ({**AMN, "space": {"recipe": ["quick", "paper"]}}, [], ["recipe is a group"]),
         ({**AMN, "space": {"amn.epochs": [1, 2]}, "asha": {}}, [], ["same epochs", "amn.epochs=1"]),
         ({**AMN, "space": {"amn.dropout": [0.1, 0.2]}}, ["seeds=[0,1]"], ["seeds=[0, 1]", "study=repeats"]),
-        ({**BASE, "space": {"crf.cam.conf_fg": [0.3]}}, ["seeds=[]"], ["seeds=[]"]),
-        ({**BASE, "space": {"crf.cam.conf_fg": [0.3]}}, ["seed=3"], ["seeds=["]),
+        ({**BASE, "space": {"refined.conf_fg": [0.3]}}, ["seeds=[]"], ["seeds=[]"]),
+        ({**BASE, "space": {"refined.conf_fg": [0.3]}}, ["seed=3"], ["seeds=["]),
     ],
 )  # fmt: skip
 def test_a_study_that_cannot_be_run_is_refused_in_one_sentence(

@@ -189,7 +189,7 @@ class Coco:
         assert record.mask is not None
         if record.annotations:
             content = json.loads(record.annotations)
-            height, width = _checked_size(self.image(record), content["size"])
+            height, width = _checked_size(Path(record.image), content["size"])
             return paint(height, width, content["objects"])
         label_of_value = self._label_of_value
         values = [value for value, label in label_of_value.items() if label in record.labels]
@@ -377,13 +377,13 @@ def _painted(size: Size, objects: Sequence[tuple[object, ...]]) -> str:
     return json.dumps({"size": list(size or ()), "objects": [entry for entry in objects if has_outline(entry[-1])]})
 
 
-def _checked_size(image: bytes, stated: list[int]) -> tuple[int, int]:
-    """The (height, width) to paint: the stated one, if the file has it or is turned by its EXIF tag, else the file's.
+def _checked_size(path: Path, stated: list[int]) -> tuple[int, int]:
+    """The (height, width) to paint: the stated one, if the image has it or is turned by its EXIF tag, else the image's.
 
     Before anything is painted, since what is stated could fill the memory.
     """
-    with decoding(), opened(image, LARGEST_SCALED) as file:
-        width, height = file.size
+    with path.open("rb") as stream, decoding(), opened(stream, LARGEST_SCALED) as image:
+        width, height = image.size
     if not stated:
         return height, width
     if stated not in ([height, width], [width, height]):

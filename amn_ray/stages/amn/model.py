@@ -17,9 +17,10 @@ from amn_ray.data.maps import stored_size
 from amn_ray.data.source import IGNORE
 from amn_ray.data.transforms import multi_hot
 from amn_ray.nn.aspp import Aspp
+from amn_ray.nn.backbones.registry import build_backbone
+from amn_ray.nn.config import STRIDE
 from amn_ray.nn.multiscale import scales_with_flips
 from amn_ray.nn.reduction import global_mean
-from amn_ray.nn.resnet import ResNet
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 
 
@@ -29,11 +30,11 @@ class AmnNet(nn.Module):
     def __init__(self, config: AmnConfig, num_classes: int) -> None:
         super().__init__()
         assert config.backbone is not None
-        self.backbone = ResNet(config.backbone)
+        self.backbone = build_backbone(config.backbone, STRIDE)
         self.conditioning = nn.ModuleDict(
-            {layer: nn.Linear(num_classes, self.backbone.widths[layer]) for layer in config.lc}
+            {layer: nn.Linear(num_classes, self.backbone.channels[layer]) for layer in config.lc}
         )
-        self.head = nn.Sequential(nn.Dropout(config.dropout), Aspp(self.backbone.widths["layer4"], num_classes + 1))
+        self.head = nn.Sequential(nn.Dropout(config.dropout), Aspp(self.backbone.channels["layer4"], num_classes + 1))
 
     def forward(self, image_BCHW: Tensor, labels_BN: Tensor) -> Tensor:
         """(B, 3, H, W) and multi-hot float (B, N) -> logits (B, N+1, h, w)."""
@@ -105,7 +106,13 @@ def amn_maps(
     labels_BN = torch.from_numpy(np.stack([multi_hot(labels, num_classes) for labels in keys])).to(device)
     total = torch.zeros(len(images), num_classes + 1, *size, device=device)
     for both_BChw in scales_with_flips(
-        model, images, config.scales, device=device, precision=config.precision, conditions=[labels_BN]
+        model,
+        images,
+        config.scales,
+        backbone=model.backbone,
+        device=device,
+        precision=config.precision,
+        conditions=[labels_BN],
     ):
         total += F.interpolate(both_BChw / 2, size, mode="bilinear", align_corners=False)
     logits_BChw = (total / len(config.scales)).cpu()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.precision import autocast
-from amn_ray.nn.resnet import normalise
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.model import AmnNet, pcl_loss
 
@@ -30,7 +30,7 @@ def train_worker(settings: dict) -> None:
 def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: AmnConfig) -> Tensor:
     """The per-pixel classification loss of a batch of AmnExample's arrays, on the model's device: a scalar."""
     with autocast(batch["image"].device, config.precision):
-        logits_BChw = model(normalise(batch["image"]), batch["labels"])
+        logits_BChw = model(backbone_in(model).normalise(batch["image"]), batch["labels"])
     return pcl_loss(logits_BChw.float(), batch["seed"], config.smoothing)
 
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F  # noqa: N812
 
 from amn_ray.data.maps import stored_size
 from amn_ray.nn.classifier import Classifier
-from amn_ray.nn.config import STRIDE
 from amn_ray.nn.multiscale import scales_with_flips
 
 
@@ -30,7 +29,7 @@ def cam_maps(
     """CAMs of images of one size, for the classes that each of them holds (method 2).
 
     Per scale: the image's activation plus the mirrored one of its mirror image, upsampled to the pixels that the
-    feature grid covers (the next multiple of 16) and cropped to the image; summed over scales; divided by each
+    feature grid covers (the next multiple of its stride) and cropped to the image; summed over scales; divided by each
     class's own maximum + 1e-5. The result is sampled at stride 4, from which `data.maps.full_size` gets it back.
     (The released code makes a second version for the random walk, by squeezing the grid, which covers up to 15 pixels
     more than the image, to stride 4; here both are one, aligned with the image.)
@@ -47,9 +46,12 @@ def cam_maps(
         For each image float32 (K, ⌈H/4⌉, ⌈W/4⌉) in [0, 1].
     """
     height, width = images[0].shape[:2]
-    covered = (-(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE)
+    stride = model.backbone.strides["layer4"]
+    covered = (-(-height // stride) * stride, -(-width // stride) * stride)
     sums = [torch.zeros(len(labels), height, width, device=device) for labels in keys]
-    for both_BNhw in scales_with_flips(model.activation, images, scales, device=device, precision=precision):
+    for both_BNhw in scales_with_flips(
+        model.activation, images, scales, backbone=model.backbone, device=device, precision=precision
+    ):
         for total_KHW, labels, map_Nhw in zip(sums, keys, both_BNhw, strict=True):
             if labels:
                 chosen = map_Nhw[[label - 1 for label in labels]][None]

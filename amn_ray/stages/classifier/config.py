@@ -38,3 +38,10 @@ class ClassifierConfig(TrainingConfig):
         check_choice(self, "detach_after", LAYERS)
         if len(self.long_side) != 2 or not 1 <= self.long_side[0] <= self.long_side[1]:
             raise ValueError(f"long_side={self.long_side}: must be [shortest, longest] in pixels")
+
+
+@dataclass(kw_only=True)
+class LabelScoreConfig:
+    """How the classifier is scored."""
+
+    precision: str | None = shared()

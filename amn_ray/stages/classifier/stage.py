@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from amn_ray.core.artifacts import Artifact
 from amn_ray.data.pixels import Pixels
-from amn_ray.stages.classifier.config import ClassifierConfig
+from amn_ray.evaluation.ranking import mean_average_precision
+from amn_ray.platform.mapping import map_table
+from amn_ray.stages.classifier.config import ClassifierConfig, LabelScoreConfig
 from amn_ray.stages.classifier.example import ClassifierExample
+from amn_ray.stages.classifier.infer import COLUMNS, ClassifyImages
 from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
 
@@ -41,6 +46,31 @@ def _train_worker(settings: dict) -> None:
     train_worker(settings)
 
 
+def score_labels(
+    config: LabelScoreConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context
+) -> Result:
+    """Compare what the classifier says of all images with their labels."""
+    images = inputs["images"]
+    manifest = images.manifest()
+    settings = {
+        "precision": config.precision,
+        "num_classes": len(manifest["classes"]),
+        "pixels": Pixels.of(manifest),
+        "weights": inputs["classifier"],
+    }
+    result = map_table(context.cluster, images, COLUMNS, ClassifyImages, settings, output, on="networks")
+    precision = context.cluster.run_remote(_mean_average_precision, output)
+    return {"rows": result["rows"], "metrics": {} if precision is None else {"mean_average_precision": precision}}
+
+
+def _mean_average_precision(output: Artifact) -> float | None:
+    rows = output.fresh_table().read(["labels", "logits"]).to_pylist()
+    logits = np.array([row["logits"] for row in rows], np.float32)
+    is_true = np.array([[label + 1 in row["labels"] for label in range(logits.shape[1])] for row in rows])
+    precision = mean_average_precision(logits, is_true)
+    return None if np.isnan(precision) else precision
+
+
 CLASSIFIER = Stage(
     name="classifier",
     version=1,
@@ -50,4 +80,13 @@ CLASSIFIER = Stage(
     optional=("backbone",),
     metrics=TRAINING_METRICS,
     run=run,
+)
+LABEL_SCORE = Stage(
+    name="label_score",
+    version=1,
+    config=LabelScoreConfig,
+    makes="table",
+    needs=("images", "classifier"),
+    metrics=("mean_average_precision",),
+    run=score_labels,
 )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
+from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.precision import autocast
-from amn_ray.nn.resnet import normalise
 from amn_ray.stages.classifier.config import ClassifierConfig
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def network(config: ClassifierConfig, num_classes: int) -> Classifier:
 def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: ClassifierConfig) -> Tensor:
     """The classification loss of a batch of ClassifierExample's arrays, on the model's device: a scalar."""
     with autocast(batch["image"].device, config.precision):
-        logits_BN = model(normalise(batch["image"]))
+        logits_BN = model(backbone_in(model).normalise(batch["image"]))
     return F.multilabel_soft_margin_loss(logits_BN.float(), batch["labels"])
 
 

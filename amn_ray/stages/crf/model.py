@@ -11,8 +11,7 @@ import numpy as np
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
-from amn_ray.data.maps import hard_labels
-from amn_ray.data.source import IGNORE
+from amn_ray.data.maps import combined_seed, hard_labels
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 
 
@@ -44,7 +43,7 @@ class ImageCrf:
 
 
 def refined_seed(image_HWC: np.ndarray, maps_KHW: np.ndarray, keys: Sequence[int], config: CrfConfig) -> np.ndarray:
-    """The refined seed of an image (method 3, after Ahn et al.).
+    """The refined seed of an image (method 3).
 
     Args:
         image_HWC: uint8 RGB.
@@ -53,17 +52,14 @@ def refined_seed(image_HWC: np.ndarray, maps_KHW: np.ndarray, keys: Sequence[int
         config: thresholds and kernels.
 
     Returns:
-        uint8 (H, W): a label of `keys` where the run at conf_fg says so; 0 where both runs say background; else 255.
+        uint8 (H, W), see data.maps.combined_seed.
     """
     if not keys:
         return np.zeros(image_HWC.shape[:2], np.uint8)
     crf = ImageCrf(image_HWC, len(keys) + 1, config)
     sure_foreground = crf.refine(hard_labels(maps_KHW, config.conf_fg), config.gt_prob)
     any_foreground = crf.refine(hard_labels(maps_KHW, config.conf_bg), config.gt_prob)
-    labels = np.array([0, *keys], np.uint8)
-    seed_HW = labels[sure_foreground]
-    seed_HW[(sure_foreground == 0) & (any_foreground > 0)] = IGNORE
-    return seed_HW
+    return combined_seed(sure_foreground, any_foreground, keys)
 
 
 def refined_prediction(image_HWC: np.ndarray, logits_CHW: np.ndarray, config: KernelConfig) -> np.ndarray:

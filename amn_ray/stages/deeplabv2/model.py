@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from amn_ray.data.source import IGNORE
 from amn_ray.nn.aspp import Aspp
+from amn_ray.nn.backbones.registry import build_backbone
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.multiscale import images_per_pass
 from amn_ray.nn.precision import autocast
 from amn_ray.nn.reduction import global_mean
-from amn_ray.nn.resnet import ResNet, normalise
 from amn_ray.stages.deeplabv2.example import OUTPUT_STRIDE, scaled
 
 
 class DeepLabNet(nn.Module):
-    """ResNet of output stride 8 → ASPP, at several scales (public PyTorch port of DeepLabv2)."""
+    """Backbone of output stride 8 → ASPP, at several scales (public PyTorch port of DeepLabv2)."""
 
     def __init__(self, backbone: BackboneConfig, num_classes: int, scales: Sequence[float]) -> None:
         super().__init__()
-        self.backbone = ResNet(backbone, output_stride=OUTPUT_STRIDE)
-        self.head = Aspp(self.backbone.widths["layer4"], num_classes + 1)
+        self.backbone = build_backbone(backbone, OUTPUT_STRIDE)
+        self.head = Aspp(self.backbone.channels["layer4"], num_classes + 1)
         self.scales = scales
         # The port trains the convolutions of all layers, the first one too, and no BatchNorm that keeps its statistics.
         for module in self.backbone.modules():
@@ -95,7 +95,7 @@ def predict(
     Returns:
         For each image float32 (N+1, ⌈H/8⌉, ⌈W/8⌉).
     """
-    image_BCHW = normalise(torch.from_numpy(np.stack(images)).to(device))
+    image_BCHW = model.backbone.normalise(torch.from_numpy(np.stack(images)).to(device))
     with autocast(device, precision):
         made = [model(part)[-1].float().cpu() for part in image_BCHW.split(images_per_pass(image_BCHW))]
     return list(torch.cat(made).numpy())

@@ -10,8 +10,8 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from amn_ray.data.source import IGNORE
+from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.precision import autocast
-from amn_ray.nn.resnet import normalise
 from amn_ray.stages.deeplabv2.config import DeepLabConfig
 from amn_ray.stages.deeplabv2.model import DeepLabNet, segmentation_loss
 
@@ -46,7 +46,7 @@ def batch_losses(model: nn.Module, batch: dict[str, Tensor], config: DeepLabConf
     for start in range(0, len(image), size):
         part = slice(start, start + size)
         with autocast(image.device, config.precision):
-            pyramid = model(normalise(image[part]))
+            pyramid = model(backbone_in(model).normalise(image[part]))
         yield segmentation_loss([logits.float() for logits in pyramid], [one[part] for one in labels], counts)
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from amn_ray.core.artifacts import Artifact
-from amn_ray.core.errors import RequestError, RunError
 from amn_ray.data.images import read_image
 from amn_ray.data.label_checks import review_labels
 from amn_ray.data.photograph_checks import FACTS, review_photographs
 from amn_ray.data.pixels import Pixels
-from amn_ray.data.records import check_image, shown
+from amn_ray.data.records import check_image
 from amn_ray.data.source import Record, Source
-from amn_ray.stages.reading import BadImage, Row
+from amn_ray.stages.reading import Row, defects_of
 
 SCHEMA = pa.schema(
     {
@@ -41,18 +40,18 @@ class ReadImage:
     """A record -> a row of SCHEMA; see stages.reading.ReadRow."""
 
     pixels: Pixels
+    files: ClassVar[str] = "images"
+
+    def path(self, record: Record) -> str:
+        """See ReadRow."""
+        return record.image or record.image_id
 
     def __call__(self, source: Source, record: Record) -> Row:
-        """See the class."""
-        try:
+        """See ReadRow."""
+        with defects_of(record):
             encoded = source.image(record)
             check_image(record, encoded)
             image = read_image(encoded, self.pixels)
-        except (RequestError, RunError, MemoryError):
-            raise
-        except Exception as error:  # a file of a user's, read by libraries that raise anything
-            told = " ".join(str(error).split()) or type(error).__name__
-            raise BadImage(f"{shown(record.image or record.image_id)}: {told}") from error
         height, width = image.rgb.shape[:2]
         return {
             "image_id": record.image_id,

@@ -21,14 +21,13 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
     """Read, check and store every image of a split.
 
     Raises:
-        RequestError: an image is bad, and more are than `dataset.max_bad_fraction` allows.
+        RequestError: more images are bad than `dataset.max_bad_fraction` allows, or together they would be black or
+            white.
         RunError: another pipeline wrote the same table.
     """
     pixels = config.config.pixels
     try:
         rows, problems = read_table(config, output, context.cluster, ReadImage(pixels), SCHEMA, config.rows)
-        if not rows:
-            raise RequestError(f"all of {config.rows} images are bad; the first: {problems[0]}")
         reviewed = context.cluster.run_remote(review, output, pixels, config.classes, config.split)
     except (RequestError, RunError):
         output.remove()
@@ -46,8 +45,12 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
 
 
 def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
-    """Refuse a table that was made where more bad images were allowed."""
-    check_bad(config, manifest["bad_images"])
+    """Refuse a table that was made where more bad images were allowed.
+
+    Raises:
+        RequestError: it lacks more images than `dataset.max_bad_fraction` allows now.
+    """
+    check_bad(config.config, ReadImage.files, manifest["bad_images"], config.rows)
 
 
 IMAGES = Stage(

@@ -14,38 +14,49 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from amn_ray.data.maps import stored_size
+from amn_ray.data.maps import STORED_STRIDE, stored_size
 from amn_ray.data.source import IGNORE
+from amn_ray.nn.backbones.registry import build_backbone
 from amn_ray.nn.config import STRIDE
 from amn_ray.nn.multiscale import images_per_pass
 from amn_ray.nn.precision import autocast
 from amn_ray.nn.reduction import global_mean
-from amn_ray.nn.resnet import ResNet, normalise
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.paths import Path, paths
 
 TINY = 1e-5
+DEEP = ("layer2", "layer3", "layer4")
+"""The levels whose displacements are fused first, on a coarser grid."""
+DEEP_STRIDE = 8
+DISPLACEMENT = {"stem": (64, 8, STORED_STRIDE), "layer1": (128, 16, STORED_STRIDE)} | {
+    level: (256, 16, DEEP_STRIDE) for level in DEEP
+}
+"""By level: the channels of its displacement branch, their groups in its normalisation, the stride of its output."""
 
 
 class IrnNet(nn.Module):
-    """Two branches on the frozen features of five stages (released code: net/resnet50_irn.py)."""
+    """Two branches on the frozen features of all levels of the backbone (released code: net/resnet50_irn.py).
+
+    A backbone without a stem has one level less.
+    """
 
     def __init__(self, config: IrnConfig) -> None:
         super().__init__()
         assert config.backbone is not None
-        self.backbone = ResNet(config.backbone).requires_grad_(False)
-        layers = self.backbone.widths
-        widths = (self.backbone.stem_width, layers["layer1"], layers["layer2"], layers["layer3"], layers["layer4"])
+        self.backbone = build_backbone(config.backbone, STRIDE).requires_grad_(False)
+        channels, strides = self.backbone.channels, self.backbone.strides
         self.edge_branches = nn.ModuleList(
-            _branch(width, 32, 4, enlarged) for width, enlarged in zip(widths, (1, 1, 2, 4, 4), strict=True)
+            _branch(channels[level], strides[level], 32, 4, STORED_STRIDE) for level in channels
         )
-        self.edge = nn.Conv2d(5 * 32, 1, 1)
-        shapes = ((64, 8, 1), (128, 16, 1), (256, 16, 1), (256, 16, 2), (256, 16, 2))
+        self.edge = nn.Conv2d(32 * len(channels), 1, 1)
         self.displacement_branches = nn.ModuleList(
-            _branch(width, *shape) for width, shape in zip(widths, shapes, strict=True)
+            _branch(channels[level], strides[level], *DISPLACEMENT[level]) for level in channels
         )
-        self.fuse_deep = _branch(3 * 256, 256, 16, 2)
-        self.fuse_all = nn.Sequential(_branch(64 + 128 + 256, 256, 16, 1), nn.Conv2d(256, 2, 1, bias=False))
+        self.fuse_deep = _branch(3 * 256, DEEP_STRIDE, 256, 16, STORED_STRIDE)
+        joined = sum(DISPLACEMENT[level][0] for level in channels if level not in DEEP) + 256
+        self.fuse_all = nn.Sequential(
+            _branch(joined, STORED_STRIDE, 256, 16, STORED_STRIDE), nn.Conv2d(256, 2, 1, bias=False)
+        )
         self.displacement_mean: Tensor
         self.register_buffer("displacement_mean", torch.zeros(2))
         """Subtracted at inference; that of a set of images is in the manifest of its pseudo-masks."""
@@ -65,30 +76,34 @@ class IrnNet(nn.Module):
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) -> edge logits (B, h, w) and displacements (B, 2, h, w)."""
         with torch.no_grad():
-            features = self.backbone.stages(image_BCHW)
-        edges = [branch(feature) for branch, feature in zip(self.edge_branches, features, strict=True)]
-        edge_B1hw = self.edge(torch.cat(_cut(edges, edges[0]), 1))
-        first, second, *deep = (
-            branch(feature) for branch, feature in zip(self.displacement_branches, features, strict=True)
-        )
-        fused = self.fuse_deep(torch.cat(_cut(deep, deep[0]), 1))
-        displacement_B2hw = self.fuse_all(torch.cat(_cut([first, second, fused], first), 1))
+            features = self.backbone.features(image_BCHW)
+        size = image_BCHW.shape[-2:]
+        edges = [branch(feature) for branch, feature in zip(self.edge_branches, features.values(), strict=True)]
+        edge_B1hw = self.edge(_joined(edges, size, STORED_STRIDE))
+        displacements = {
+            level: branch(feature)
+            for branch, (level, feature) in zip(self.displacement_branches, features.items(), strict=True)
+        }
+        deep = self.fuse_deep(_joined([displacements.pop(level) for level in DEEP], size, DEEP_STRIDE))
+        displacement_B2hw = self.fuse_all(_joined([*displacements.values(), deep], size, STORED_STRIDE))
         if not self.training:
             displacement_B2hw = displacement_B2hw - self.displacement_mean[:, None, None]
         return edge_B1hw[:, 0], displacement_B2hw
 
 
-def _branch(in_channels: int, out_channels: int, groups: int, enlarged: int) -> nn.Sequential:
+def _branch(in_channels: int, stride: int, out_channels: int, groups: int, out_stride: int) -> nn.Sequential:
     parts: list[nn.Module] = [nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.GroupNorm(groups, out_channels)]
-    if enlarged > 1:
-        parts.append(nn.Upsample(scale_factor=enlarged, mode="bilinear", align_corners=False))
+    if stride > out_stride:
+        parts.append(nn.Upsample(scale_factor=stride // out_stride, mode="bilinear", align_corners=False))
+    elif stride < out_stride:
+        parts.append(nn.AvgPool2d(out_stride // stride, ceil_mode=True))
     return nn.Sequential(*parts, nn.ReLU())
 
 
-def _cut(features: Sequence[Tensor], like: Tensor) -> list[Tensor]:
-    """Upsampled features may be a few pixels larger than those of the finest grid."""
-    height, width = like.shape[-2:]
-    return [feature[..., :height, :width] for feature in features]
+def _joined(features: Sequence[Tensor], size: Sequence[int], stride: int) -> Tensor:
+    """Features on grids of one stride, cut to the image of `size` (height, width): they may be a few pixels larger."""
+    height, width = (-(-extent // stride) for extent in size)
+    return torch.cat([feature[..., :height, :width] for feature in features], 1)
 
 
 def affinity(edge_Bhw: Tensor, path: Path) -> Tensor:
@@ -173,8 +188,9 @@ def edge_maps(
     """
     height, width = images[0].shape[:2]
     h, w = stored_size(height, width)
-    image_BCHW = normalise(torch.from_numpy(np.stack(images)).to(device))
-    pair = pad(torch.cat([image_BCHW, image_BCHW.flip(3)]), (0, -width % STRIDE, 0, -height % STRIDE))
+    stride = model.backbone.strides["layer4"]
+    image_BCHW = model.backbone.normalise(torch.from_numpy(np.stack(images)).to(device))
+    pair = pad(torch.cat([image_BCHW, image_BCHW.flip(3)]), (0, -width % stride, 0, -height % stride))
     logits, means = [], []
     with autocast(device, precision):
         for part in pair.split(images_per_pass(pair)):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
+from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.precision import autocast
-from amn_ray.nn.resnet import normalise
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.model import IrnNet, irn_loss
 
@@ -31,7 +31,7 @@ def train_worker(settings: dict) -> None:
 def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: IrnConfig) -> Tensor:
     """The loss of both branches on a batch of IrnExample's arrays, on the model's device: a scalar."""
     with autocast(batch["image"].device, config.precision):
-        edge_Bhw, displacement_B2hw = model(normalise(batch["image"]))
+        edge_Bhw, displacement_B2hw = model(backbone_in(model).normalise(batch["image"]))
     return irn_loss(edge_Bhw.float().sigmoid(), displacement_B2hw.float(), batch["seed"], config.radius)
 
 

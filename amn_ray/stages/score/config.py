@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from amn_ray.core.checks import check_fraction
+from amn_ray.evaluation.metrics import metrics
 
 
 @dataclass(kw_only=True)
@@ -15,6 +16,13 @@ class ScoreConfig:
     """τ of the reported `miou` of maps; always a member of the grid."""
     num_thresholds: int = 101
     """Equidistant thresholds from 0 to 1, for maps."""
+    metrics: list[str] = field(default_factory=list)
+    """The names of all that is measured of a confusion matrix: with another one, the score is another."""
+
+    @property
+    def modules(self) -> list[str]:
+        """Of the metrics; see core.settings.chosen_modules."""
+        return [metric.__module__ for metric in metrics().values()]
 
     def __post_init__(self) -> None:
         check_fraction(self, "threshold")

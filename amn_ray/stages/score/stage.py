@@ -10,10 +10,9 @@ import numpy as np
 from amn_ray.core.artifacts import Artifact
 from amn_ray.evaluation.confusion import (
     class_iou,
-    foreground_error_rates,
-    foreground_precision_recall,
     mean_iou,
 )
+from amn_ray.evaluation.metrics import OF_MAPS, OF_MASKS, PARTS, Metric, measure, metrics, versions
 from amn_ray.evaluation.selection import selection_ids
 from amn_ray.evaluation.thresholds import ImageCounts, confusion_curve, tau_width, threshold_grid
 from amn_ray.platform.mapping import map_table
@@ -25,13 +24,16 @@ BACKGROUND = "background"
 """The name of label 0."""
 EXAMPLES = 6
 """Images that figures show."""
-_OF_ALL = ("miou", "false_positive", "false_negative", "precision", "recall", "selection_miou", "report_miou")
-OF_MAPS = (*_OF_ALL, "best_miou", "best_tau", "tau_width", "tau_width_1", "selection_tau")
-"""The metrics of maps."""
-OF_MASKS = (*_OF_ALL, "undefined")
-"""The metrics of masks."""
-SCORES = frozenset((*OF_MAPS, *OF_MASKS))
-"""All that need ground truth."""
+
+
+def score_names(*, of_maps: bool) -> tuple[str, ...]:
+    """What a score of maps, or of masks, reports."""
+    return (*metrics(), *PARTS, *(OF_MAPS if of_maps else OF_MASKS))
+
+
+def settings(threshold: float | None) -> ScoreConfig:
+    """The settings of a score: of maps at τ = `threshold`, or of masks."""
+    return ScoreConfig(threshold=threshold, metrics=versions())
 
 
 def run(config: ScoreConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
@@ -43,11 +45,11 @@ def run(config: ScoreConfig, inputs: Mapping[str, Artifact], output: Artifact, c
         mapped = map_table(
             cluster, truth, COLUMNS, ScoreMaps, {"maps": inputs["maps"], "grid": grid}, output, on="tasks"
         )
-        counted = cluster.run_remote(_of_maps, output, config, grid, classes)
+        counted = cluster.run_remote(_of_maps, output, config, grid, classes, metrics())
     else:
-        settings = {"masks": inputs["masks"], "num_classes": len(classes)}
-        mapped = map_table(cluster, truth, COLUMNS, ScoreMasks, settings, output, on="tasks")
-        counted = cluster.run_remote(_of_masks, output, classes)
+        arguments = {"masks": inputs["masks"], "num_classes": len(classes)}
+        mapped = map_table(cluster, truth, COLUMNS, ScoreMasks, arguments, output, on="tasks")
+        counted = cluster.run_remote(_of_masks, output, classes, metrics())
     return {"rows": mapped["rows"]} | counted
 
 
@@ -72,7 +74,9 @@ def scored(output: Artifact) -> dict[str, ImageCounts]:
     return {row["image_id"]: counts_of(row) for row in rows if row["counts"] is not None}
 
 
-def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: list[str]) -> dict[str, Any]:
+def _of_maps(
+    output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: list[str], measured: Mapping[str, Metric]
+) -> dict[str, Any]:
     images = scored(output)
     selecting = set(selection_ids(images))
 
@@ -92,12 +96,11 @@ def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: l
         "examples": _examples(list(images)),
         "best_taus": {"tau": taus.tolist(), "images": counts.tolist()},
         "metrics": {
-            "miou": float(miou_T[default]),
+            **measure(confusion_T[default], measured),
             "best_miou": float(miou_T[best]),
             "best_tau": float(grid[best]),
             "tau_width": tau_width(grid, miou_T, 2),
             "tau_width_1": tau_width(grid, miou_T, 1),
-            **_foreground(confusion_T[default]),
             **_parts(selection_T, report_T, grid),
         },
         "confusion": confusion_T[default].tolist(),
@@ -108,7 +111,7 @@ def _of_maps(output: Artifact, config: ScoreConfig, grid: np.ndarray, classes: l
     }
 
 
-def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
+def _of_masks(output: Artifact, classes: list[str], measured: Mapping[str, Metric]) -> dict[str, Any]:
     size = len(classes) + 1
     images = scored(output)
     selecting = set(selection_ids(images))
@@ -122,9 +125,8 @@ def _of_masks(output: Artifact, classes: list[str]) -> dict[str, Any]:
     return {
         "examples": _examples(list(images)),
         "metrics": {
-            "miou": float(mean_iou(confusion)),  # undefined pixels count as background
+            **measure(confusion, measured),  # undefined pixels are background
             "undefined": float(np.mean([share for share in undefined.values() if share is not None])),
-            **_foreground(confusion),
             "selection_miou": float(mean_iou(parts[1])),
             **({"report_miou": float(mean_iou(parts[0]))} if parts[0].any() else {}),
         },
@@ -145,12 +147,6 @@ def _parts(selection_T: np.ndarray, report_T: np.ndarray, grid: np.ndarray) -> d
     best = int(np.nanargmax(miou_T))
     chosen = {"selection_miou": float(miou_T[best]), "selection_tau": float(grid[best])}
     return chosen | ({"report_miou": float(mean_iou(report_T[best]))} if report_T.any() else {})
-
-
-def _foreground(confusion: np.ndarray) -> dict[str, float]:
-    over, missed = foreground_error_rates(confusion)
-    precision, recall = foreground_precision_recall(confusion)
-    return {"false_positive": over, "false_negative": missed, "precision": precision, "recall": recall}
 
 
 def _iou(confusion: np.ndarray) -> list[float | None]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from amn_ray.core.artifacts import Artifact
-from amn_ray.core.errors import RequestError, RunError
+from amn_ray.core.errors import RequestError
 from amn_ray.data.images import MASK_SCHEMA, Geometry, check_mask, mask_of_photograph, mask_row
 from amn_ray.data.label_checks import review_masks
 from amn_ray.data.photograph_checks import mask_lay, review_lays
 from amn_ray.data.pixels import Pixels
-from amn_ray.data.records import check_mask_file, shown
+from amn_ray.data.records import check_mask_file
 from amn_ray.data.source import Record, Source
-from amn_ray.stages.reading import BadImage, Row
+from amn_ray.stages.reading import Row, defects_of
 
 SCHEMA = MASK_SCHEMA.append(pa.field("mask_lay", pa.string()))
 """A masks table, and which way each mask lies (see data.photograph_checks.mask_lay)."""
@@ -25,14 +25,22 @@ _SIZES = ("height", "width", "file_height", "file_width", "orientation")
 
 @dataclass(frozen=True)
 class ReadMask:
-    """A record -> a row of SCHEMA; see stages.reading.ReadRow. Images that were left out have none."""
+    """A record -> a row of SCHEMA; see stages.reading.ReadRow. Images that were left out have none.
+
+    The photograph is not decoded again: what is to be known of it is in the image table.
+    """
 
     images: Artifact
     pixels: Pixels
     num_classes: int
+    files: ClassVar[str] = "masks"
+
+    def path(self, record: Record) -> str:
+        """See ReadRow."""
+        return record.mask or record.image or record.image_id
 
     def __call__(self, source: Source, record: Record) -> Row | None:
-        """See the class."""
+        """See ReadRow."""
         table = self.images.table()
         if record.mask is None or record.image_id not in table:
             return None
@@ -43,19 +51,12 @@ class ReadMask:
             self.pixels.upright,
             (row["height"], row["width"]),
         )
-        try:
+        with defects_of(record):
             check_mask_file(record)
             mask_HW = source.mask(record)
-            lay = mask_lay(mask_HW.shape[:2], geometry)
+            lay = mask_lay(mask_HW.shape, geometry)
             mask_HW = mask_of_photograph(mask_HW, geometry)
             check_mask(mask_HW, num_classes=self.num_classes)
-        except (RequestError, RunError, MemoryError):
-            raise
-        except Exception as error:  # a file of a user's, read by libraries that raise anything
-            told = " ".join(str(error).split()) or type(error).__name__
-            if record.mask and told.startswith("mask"):
-                told += f" ({shown(record.mask)})"
-            raise BadImage(f"{shown(record.image or record.image_id)}: {told}") from error
         return mask_row(record.image_id, mask_HW) | {"mask_lay": lay}
 
 
@@ -70,10 +71,8 @@ def review(output: Artifact, images: Artifact, classes: Sequence[str]) -> dict[s
     """
     rows = output.fresh_table().read(["present", "mask_lay"]).to_pylist()
     labels = images.table().column("labels")
-    ids = [row["image_id"] for row in rows]
-    doubts, refusal = review_masks(
-        [labels[image_id] for image_id in ids], [row["present"] for row in rows], classes, ids
-    )
+    ids, present = ([row[name] for row in rows] for name in ("image_id", "present"))
+    doubts, refusal = review_masks([labels[image_id] for image_id in ids], present, classes, ids)
     if refusal is not None:
         raise RequestError(refusal)
-    return {"warnings": review_lays([row for row in rows if row["mask_lay"]]) + doubts}
+    return {"warnings": review_lays(rows) + doubts}

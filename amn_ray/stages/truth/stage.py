@@ -21,7 +21,8 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
     """Read, check and store the mask of every image that has one.
 
     Raises:
-        RequestError: a mask is bad, and more are than `dataset.max_bad_fraction` allows; or most contradict the labels.
+        RequestError: more masks are bad than `dataset.max_bad_fraction` allows, none is left, or most contradict the
+            labels.
         RunError: another pipeline wrote the same table.
     """
     images = inputs["images"]
@@ -30,16 +31,25 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
     read_mask = ReadMask(images, Pixels.of(manifest), len(classes))
     try:
         rows, problems = read_table(config, output, context.cluster, read_mask, SCHEMA, config.evaluated)
+        if not rows:
+            raise RequestError(
+                f"none of the {config.evaluated} masks can be used, as they or their images are bad; mend them, the "
+                f"first of which is {[*problems, *manifest['bad_images']][0]}"
+            )
         reviewed = context.cluster.run_remote(review, output, images, classes)
     except (RequestError, RunError):
         output.remove()
         raise
-    return {"rows": rows, "bad_images": problems, **reviewed, "metrics": {"masks": rows}}
+    return {"rows": rows, "bad_masks": problems, **reviewed, "metrics": {"masks": rows}}
 
 
 def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
-    """Refuse a table that was made where more bad masks were allowed."""
-    check_bad(config, manifest["bad_images"])
+    """Refuse a table that was made where more bad masks were allowed.
+
+    Raises:
+        RequestError: it lacks more masks than `dataset.max_bad_fraction` allows now.
+    """
+    check_bad(config.config, ReadMask.files, manifest["bad_masks"], config.evaluated)
 
 
 TRUTH = Stage(

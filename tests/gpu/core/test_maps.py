@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from amn_ray.nn import multiscale
+from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.multiscale import same_size_groups
-from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps
-from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.model import CamNet, cam_maps
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.stages.deeplab.model import DeepLabNet, predict
+from amn_ray.stages.cam.model import cam_maps
+from amn_ray.stages.deeplabv2.model import DeepLabNet, predict
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.model import IrnNet, edge_maps
 from tests.gpu.core.trainings import CLASSES, NAMES, network, scene
@@ -31,20 +30,20 @@ SCALES = [1.0, 0.5, 1.5]
 IMAGES = [scene(seed, *size)[0] for seed, size in enumerate(SIZES)]
 KEYS = [[1], [2, 3], [1, 2, 3], [3, 1], []]
 BUILD = {
-    "cam": lambda: CamNet(CamConfig(backbone=RESNET), CLASSES),
+    "classifier": lambda: Classifier(RESNET, CLASSES, "layer2"),
     "amn": lambda: AmnNet(AmnConfig(backbone=RESNET), CLASSES),
     "irn": lambda: IrnNet(IrnConfig(backbone=RESNET)),
-    "deeplab": lambda: DeepLabNet(DeepLabConfig(backbone=RESNET), CLASSES),
+    "deeplabv2": lambda: DeepLabNet(RESNET, CLASSES, [1.0, 0.75, 0.5]),
 }
 
 
 def make(model: nn.Module, group: Sequence[int], precision: str, device: torch.device) -> Sequence[np.ndarray]:
     """The maps, boundaries or logits of a group of images of one size."""
     images, keys = [IMAGES[i] for i in group], [KEYS[i] for i in group]
-    if isinstance(model, CamNet):
+    if isinstance(model, Classifier):
         return cam_maps(model, images, keys, scales=SCALES, precision=precision, device=device)
     if isinstance(model, AmnNet):
-        config = AmnConfig(precision=precision, scales=SCALES)
+        config = AmnMapsConfig(precision=precision, scales=SCALES)
         return amn_maps(model, images, keys, num_classes=CLASSES, config=config, device=device)
     if isinstance(model, IrnNet):
         edges, _ = edge_maps(model, images, device=device, precision=precision)

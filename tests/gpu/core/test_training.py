@@ -16,25 +16,25 @@ from amn_ray.nn.precision import autocast
 from amn_ray.nn.resnet import normalise
 from amn_ray.nn.weights import load_module, to_bytes
 from amn_ray.stages.amn import train as amn
-from amn_ray.stages.cam import train as cam
-from amn_ray.stages.deeplab import train as deeplab
+from amn_ray.stages.classifier import train as classifier
+from amn_ray.stages.deeplabv2 import train as deeplabv2
 from amn_ray.stages.irn import train as irn
 from tests.gpu.core.trainings import NAMES, Step, batch_of, network, training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("as_in_the_loop")]
 CPU = torch.device("cpu")
-TRAIN = {"cam": cam, "amn": amn, "irn": irn, "deeplab": deeplab}
+TRAIN = {"classifier": classifier, "amn": amn, "irn": irn, "deeplabv2": deeplabv2}
 SMALL: dict[str, dict[str, Any]] = {
-    "cam": {"crop": 64, "long_side": [48, 80]},
+    "classifier": {"crop": 64, "long_side": [48, 80]},
     "amn": {"crop": 64, "dropout": 0},  # whose random numbers differ between devices
     "irn": {"crop": 64, "radius": 4},
-    "deeplab": {"crop": 65, "accumulate": 2},
+    "deeplabv2": {"crop": 65, "accumulate": 2},
 }
 LEARNS: dict[str, dict[str, Any]] = {
-    "cam": {"lr_backbone": 0.02, "lr_head": 0.2},
+    "classifier": {"lr_backbone": 0.02, "lr_head": 0.2},
     "amn": {"lr_backbone": 1e-4, "lr_head": 1e-3, "smoothing": 0},
     "irn": {"lr_edge": 0.1, "lr_displacement": 0.2},
-    "deeplab": {"lr": 1e-3},
+    "deeplabv2": {"lr": 1e-3},
 }
 """Rates that learn one batch by heart in 30 steps."""
 

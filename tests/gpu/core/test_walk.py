@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from amn_ray.stages.irn.config import WalkConfig
 from amn_ray.stages.irn.walk import pseudo_mask, random_walk, transition
-from tests.stages.test_irn_model import brute_affinities
+from tests.stages.test_irn_model import WALK, brute_affinities
 
 pytestmark = pytest.mark.gpu
 
@@ -35,7 +34,7 @@ def test_the_walk_equals_the_power_of_the_dense_matrix(device: torch.device) -> 
     np.testing.assert_allclose(transition(edge.to(device), 5, 10).to_dense().cpu().numpy(), step.T, atol=1e-6)
     start = (maps.double() ** 1.3 * (1 - edge.double())).reshape(2, -1).numpy()
     expected = (start @ np.linalg.matrix_power(step, 256)).reshape(maps.shape)
-    found = random_walk(maps.to(device), edge.to(device), WalkConfig())
+    found = random_walk(maps.to(device), edge.to(device), WALK)
     assert found.device.type == device.type
     np.testing.assert_allclose(found.cpu().numpy(), expected, rtol=1e-3)
 
@@ -43,8 +42,8 @@ def test_the_walk_equals_the_power_of_the_dense_matrix(device: torch.device) -> 
 @pytest.mark.parametrize("size", [(94, 125), (37, 1), (1, 1)])
 def test_a_walk_on_the_grid_of_a_photograph_is_that_of_the_cpu(size: tuple[int, int], device: torch.device) -> None:
     maps, edge = walkers(3, *size)
-    expected = random_walk(maps, edge, WalkConfig())
-    found = random_walk(maps.to(device), edge.to(device), WalkConfig()).cpu()
+    expected = random_walk(maps, edge, WALK)
+    found = random_walk(maps.to(device), edge.to(device), WALK).cpu()
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
 
@@ -52,14 +51,14 @@ def test_a_walk_on_the_grid_of_a_photograph_is_that_of_the_cpu(size: tuple[int, 
 def test_pseudo_masks_are_those_of_the_cpu(height: int, width: int, device: torch.device) -> None:
     """But for one pixel in a thousand, where two classes' scores are equal but for rounding."""
     maps, edge = walkers(2, -(-height // 4), -(-width // 4))
-    expected = pseudo_mask(maps, edge, [2, 7], (height, width), WalkConfig())
-    found = pseudo_mask(maps.to(device), edge.to(device), [2, 7], (height, width), WalkConfig())
+    expected = pseudo_mask(maps, edge, [2, 7], (height, width), WALK)
+    found = pseudo_mask(maps.to(device), edge.to(device), [2, 7], (height, width), WALK)
     assert {0} < set(np.unique(expected)) <= {0, 2, 7}
     assert (found != expected).mean() < 1e-3
 
 
 def test_an_image_without_a_label_has_an_empty_pseudo_mask(device: torch.device) -> None:
     maps, edge = walkers(1, 16, 19)
-    mask = pseudo_mask(maps[:0].to(device), edge.to(device), [], (61, 75), WalkConfig())
+    mask = pseudo_mask(maps[:0].to(device), edge.to(device), [], (61, 75), WALK)
     assert mask.shape == (61, 75)
     assert not mask.any()

@@ -22,21 +22,20 @@ from amn_ray.stages.amn import train as amn
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
 from amn_ray.stages.amn.model import AmnNet
-from amn_ray.stages.cam import train as cam
-from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.example import CamExample
-from amn_ray.stages.cam.model import CamNet
-from amn_ray.stages.deeplab import train as deeplab
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.stages.deeplab.example import DeepLabExample
-from amn_ray.stages.deeplab.model import DeepLabNet
+from amn_ray.stages.classifier import train as classifier
+from amn_ray.stages.classifier.config import ClassifierConfig
+from amn_ray.stages.classifier.example import ClassifierExample
+from amn_ray.stages.deeplabv2 import train as deeplabv2
+from amn_ray.stages.deeplabv2.config import DeepLabConfig
+from amn_ray.stages.deeplabv2.example import DeepLabExample
+from amn_ray.stages.deeplabv2.model import DeepLabNet
 from amn_ray.stages.irn import train as irn
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.example import IrnExample
 from amn_ray.stages.irn.model import IrnNet
 
 CLASSES = 3
-NAMES = ("cam", "amn", "irn", "deeplab")
+NAMES = ("classifier", "amn", "irn", "deeplabv2")
 Batch = dict[str, Tensor]
 
 
@@ -59,13 +58,13 @@ def training(
     Its backbone is one that started from ImageNet (conv1 and bn1 do not train, statistics are kept); see `network`.
     """
     settings["backbone"] = BackboneConfig(name=backbone)
-    if name == "cam":
-        cam_config = CamConfig(**settings)
+    if name == "classifier":
+        classifier_config = ClassifierConfig(**settings)
         return Training(
-            lambda: CamNet(cam_config, classes),
-            CamExample(cam_config, classes, DEFAULT),
-            lambda model, batch: [cam.batch_loss(model, batch, cam_config)],
-            lambda model: cam.optimisation(model, cam_config, steps),
+            lambda: classifier.network(classifier_config, classes),
+            ClassifierExample(classifier_config, classes, DEFAULT),
+            lambda model, batch: [classifier.batch_loss(model, batch, classifier_config)],
+            lambda model: classifier.optimisation(model, classifier_config, steps),
         )
     if name == "amn":
         amn_config = AmnConfig(**settings)
@@ -85,10 +84,10 @@ def training(
         )
     deeplab_config = DeepLabConfig(**settings)
     return Training(
-        lambda: DeepLabNet(deeplab_config, classes),
+        lambda: DeepLabNet(deeplab_config.backbone, classes, deeplab_config.scales),
         DeepLabExample(deeplab_config, DEFAULT),
-        lambda model, batch: deeplab.batch_losses(model, batch, deeplab_config),
-        lambda model: deeplab.optimisation(model, deeplab_config, steps),
+        lambda model, batch: deeplabv2.batch_losses(model, batch, deeplab_config),
+        lambda model: deeplabv2.optimisation(model, deeplab_config, steps),
     )
 
 

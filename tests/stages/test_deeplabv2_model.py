@@ -10,11 +10,11 @@ from torchvision.models import resnet50
 
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.resnet import ResNet
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.stages.deeplab.example import grid_size
-from amn_ray.stages.deeplab.model import DeepLabNet, largest, segmentation_loss
+from amn_ray.stages.deeplabv2.example import grid_size
+from amn_ray.stages.deeplabv2.model import DeepLabNet, largest, segmentation_loss
 
 SMALL = BackboneConfig(name="resnet18", weights=None)
+SCALES = [1.0, 0.75, 0.5]
 
 
 def defined(labels: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -23,9 +23,9 @@ def defined(labels: list[torch.Tensor]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("size", [(65, 65), (33, 97), (1, 1)])
 def test_the_sizes_of_all_outputs_are_known_beforehand(size: tuple[int, int]) -> None:
-    net = DeepLabNet(DeepLabConfig(backbone=SMALL), 3).eval()
+    net = DeepLabNet(SMALL, 3, SCALES).eval()
     outputs = net(torch.randn(1, 3, *size))
-    assert [tuple(output.shape[-2:]) for output in outputs] == [grid_size(size, scale) for scale in (1, 0.75, 0.5, 1)]
+    assert [tuple(output.shape[-2:]) for output in outputs] == [grid_size(size, scale) for scale in [*SCALES, 1]]
 
 
 def test_the_backbone_is_torchvisions_dilated_one_but_for_the_first_blocks() -> None:
@@ -75,7 +75,7 @@ def test_undefined_pixels_alone_give_a_loss_of_zero() -> None:
 
 
 def test_all_convolutions_train_and_no_batchnorm_that_keeps_its_statistics() -> None:
-    net = DeepLabNet(DeepLabConfig(backbone=BackboneConfig(name="resnet18")), 3)
+    net = DeepLabNet(BackboneConfig(name="resnet18"), 3, SCALES)
     for module in net.backbone.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
             assert all(p.requires_grad == isinstance(module, nn.Conv2d) for p in module.parameters())

@@ -1,0 +1,118 @@
+"""What every backbone offers.
+
+Legend: B = images, H W = pixels, h w = the grid of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from amn_ray.nn.config import LAYERS
+
+LEVELS = ("stem", *LAYERS)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+After = Callable[[str, Tensor], Tensor]
+"""(level, its output) -> what goes on to the next level."""
+
+
+class Backbone(nn.Module):
+    """Features at the levels layer1…layer4, and of a stem before them.
+
+    This class is a chain of five modules of these names, which a subclass assigns together with `channels` and
+    `strides`. A network that is no such chain overrides `forward` and `freeze`, and need not have a stem.
+
+    Layer4's grid is ⌈H/stride⌉ × ⌈W/stride⌉ for images of any size. The grids of earlier levels are at least that
+    large.
+    """
+
+    channels: Mapping[str, int]
+    """Of each level that there is, in the order in which they are computed."""
+    strides: Mapping[str, int]
+    """Of each level, powers of 2. That of layer4 is the output stride."""
+    mean: Sequence[float] = MEAN
+    """Of the red, green and blue of the images that it was trained with, in [0, 1]."""
+    std: Sequence[float] = STD
+    running_statistics = False
+    """Whether BatchNorm normalises by its running statistics in training, too; its affine parameters train."""
+
+    def forward(self, image_BCHW: Tensor, after: After | None = None) -> Tensor:
+        """(B, 3, H, W) -> layer4's output, (B, C, h, w).
+
+        Args:
+            image_BCHW: images as `normalise` returns them.
+            after: called with each level's name and output; what it returns goes on to the next level.
+        """
+        feature = image_BCHW
+        for level in LEVELS:
+            feature = getattr(self, level)(feature)
+            if after is not None:
+                feature = after(level, feature)
+        return feature
+
+    def normalise(self, rgba_BHWC: Tensor) -> Tensor:
+        """uint8 RGB or RGBA (B, H, W, 3|4) -> float32 (B, 3, H, W): (colour − mean) / std, and 0 where alpha is 0."""
+        mean = torch.tensor(self.mean, device=rgba_BHWC.device) * 255
+        std = torch.tensor(self.std, device=rgba_BHWC.device) * 255
+        image_BHWC = (rgba_BHWC[..., :3].float() - mean) / std
+        if rgba_BHWC.shape[-1] == 4:
+            image_BHWC = image_BHWC * (rgba_BHWC[..., 3:] > 0)
+        return image_BHWC.permute(0, 3, 1, 2)  # NCHW in name, channels-last in memory: what the convolutions want
+
+    def features(self, image_BCHW: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> by level, its output (B, C, h, w)."""
+        found: dict[str, Tensor] = {}
+
+        def keep(level: str, feature: Tensor) -> Tensor:
+            found[level] = feature
+            return feature
+
+        self(image_BCHW, keep)
+        return found
+
+    def freeze(self, until: str) -> None:
+        """Train no parameter of the levels up to `until`, and of this one."""
+        for level in LEVELS[: LEVELS.index(until) + 1]:
+            getattr(self, level).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Like nn.Module.train, but BatchNorm keeps its running statistics where the method says so."""
+        super().train(mode)
+        if self.running_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Load weights: this module's own, or a state dict as `published` knows it.
+
+        Raises:
+            RuntimeError: they are another network's.
+        """
+        if state.keys() != self.state_dict().keys():
+            state = self.published(state)
+        self.load_state_dict(dict(state))
+
+    def published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state dict in the names of whoever published the network -> one in this module's names, without a head."""
+        return state
+
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """The published state dict that `weights=imagenet` stands for, downloaded.
+
+        Raises:
+            ValueError: there is none.
+            OSError: it could not be downloaded.
+        """
+        raise ValueError("no weights were published for this network")
+
+
+def backbone_in(network: nn.Module) -> Backbone:
+    """The backbone of a network, also of one that is wrapped for data-parallel training."""
+    backbone = getattr(network, "module", network).backbone
+    assert isinstance(backbone, Backbone)
+    return backbone

@@ -1,0 +1,139 @@
+"""Which backbones there are: ours, and those of plug-ins. Importable without PyTorch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from amn_ray.core import plugins
+from amn_ray.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from amn_ray.nn.backbones.backbone import Backbone
+    from amn_ray.nn.config import BackboneConfig
+
+Build = Callable[["BackboneConfig", int], "Backbone"]
+"""(settings, output stride) -> the network with random weights."""
+Check = Callable[[str], None]
+"""Raises ValueError, in one sentence that begins with `name=`, if there is no network of this name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network, or a family of networks."""
+
+    build: Build
+    check: Check | None = None
+
+
+BACKBONES: dict[str, Entry] = {}
+"""By name. A name that ends with a slash is that of a family: `timm/` holds timm/convnext_tiny and many more."""
+
+
+def register_backbone(name: str, build: Build, check: Check | None = None) -> None:
+    """Make a network one of the choices of `backbone.name`; a plug-in does so when it is imported.
+
+    Args:
+        name: what users write; with a slash at its end, all names that begin with it.
+        build: makes it. It should import PyTorch itself, when it is called.
+        check: of a family, refuses the names that it does not hold.
+
+    Raises:
+        RequestError: there is another one of that name.
+    """
+    entry = Entry(build, check)
+    if BACKBONES.setdefault(name, entry) != entry:
+        raise RequestError(f"backbone.name={name}: is registered twice; give one of the networks another name")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no network has.
+
+    Raises:
+        ValueError: one sentence.
+    """
+    entry = _entry(name)
+    if entry.check is not None:
+        entry.check(name)
+
+
+def module_of(name: str) -> str:
+    """The module that makes a network.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    return _entry(name).build.__module__
+
+
+def build_backbone(config: BackboneConfig, output_stride: int) -> Backbone:
+    """The network with random weights. Its stem does not train if weights will be loaded.
+
+    Args:
+        config: which network; `weights` only says whether there will be any.
+        output_stride: of layer4.
+
+    Raises:
+        RequestError: there is no such network here, or none with this output stride.
+    """
+    try:
+        backbone = _entry(config.name).build(config, output_stride)
+        check_strides(config.name, backbone, output_stride)
+    except ValueError as error:
+        raise RequestError(f"backbone.{error}") from error
+    backbone.running_statistics = config.batchnorm == "running"
+    if config.weights is not None:
+        backbone.freeze("stem")
+    return backbone
+
+
+def check_strides(name: str, backbone: Backbone, output_stride: int) -> None:
+    """Refuse a network whose grids do not fit.
+
+    Raises:
+        ValueError: the stride of layer4 is not `output_stride`, or one of the others is no power of 2.
+    """
+    strides = ", ".join(f"{level} {stride}" for level, stride in backbone.strides.items())
+    if backbone.strides["layer4"] != output_stride or any(s < 1 or s & (s - 1) for s in backbone.strides.values()):
+        raise ValueError(
+            f"name={name}: has the strides {strides}, but powers of 2 are needed and {output_stride} in layer4; "
+            "choose another network"
+        )
+
+
+def _entry(name: str) -> Entry:
+    family, slash, member = name.partition("/")
+    key = f"{family}/" if slash and member else name
+    if key not in BACKBONES:
+        plugins.load()  # which a process on another node may not have imported yet
+    if key not in BACKBONES or name.endswith("/"):
+        choices = [f"{known}NAME" if known.endswith("/") else known for known in BACKBONES]
+        near = difflib.get_close_matches(name, choices, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"name={name}: must be one of {', '.join(choices)}{hint}")
+    return BACKBONES[key]
+
+
+def _resnet(config: BackboneConfig, output_stride: int) -> Backbone:
+    from amn_ray.nn.backbones.resnet import ResNet
+
+    return ResNet(config, output_stride)
+
+
+def _timm(config: BackboneConfig, output_stride: int) -> Backbone:
+    from amn_ray.nn.backbones.timm import TimmNetwork
+
+    return TimmNetwork(config.name, output_stride)
+
+
+def _check_timm(name: str) -> None:
+    from amn_ray.nn.backbones import timm
+
+    timm.check_name(name)
+
+
+for _name in ("resnet18", "resnet34", "resnet50", "resnet101"):
+    register_backbone(_name, _resnet)
+register_backbone("timm/", _timm, _check_timm)

@@ -1,0 +1,1 @@
+"""PAMR: maps → refined seeds, by pixel-adaptive mask refinement at two thresholds."""

@@ -1,0 +1,30 @@
+"""Thresholds: the sizes of images, and maps → seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from amn_ray.core.artifacts import Artifact
+from amn_ray.platform.mapping import MAPPING_METRICS, map_table
+from amn_ray.stages.groups import RefinementConfig
+from amn_ray.stages.methods import Method
+from amn_ray.stages.stage import Context, Result, Stage
+from amn_ray.stages.thresholds.infer import COLUMNS, MakeSeed
+
+
+def run(config: RefinementConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Threshold the maps of all images."""
+    settings = {"config": config, "maps": inputs["maps"]}
+    return map_table(context.cluster, inputs["images"], COLUMNS, MakeSeed, settings, output, on="tasks")
+
+
+THRESHOLDS = Stage(
+    name="thresholds",
+    version=1,
+    config=RefinementConfig,
+    makes="masks",
+    needs=("images", "maps"),
+    metrics=MAPPING_METRICS,
+    run=run,
+)
+METHOD = Method(group="refinement", name="none", stages={"refined": THRESHOLDS, "amn_refined": THRESHOLDS})

@@ -1,0 +1,1 @@
+"""The YAML of all jobs: `amn_ray.conf` where the package is installed."""
