@@ -1,13 +1,13 @@
 # The image of amn-ray: every node of a cluster runs it (deploy/), and a single machine can.
 #
 # Change before use: the name. Build and try it (BuildKit, which Docker 23 and newer use):
-#   docker build -t registry.example.com/amn-ray:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
-#   docker run --rm --shm-size 2g registry.example.com/amn-ray:0.1.0 python jobs/pipeline.py    # drawn images
-#   docker run --rm --shm-size 8g --gpus all -v /data:/data:ro registry.example.com/amn-ray:0.1.0 \
-#       python jobs/pipeline.py dataset=coco14 dataset.root=/data/coco store=s3://…
+#   docker build -t registry.example.com/amn-ray:0.2.0 --build-arg REVISION="$(git rev-parse HEAD)" .
+#   docker run --rm --shm-size 2g registry.example.com/amn-ray:0.2.0 amn-ray pipeline           # drawn images
+#   docker run --rm --shm-size 8g --gpus all -v /data:/data:ro registry.example.com/amn-ray:0.2.0 \
+#       amn-ray pipeline dataset=coco14 dataset.root=/data/coco store=s3://…
 #
 # BASE: any Debian or Ubuntu with Python 3.11 or newer, its own or apt's. The default also runs on GPUs: torch's wheels
-# bring CUDA's libraries, and the host only needs the driver and NVIDIA's container toolkit. Where a CUDA base is wanted:
+# contain CUDA's libraries, and the host only needs the driver and NVIDIA's container toolkit. With a CUDA base:
 #   docker build --build-arg BASE=nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04 …
 
 ARG BASE=python:3.11-slim-bookworm
@@ -17,7 +17,7 @@ FROM ${BASE} AS build
 ARG UV_VERSION=0.13.9
 ENV DEBIAN_FRONTEND=noninteractive
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
-# apt's Python is taken only where the base has none: on python:* images it would be a second one, of another version.
+# apt's Python is installed only if the base has none: on python:* images it would be a second one, of another version.
 # Versions are not pinned, since distributions remove old ones from their mirrors and the build would fail.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -54,19 +54,19 @@ RUN apt-get update \
 # Over 6 GB, but a layer of its own that changes only with requirements.txt: a new version of the code is a small push and pull.
 COPY --from=build /opt/amn /opt/amn
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY amn_ray amn_ray
 COPY jobs jobs
 COPY conf conf
-# outputs/ is the default store, for trials without one: it goes with the container.
+# outputs/ is the default store, for a first try: it is lost with the container.
 RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
     /opt/uv/bin/uv pip install --no-cache --python /opt/amn/bin/python --no-deps --no-build-isolation --editable /app \
- && /opt/amn/bin/python -m compileall -q amn_ray jobs \
+ && /opt/amn/bin/python -m compileall -q amn_ray conf jobs \
  && install -d -o 1000 -g 1000 outputs
 
 # HOME: `ray up` reads it from the image to place files. MALLOC_*, RAY_idle_*, RAY_num_*: as amn_ray.platform.cluster does for a local Ray, whose
-# processes inherit it; on a cluster they are started by others. MLFLOW_*: artifacts pass through the tracking server, else
-# it may send nodes to an S3 that they do not reach. NVIDIA_*: what the driver's libraries are needed for.
+# processes inherit it; on a cluster others start them. MLFLOW_*: artifacts pass through the tracking server, which may
+# otherwise redirect nodes to an S3 that they do not reach. NVIDIA_*: the driver libraries that are needed.
 ENV PATH=/opt/amn/bin:$PATH \
     HOME=/home/amn \
     LANG=C.UTF-8 \
@@ -82,15 +82,15 @@ ENV PATH=/opt/amn/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # As a number, for Kubernetes' runAsNonRoot.
 USER 1000:1000
-# CUDA bases have one that prints a banner before all output.
+# The entry point of CUDA bases prints a banner before all output.
 ENTRYPOINT []
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
-# What manifests and MLflow call git_commit: there is no .git here.
+# The git_commit of manifests and MLflow: the image has no .git.
 ENV AMN_GIT_COMMIT=${REVISION}
 LABEL org.opencontainers.image.title="amn-ray" \
       org.opencontainers.image.description="Weakly supervised semantic segmentation with AMN on Ray" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-CMD ["python", "jobs/pipeline.py", "--help"]
+CMD ["amn-ray", "--help"]

@@ -8,9 +8,9 @@ STORE ?= outputs
 help:  ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-# uv links packages from its cache. Ray starts about ten processes for a training, and each would compile what it imports
-# again wherever Python may not keep bytecode: compiled once, here, they start three times as fast.
-.venv/installed: requirements.txt pyproject.toml
+# Ray starts about ten processes for a training. Where Python cannot store bytecode, each would compile its imports again;
+# compiled here once, they start three times as fast.
+.venv/installed: requirements.txt pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "uv==0.13.*"
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
@@ -28,7 +28,7 @@ lint: .venv/installed  ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-graph: .venv/installed  ## Which part of the package imports which
+graph: .venv/installed  ## Which unit of the package imports which
 	@$(BIN)/python -m tests.test_layers
 
 audit: .venv/installed  ## Known vulnerabilities of the pinned packages (asks the registry)

@@ -1,10 +1,10 @@
-"""AMN ("Threshold Matters in WSSS") as an experiment platform on Ray."""
+"""An experiment platform for weakly supervised semantic segmentation on Ray, with AMN as its reference method."""
 
 import os
 
 __version__ = "0.1.0"
 
-# Nothing contacts another host unasked, but MLflow and Ray send usage data unless they are told not to: here, before
-# either is imported, for all processes. What the user has set stays.
+# MLflow and Ray send usage data by default. It is turned off here, before either is imported, for all processes, unless
+# the user has set these variables.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

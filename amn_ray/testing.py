@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from amn_ray.core.errors import RequestError
-from amn_ray.data.listing import SOURCES
+from amn_ray.data.registry import register_dataset
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.source import Record
 
@@ -114,5 +114,4 @@ class Fatal(Shapes):
         return super().image(record)
 
 
-assert isinstance(SOURCES, dict)
-SOURCES[FatalConfig] = Fatal
+register_dataset("fatal", FatalConfig, Fatal, recipe="shapes")

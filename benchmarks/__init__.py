@@ -1,4 +1,4 @@
-"""What the speed claims in the README are measured with: `make bench`, with nothing else running.
+"""Measures the speed claims in the README: `make bench`, with nothing else running.
 
-Every claim is a ratio of two medians taken in turn in one run: ours, and the plain way that the released code goes.
+Every claim is a ratio of two medians, taken in turn in one run: of our code, and of the released code's plain way.
 """

@@ -1,4 +1,4 @@
-"""Print every claim with what was measured here."""
+"""Print every claim with the number measured here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The driver's memory against the number of images: `python -m benchmarks.driver_memory FOLDER` (some minutes).
 
-Tables of 1,000, 10,000 and 100,000 tiny drawn images are built by `jobs/pipeline.py until=images`, and then mapped,
-each in a process of its own, whose largest resident memory is told.
+`jobs/pipeline.py until=images` builds tables of 1,000, 10,000 and 100,000 drawn images, which are then mapped, each
+in a process of its own. Its largest resident memory is printed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIZES = (1_000, 10_000, 100_000)
 
 
 class Sizes:
-    """A mapper that does nearly nothing."""
+    """A mapper that does almost nothing."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`image_id`, `height` -> the same."""
@@ -42,12 +42,12 @@ def map_all(url: str) -> None:
     images = find(store, None, "images").artifacts["images"]
     cluster = Cluster(ClusterConfig())
     output = store.artifact("sizes", 1, {}, {"images": images})
-    map_table(cluster, (images, "rows"), ["height"], Sizes, {}, (output, "rows"), share=None)
+    map_table(cluster, images, ["height"], Sizes, {}, output, on="tasks")
     ray.shutdown()
 
 
 def measured(code: str) -> int:
-    """The peak of a process that runs this."""
+    """The peak of a process that runs this code."""
     code += "\nfrom benchmarks.driver_memory import peak_mb\nprint('PEAK', peak_mb())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True)
     return int(done.stdout.split("PEAK")[-1])

@@ -1,9 +1,9 @@
 """One node of one core against two of them: `python -m benchmarks.nodes FOLDER [IMAGES [RUN…]]` (20 minutes, 2 cores).
 
-Each node is a `ray start` that may use one core only; the head's core also runs the driver. In a third run the head has
-no CPUs, as clusters are usually set up, and the one node that works has the other core. What is compared: the tables,
-which must be the same; images per second of maps and of CRF; and how long the same work takes without Ray, in a loop on
-one core that reads and writes the same shards.
+Each node is a `ray start` on one core; the head's core also runs the driver. In a third run the head has no CPUs, as
+clusters are usually set up, and the one node that works has the other core. This compares the tables, which must be
+equal, the images per second of maps and CRF, and the time of the same work without Ray, in a loop on one core that
+reads and writes the same shards.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from amn_ray.core.artifacts import Artifact, Store
-from amn_ray.data.pixels import DEFAULT
-from amn_ray.nn.config import BackboneConfig
+from amn_ray.core.settings import build
+from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import BATCH
 from amn_ray.recipe.records import find
 from amn_ray.stages.cam.config import CamConfig
@@ -34,13 +34,12 @@ from tests.nodes import Nodes
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = [
-    "dataset.num_val=1", "dataset.size=192", "dataset.rows_per_shard=16", "until=seed",
-    "cam.epochs=1", "cam.crop=64", "cam.scales=[1.0,0.5,1.5,2.0]",
+    "dataset.num_val=1", "dataset.size=192", "dataset.rows_per_shard=16", "until=refined",
+    "classifier.epochs=1", "classifier.crop=64", "maps.scales=[1.0,0.5,1.5,2.0]",
 ]  # fmt: skip
 
-
 RUNS = {"one node": (1,), "two nodes": (1, 1), "a node beside the head": (0, 1)}
-"""CPUs of the nodes, of which the first is the head; each has a core of its own."""
+"""CPUs of the nodes, the head first; each node has its own core."""
 
 
 def run(folder: Path, cpus: tuple[int, ...], images: int, uri: str) -> dict[str, Any]:
@@ -64,20 +63,18 @@ def run(folder: Path, cpus: tuple[int, ...], images: int, uri: str) -> dict[str,
 
 
 def loop(store: str) -> None:
-    """The same maps and seeds in this process; prints the seconds of both as JSON."""
+    """The same maps and refined seeds in this process; prints the seconds of both as JSON."""
     import torch
 
     torch.set_num_threads(1)
-    made = find(Store.open(store), None, "seed").artifacts
-    images, cam, seed = made["images"], made["cam"], made["seed"]
-    cam_config, crf_config = cam.manifest()["config"], seed.manifest()["config"]
-    backbone = BackboneConfig(**cam_config.pop("backbone"))
-    classes = len(images.manifest()["classes"])
+    made = find(Store.reading(store), None, "refined").artifacts
+    images, maps, refined = made["images"], made["maps"], made["refined"]
+    classes, pixels = len(images.manifest()["classes"]), Pixels.of(images.manifest())
+    make_cam = MakeCam(build(CamConfig, maps.manifest()["config"]), classes, pixels, made["classifier"], 1)
+    make_seed = MakeSeed(build(CrfConfig, refined.manifest()["config"]), pixels, maps)
     seconds = {
-        "cam": _map(
-            MakeCam(CamConfig(backbone=backbone, **cam_config), classes, DEFAULT, cam, 1), images, ["image", "labels"]
-        ),
-        "seed": _map(MakeSeed(CrfConfig(**crf_config), DEFAULT, cam), images, ["image"]),
+        "maps": _map(make_cam, images, ["image", "labels"]),
+        "refined": _map(make_seed, images, ["image"]),
     }
     print(json.dumps(seconds))
 
@@ -85,7 +82,7 @@ def loop(store: str) -> None:
 def _map(mapper: Any, images: Artifact, columns: list[str]) -> float:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        for number, shard in enumerate(images.table("rows").files):
+        for number, shard in enumerate(images.table().files):
             rows = pq.read_table(shard, columns=["image_id", *columns], partitioning=None)
             for start in range(0, rows.num_rows, BATCH):
                 made = mapper(rows.slice(start, BATCH))
@@ -105,10 +102,9 @@ def main(folder: Path, images: int = 512, names: Sequence[str] = tuple(RUNS)) ->
     with serving_mlflow(folder) as uri:
         summaries = {name: run(place, RUNS[name], images, uri) for name, place in places.items()}
     stores = [Store.open(str(place)) for place in places.values()]
-    for step, table in (("images", "rows"), ("cam", "maps"), ("seed", "masks")) * (len(stores) > 1):
-        first, *others = (
-            pq.read_table(find(store, None, "seed").artifacts[step].at(table)).sort_by("image_id") for store in stores
-        )
+    for step in ("images", "maps", "refined") * (len(stores) > 1):
+        tables = (find(store, None, "refined").artifacts[step].table() for store in stores)
+        first, *others = (pq.read_table(table.path).sort_by("image_id") for table in tables)
         print(
             f"{step}: {first.num_rows} rows, " + ("equal" if all(first == other for other in others) else "DIFFERENT")
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
@@ -15,24 +14,24 @@ import torch.nn.functional as F  # noqa: N812
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 
+from amn_ray.core.artifacts import Store
 from amn_ray.data.images import decode_image
 from amn_ray.data.maps import hard_labels, to_row
 from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.transforms import resize_image
 from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
 from amn_ray.evaluation.thresholds import confusion_curve, count_image, threshold_grid
+from amn_ray.nn.classifier import Classifier, load_classifier
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.precision import autocast, has_bf16
-from amn_ray.nn.resnet import normalise
-from amn_ray.nn.weights import load_module
 from amn_ray.platform.cluster import set_worker_environment
-from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.model import CamNet, cam_maps
+from amn_ray.recipe.records import find
+from amn_ray.stages.cam.model import cam_maps
 from amn_ray.stages.crf.config import CrfConfig
 from amn_ray.stages.crf.model import ImageCrf
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.stages.deeplab.example import grid_size
-from amn_ray.stages.deeplab.model import DeepLabNet, predict, segmentation_loss
+from amn_ray.stages.deeplabv2.config import DeepLabConfig
+from amn_ray.stages.deeplabv2.example import grid_size
+from amn_ray.stages.deeplabv2.model import DeepLabNet, predict, segmentation_loss
 from benchmarks.timing import in_turn
 
 CPU = torch.device("cpu")
@@ -48,9 +47,8 @@ def pictures(count: int) -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
     source = Shapes(ShapesConfig(num_train=count, size=500))
     result = []
     for record in source.listing("train").records:
-        encoded, mask = source.load(record)
-        assert mask is not None
-        result.append((decode_image(encoded)[:HEIGHT], mask[:HEIGHT], list(record.labels)))
+        image, mask = decode_image(source.image(record)), source.mask(record)
+        result.append((image[:HEIGHT], mask[:HEIGHT], list(record.labels)))
     return result
 
 
@@ -64,12 +62,12 @@ def soft_maps(truth: np.ndarray, keys: list[int]) -> np.ndarray:
 
 
 @torch.no_grad()
-def plain_maps(model: CamNet, image: np.ndarray, keys: list[int]) -> np.ndarray:
+def plain_maps(model: Classifier, image: np.ndarray, keys: list[int]) -> np.ndarray:
     """The released code's way: one image, one scale and one flip at a time, fp32, NCHW, all at full size."""
     total = torch.zeros(len(keys), HEIGHT, WIDTH)
     for scale in SCALES:
         size = (round(HEIGHT * scale), round(WIDTH * scale))
-        x = normalise(torch.from_numpy(resize_image(image, *size).copy())[None]).contiguous()
+        x = model.backbone.normalise(torch.from_numpy(resize_image(image, *size).copy())[None]).contiguous()
         cam = model.activation(x) + model.activation(x.flip(3)).flip(3)
         up = F.interpolate(cam, (-(-HEIGHT // 16) * 16, -(-WIDTH // 16) * 16), mode="bilinear", align_corners=False)
         total += up[0, [key - 1 for key in keys], :HEIGHT, :WIDTH]
@@ -77,17 +75,17 @@ def plain_maps(model: CamNet, image: np.ndarray, keys: list[int]) -> np.ndarray:
 
 
 @lru_cache
-def random_model() -> CamNet:
-    """ResNet-50 with random weights, and the statistics that give it features at all."""
+def random_model() -> Classifier:
+    """ResNet-50 with random weights, and statistics of BatchNorm without which its features would vanish."""
     torch.manual_seed(0)
-    model = CamNet(CamConfig(backbone=BackboneConfig(weights=None)), CLASSES).eval()
+    model = Classifier(BackboneConfig(weights=None), CLASSES, detach_after=None).eval()
     model.backbone.running_statistics = False
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
             module.train()
     with torch.no_grad():
-        model.activation(normalise(torch.from_numpy(np.stack([image for image, _, _ in pictures(2)]))))
+        model.activation(model.backbone.normalise(torch.from_numpy(np.stack([image for image, _, _ in pictures(2)]))))
     return model.eval()
 
 
@@ -124,17 +122,14 @@ def maps() -> Iterator[Row]:
 
 def rounding(store: Path) -> Iterator[Row]:
     """What bfloat16 changes in the maps of the demo's trained classifier."""
-    (folder,) = (path.parent for path in store.glob("cam/*/manifest.json"))
-    settings = json.loads((folder / "manifest.json").read_text())["config"]
-    config = CamConfig(backbone=BackboneConfig(**settings.pop("backbone")), **settings)
-    source = Shapes(ShapesConfig())
-    model = load_module(CamNet(config, len(source.classes)), (folder / "model.safetensors").read_bytes())
+    run = find(Store.reading(str(store)), None, "maps")
+    scales, source = run.settings["maps.scales"], Shapes(ShapesConfig())
+    model = load_classifier(run.artifacts["classifier"], len(source.classes))
     records = [record for record in source.listing("train").records if record.labels][:16]
-    images = [decode_image(source.load(record)[0]) for record in records]
+    images = [decode_image(source.image(record)) for record in records]
     keys = [record.labels for record in records]
     exact, rounded = (
-        cam_maps(model, images, keys, scales=config.scales, precision=precision, device=CPU)
-        for precision in ("fp32", "bf16")
+        cam_maps(model, images, keys, scales=scales, precision=precision, device=CPU) for precision in ("fp32", "bf16")
     )
     differences = [np.abs(a - b) for a, b in zip(exact, rounded, strict=True)]
     yield "largest difference of 16 images' normalised maps, bf16", "fp32", max(d.max() for d in differences), "≤ 0.02"
@@ -142,7 +137,7 @@ def rounding(store: Path) -> Iterator[Row]:
 
 
 def photograph() -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """A portrait that Matplotlib ships, cut to the drawn scenes' size, and about where the person is in it."""
+    """A portrait that Matplotlib ships, cut to the drawn scenes' size, a rough mask of the person, and its label."""
     with get_sample_data("grace_hopper.jpg") as stream, Image.open(stream) as image:
         image_HWC = np.array(image.convert("RGB"))[60 : 60 + HEIGHT, :WIDTH]
     y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -204,21 +199,23 @@ def storage() -> Iterator[Row]:
 
 def deeplab() -> Iterator[Row]:
     """DeepLabv2 with ResNet-50: a training step of crops of 321, and predictions of photographs; three scales each."""
-    config = DeepLabConfig(backbone=BackboneConfig(weights=None))
-    model = DeepLabNet(config, CLASSES).to(memory_format=torch.channels_last)
-    image_BCHW = normalise(torch.from_numpy(np.stack([image for image, _, _ in pictures(2)]))[:, :321, :321])
+    config, precision = DeepLabConfig(backbone=BackboneConfig(weights=None)), "auto"
+    model = DeepLabNet(config.backbone, CLASSES, config.scales).to(memory_format=torch.channels_last)
+    image_BCHW = model.backbone.normalise(
+        torch.from_numpy(np.stack([image for image, _, _ in pictures(2)]))[:, :321, :321]
+    )
     image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
     sizes = [grid_size((321, 321), scale) for scale in config.scales]
     labels = [torch.zeros(2, *size, dtype=torch.uint8) for size in [*sizes, sizes[0]]]
     counts = [torch.tensor(label.numel()) for label in labels]
 
     def train() -> None:
-        with autocast(CPU, config.precision):
+        with autocast(CPU, precision):
             pyramid = model.train()(image_BCHW)
         segmentation_loss([logits.float() for logits in pyramid], labels, counts).backward()
 
     def test() -> None:
-        predict(model.eval(), [image for image, _, _ in pictures(2)], device=CPU, precision=config.precision)
+        predict(model.eval(), [image for image, _, _ in pictures(2)], device=CPU, precision=precision)
 
     seconds = in_turn({"train": train, "test": test}, rounds=3)
     yield "DeepLab training, ResNet-50: images/s", "", 2 / seconds["train"], ""

@@ -1,4 +1,4 @@
-"""What needs several processes: CRF on actors, and the memory of a pipeline's stages."""
+"""Measurements with several processes: CRF on actors, and the memory of a pipeline's steps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def crf_actors() -> Iterator[Row]:
     actors = [CrfActor.remote() for _ in range(2)]
 
     def run(count: int) -> None:
-        # Dealt one by one, as Ray Data deals its batches, so that an uneven pair of halves does not count.
+        # One by one, as Ray Data distributes its batches, so that uneven halves do not matter.
         pending = {actors[i].seeds.remote([scenes[i]]): actors[i] for i in range(count)}
         following = count
         while pending:
@@ -57,7 +57,7 @@ def crf_actors() -> Iterator[Row]:
 
 
 def predict_actors(store: Path) -> Iterator[Row]:
-    """`jobs/predict.py` with the demo's network, from the first image to the last mask, actors' start included."""
+    """`predict` with the demo's network, from the first image to the last mask, including the start of actors."""
     folder = store / "pictures"
     folder.mkdir()
     for index, (image, _, _) in enumerate(pictures(PREDICTED)):
@@ -76,7 +76,7 @@ def predict_actors(store: Path) -> Iterator[Row]:
 
 
 def memory(store: Path) -> Iterator[tuple[str, float]]:
-    """(step, GiB): the largest sum of the processes' private and shared memory while the demo makes each step."""
+    """(step, GiB): the largest memory of all processes together while the demo makes each step."""
     command = [sys.executable, "-u", "jobs/pipeline.py", f"store={store}"]
     process = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True)
     step, peaks = "start", {"start": 0.0}
@@ -98,7 +98,7 @@ def memory(store: Path) -> Iterator[tuple[str, float]]:
 
 
 def tree_bytes(pid: int) -> float:
-    """Memory of a process and its descendants; pages that several share count once (PSS)."""
+    """Memory of a process and its descendants; shared pages count once (PSS)."""
     total = 0.0
     try:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]

@@ -1,8 +1,8 @@
-"""What a pipeline costs on any cluster: `python -m benchmarks.scaling` measures, predicts and simulates.
+"""The cost of a pipeline on any cluster: `python -m benchmarks.scaling` measures, predicts and simulates.
 
-Costs are seconds of one core per image; those of networks are also counted in floating-point operations, from which
-GPUs are extrapolated. The formula is `Stage.total`; docs/scaling.md has its results. The simulation runs the stages as
-Ray tasks that sleep for their batch's time, on a cluster of 16 pretended nodes.
+Costs are seconds of one core per image; those of networks are also counted in floating-point operations, to extrapolate
+to GPUs. The formula is `Work.total`; docs/scaling.md has its results. The simulation runs the work as Ray tasks that
+sleep for their batch's time, on a cluster of 16 fake nodes.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amn_ray.data.images import decode_image, encode_mask, encode_png
 from amn_ray.evaluation.thresholds import count_image, threshold_grid
+from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.precision import autocast
 from amn_ray.platform.cluster import authenticate
 from amn_ray.platform.mapping import BATCH
-from amn_ray.stages.amn.config import AmnConfig
+from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps, pcl_loss
-from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.model import CamNet, cam_maps
+from amn_ray.stages.cam.model import cam_maps
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 from amn_ray.stages.crf.model import refined_prediction, refined_seed
-from amn_ray.stages.deeplab.config import DeepLabConfig
-from amn_ray.stages.deeplab.model import DeepLabNet, predict
-from amn_ray.stages.irn.config import IrnConfig
+from amn_ray.stages.deeplabv2.config import DeepLabConfig
+from amn_ray.stages.deeplabv2.model import DeepLabNet, predict
+from amn_ray.stages.irn.config import IrnConfig, WalkConfig
 from amn_ray.stages.irn.model import IrnNet, edge_maps, irn_loss
 from amn_ray.stages.irn.walk import random_walk
 from benchmarks.boundaries import scene
@@ -47,14 +47,14 @@ from benchmarks.timing import in_turn
 from tests.tiny import finish, start, write_folder
 
 GPU_FLOPS = 20e12
-"""Of one GPU, sustained: an assumption, not a measurement."""
+"""Operations per second that one GPU sustains: an assumption, not a measurement."""
 ROUNDS = 3
 CROP = torch.zeros(1, 3, 512, 512).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image, in seconds of a core; `flops` where a GPU may do it."""
+    """The cost of one image in seconds of a core; `flops` if it may run on a GPU."""
 
     seconds: float
     flops: float = 0
@@ -77,14 +77,14 @@ class DataSet:
 
 VOC = DataSet("VOC 2012", 10_582, 1_464, 1_449, 20, 20_000)
 COCO = DataSet("COCO 2014", 82_783, 82_783, 40_504, 80, 100_000)
-EPOCHS = {"cam": 5, "amn": 5, "irn": 3}
-BATCH_SIZES = {"cam": 16, "amn": 16, "irn": 32, "deeplab": 10}
-"""Of training: more workers than divide it evenly there cannot be."""
+EPOCHS = {"classifier": 5, "amn": 5, "irn": 3}
+BATCH_SIZES = {"classifier": 16, "amn": 16, "irn": 32, "segmenter": 10}
+"""Of training; the number of workers must divide it."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """`images` pieces of work of which `slots` are done at a time, in batches."""
+class Work:
+    """The work of a step: `images`, of which `slots` batches are processed concurrently."""
 
     name: str
     images: float
@@ -93,13 +93,13 @@ class Stage:
     batch: int = BATCH
 
     @property
-    def work(self) -> float:
+    def seconds_of_work(self) -> float:
         """⌈images / batch / slots⌉ · batch · seconds."""
         return math.ceil(self.images / self.batch / self.slots) * self.batch * self.seconds
 
     def total(self, start_s: float) -> float:
         """The formula: start + work."""
-        return start_s + self.work
+        return start_s + self.seconds_of_work
 
 
 def networks() -> dict[str, Callable[[], object]]:
@@ -107,21 +107,18 @@ def networks() -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     image_HWC, _, keys = photograph()
     backbone = BackboneConfig(weights=None)
-    cam_config, amn_config = CamConfig(backbone=backbone), AmnConfig(backbone=backbone)
-    irn_config = IrnConfig(backbone=backbone)
-    deeplab_config = DeepLabConfig(backbone=dataclasses.replace(backbone, name="resnet101"))
-    cam, amn, irn, deeplab = (
-        net.to(memory_format=torch.channels_last)
-        for net in (
-            CamNet(cam_config, 20), AmnNet(amn_config, 20), IrnNet(irn_config), DeepLabNet(deeplab_config, 20),
-        )
-    )  # fmt: skip
+    irn_config, deeplab_config = IrnConfig(backbone=backbone), DeepLabConfig()
+    resnet101 = dataclasses.replace(backbone, name="resnet101")
+    classifier = Classifier(backbone, 20, "layer2").to(memory_format=torch.channels_last)
+    amn = AmnNet(AmnConfig(backbone=backbone), 20).to(memory_format=torch.channels_last)
+    irn = IrnNet(irn_config).to(memory_format=torch.channels_last)
+    deeplab = DeepLabNet(resnet101, 20, deeplab_config.scales).to(memory_format=torch.channels_last)
     labels = torch.zeros(1, 20)
     labels[0, 7] = 1
 
-    def train_cam() -> None:
+    def train_classifier() -> None:
         with autocast(CPU, "auto"):
-            cam.train()(CROP).float().sum().backward()
+            classifier.train()(CROP).float().sum().backward()
 
     def train_amn() -> None:
         with autocast(CPU, "auto"):
@@ -140,26 +137,28 @@ def networks() -> dict[str, Callable[[], object]]:
         torch.stack([logits.float().sum() for logits in pyramid]).sum().backward()
 
     return {
-        "cam, training": train_cam,
+        "classifier, training": train_classifier,
         "cam, maps": lambda: cam_maps(
-            cam.eval(), [image_HWC], [keys], scales=[1.0, 0.5, 1.5, 2.0], precision="auto", device=CPU
+            classifier.eval(), [image_HWC], [keys], scales=[1.0, 0.5, 1.5, 2.0], precision="auto", device=CPU
         ),
         "amn, training": train_amn,
-        "amn, maps": lambda: amn_maps(amn.eval(), [image_HWC], [keys], num_classes=20, config=amn_config, device=CPU),
+        "amn, maps": lambda: amn_maps(
+            amn.eval(), [image_HWC], [keys], num_classes=20, config=AmnMapsConfig(precision="auto"), device=CPU
+        ),
         "irn, training": train_irn,
         "irn, edges": lambda: edge_maps(irn.eval(), [image_HWC], device=CPU, precision="auto"),
-        "deeplab, training": train_deeplab,
-        "deeplab, predictions": lambda: predict(deeplab.eval(), [image_HWC], device=CPU, precision="auto"),
+        "segmenter, training": train_deeplab,
+        "segmenter, predictions": lambda: predict(deeplab.eval(), [image_HWC], device=CPU, precision="auto"),
     }
 
 
 def on_cores() -> dict[str, Callable[[], object]]:
-    """What runs on CPUs alone."""
+    """The work that runs on CPUs only."""
     image_HWC, truth_HW, keys = photograph()
     encoded, grid = encode_png(image_HWC), threshold_grid(101)
     maps_KHW = np.random.default_rng(0).random((len(keys), HEIGHT, WIDTH), np.float32)
     large = scene(94, 125)
-    walk = IrnConfig(backbone=BackboneConfig(weights=None)).walk
+    walk = WalkConfig(power=1.3)
     kernels = KernelConfig(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
     rng = np.random.default_rng(0)
 
@@ -169,7 +168,7 @@ def on_cores() -> dict[str, Callable[[], object]]:
     return {
         "images": lambda: (decode_image(encoded), encode_mask(truth_HW)),
         "score of maps": lambda: count_image(maps_KHW, keys, truth_HW, grid),
-        "CRF seed": lambda: refined_seed(image_HWC, maps_KHW, keys, CrfConfig()),
+        "CRF of maps": lambda: refined_seed(image_HWC, maps_KHW, keys, CrfConfig()),
         "walk": lambda: random_walk(*large, walk),
         "CRF of 21 labels": lambda: final(21),
         "CRF of 81 labels": lambda: final(81),
@@ -190,39 +189,39 @@ def measured() -> dict[str, Cost]:
 
 
 def start_s() -> float:
-    """What a stage takes before and after its work: processes start, networks load, rows are counted.
+    """The time of a step besides its work: starting processes, loading networks, counting rows.
 
-    The mean over the stages of a whole pipeline of 24 tiny images, which is hardly any work.
+    The mean over the steps of a whole pipeline of 24 tiny images, whose work is negligible.
     """
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         finish(start(write_folder(Path(folder) / "images", masks=True), store))
         (path,) = store.glob("runs/*/summary.json")
         summary = json.loads(path.read_text())
-    parts = sum(2 if "loss" in metrics else 1 for metrics in summary.values())  # training, and maps or masks
-    return sum(metrics["seconds"] for metrics in summary.values()) / parts
+    seconds = [m["seconds"] for step, m in summary.items() if "seconds" in m and not step.startswith("final_")]
+    return sum(seconds) / len(seconds)
 
 
-def stages(data: DataSet, costs: Mapping[str, Cost], gpus: int, cores: int) -> Iterator[Stage]:
+def pipeline(data: DataSet, costs: Mapping[str, Cost], gpus: int, cores: int) -> Iterator[Work]:
     """The pipeline on a cluster with GPUs; epochs count as images."""
     gpu = {name: cost.on_gpu() for name, cost in costs.items()}
     core = {name: cost.seconds for name, cost in costs.items()}
 
-    def training(step: str, images: int) -> Stage:
+    def training(step: str, images: int) -> Work:
         workers = max(count for count in range(1, gpus + 1) if BATCH_SIZES[step] % count == 0)
-        return Stage(f"{step}, training", images, gpu[f"{step}, training"], workers)
+        return Work(f"{step}, training", images, gpu[f"{step}, training"], workers)
 
-    yield Stage("images", data.train + data.val, core["images"], cores)
-    for step in ("cam", "amn"):
+    yield Work("images", data.train + data.val, core["images"], cores)
+    for step, method in (("classifier", "cam"), ("amn", "amn")):
         yield training(step, EPOCHS[step] * data.train)
-        yield Stage(f"{step}, maps", data.train, gpu[f"{step}, maps"], gpus)
-        yield Stage(f"{step}, score", data.scored, core["score of maps"], cores)
-        yield Stage(f"{step}, CRF", data.train, core["CRF seed"], cores)
+        yield Work(f"{method}, maps", data.train, gpu[f"{method}, maps"], gpus)
+        yield Work(f"{method}, score", data.scored, core["score of maps"], cores)
+        yield Work(f"{method}, CRF", data.train, core["CRF of maps"], cores)
     yield training("irn", EPOCHS["irn"] * data.train)
-    yield Stage("irn, walk", data.train, gpu["irn, edges"] + core["walk"], gpus)
-    yield training("deeplab", BATCH_SIZES["deeplab"] * data.iterations)
-    yield Stage("deeplab, predictions", data.val, gpu["deeplab, predictions"], gpus)
-    yield Stage("deeplab, CRF", data.val, core[f"CRF of {data.classes + 1} labels"], cores)
+    yield Work("irn, walk", data.train, gpu["irn, edges"] + core["walk"], gpus)
+    yield training("segmenter", BATCH_SIZES["segmenter"] * data.iterations)
+    yield Work("segmenter, predictions", data.val, gpu["segmenter, predictions"], gpus)
+    yield Work("segmenter, CRF", data.val, core[f"CRF of {data.classes + 1} labels"], cores)
 
 
 # --- simulation -------------------------------------------------------------------------------------------------------
@@ -230,7 +229,7 @@ def stages(data: DataSet, costs: Mapping[str, Cost], gpus: int, cores: int) -> I
 NODES, CPUS = 16, 4
 SMALL = DataSet("a sixteenth of VOC", 660, 92, 90, 20, 1_250)
 SPEED_UP = 12
-"""Sleeps are so many times shorter than the work."""
+"""How many times shorter the sleeps are than the work."""
 
 
 @ray.remote
@@ -243,7 +242,7 @@ class Slot:
 
 
 def simulate(costs: Mapping[str, Cost]) -> tuple[float, float]:
-    """(seconds that the formula says, seconds that 16 nodes took), both at the speed of the work itself."""
+    """(seconds of the formula, seconds that 16 nodes took), both at the speed of the work itself."""
     authenticate(is_own=True)
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000})
     for _ in range(NODES):
@@ -253,21 +252,21 @@ def simulate(costs: Mapping[str, Cost]) -> tuple[float, float]:
         NODES: [Slot.options(num_gpus=1, num_cpus=0).remote() for _ in range(NODES)],
         NODES * CPUS: [Slot.options(num_cpus=1).remote() for _ in range(NODES * CPUS)],
     }
-    for pool in pools.values():  # all processes are there: their start is a constant of the formula
+    for pool in pools.values():  # wait for all processes: their start is a constant of the formula
         ray.get([slot.work.remote(0) for slot in pool])
     predicted = taken = 0.0
-    for stage in stages(SMALL, costs, NODES, NODES * CPUS):
-        pool = pools[NODES if stage.slots <= NODES else NODES * CPUS][: stage.slots]
-        predicted += stage.work
+    for work in pipeline(SMALL, costs, NODES, NODES * CPUS):
+        pool = pools[NODES if work.slots <= NODES else NODES * CPUS][: work.slots]
+        predicted += work.seconds_of_work
         started = time.monotonic()
-        seconds = stage.batch * stage.seconds / SPEED_UP
-        left = math.ceil(stage.images / stage.batch)
+        seconds = work.batch * work.seconds / SPEED_UP
+        remaining = math.ceil(work.images / work.batch)
         idle, pending = list(pool), {}
-        while left or pending:
-            while left and idle:
+        while remaining or pending:
+            while remaining and idle:
                 slot = idle.pop()
                 pending[slot.work.remote(seconds)] = slot
-                left -= 1
+                remaining -= 1
             done, _ = ray.wait(list(pending), num_returns=1)
             idle += [pending.pop(reference) for reference in done]
         taken += (time.monotonic() - started) * SPEED_UP
@@ -277,7 +276,7 @@ def simulate(costs: Mapping[str, Cost]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure, predict, simulate; everything is printed."""
+    """Measure, predict, simulate, and print everything."""
     started = start_s()
     costs = measured()
     console = Console(width=120)
@@ -286,13 +285,13 @@ def main() -> None:
         flops = (f"{cost.flops / 1e9:.0f}", f"{cost.on_gpu():.4f}") if cost.flops else ("", "")
         table.add_row(name, f"{cost.seconds:.3f}", *flops)
     console.print(table)
-    console.print(f"Before and after its work a stage takes {started:.1f} s.")
+    console.print(f"Besides its work a step takes {started:.1f} s.")
     for data in (VOC, COCO):
-        table = Table("stage", *(f"{gpus} GPU, {16 * gpus} cores" for gpus in (1, 8, 64)), title=f"{data.name}, hours")
-        columns = [list(stages(data, costs, gpus, 16 * gpus)) for gpus in (1, 8, 64)]
+        table = Table("work", *(f"{gpus} GPU, {16 * gpus} cores" for gpus in (1, 8, 64)), title=f"{data.name}, hours")
+        columns = [list(pipeline(data, costs, gpus, 16 * gpus)) for gpus in (1, 8, 64)]
         for row in zip(*columns, strict=True):
-            table.add_row(row[0].name, *(f"{stage.total(started) / 3600:.2f}" for stage in row))
-        table.add_row("all", *(f"{sum(stage.total(started) for stage in column) / 3600:.1f}" for column in columns))
+            table.add_row(row[0].name, *(f"{work.total(started) / 3600:.2f}" for work in row))
+        table.add_row("all", *(f"{sum(work.total(started) for work in column) / 3600:.1f}" for column in columns))
         console.print(table)
     predicted, taken = simulate(costs)
     agreement = f"formula {predicted:.0f} s, simulation {taken:.0f} s: {taken / predicted - 1:+.1%}"

@@ -1,1 +1,1 @@
-"""The YAML of all jobs: `amn_ray.conf` where the package is installed."""
+"""The YAML of all jobs; it is installed as `amn_ray.conf`."""

@@ -30,8 +30,11 @@ def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
         sentence = [line for line in err.splitlines() if line.startswith("error:")]
         assert len(sentence) == 1
         assert "Traceback" not in err
-        assert not list(tmp_path.glob("store/*/*/manifest.json")) or "backbone" in sentence[0]
-        assert not list(tmp_path.glob("store/images/*/rows/*.parquet")) or "backbone" in sentence[0]
+        # A mask, or initial weights, are read when the images are there.
+        is_later = "backbone" in sentence[0] or "mask is" in sentence[0]
+        assert not list(tmp_path.glob("store/*/*/manifest.json")) or is_later
+        assert not list(tmp_path.glob("store/images/*/rows/*.parquet")) or is_later
+        assert not list(tmp_path.glob("store/truth/*/*")) or "backbone" in sentence[0]
         return sentence[0]
 
     return run
@@ -40,31 +43,42 @@ def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("cam.epoch=3", ["cam.epoch", "did you mean cam.epochs"]),
+        ("classifier.epoch=3", ["classifier.epoch", "did you mean classifier.epochs"]),
         ("nonsense=1", ["nonsense"]),
-        ("cam.epochs=many", ["cam.epochs", "many"]),
-        ("cam.epochs=0", ["cam.epochs=0", "greater than 0"]),
-        ("cam.threshold=1.5", ["cam.threshold=1.5", "[0, 1]"]),
-        ("amn.threshold=-0.1", ["amn.threshold=-0.1", "[0, 1]"]),
-        ("crf.cam.conf_fg=2", ["crf.cam.conf_fg=2", "[0, 1]"]),
-        ("crf.amn.conf_bg=0.9", ["crf.amn.conf_bg=0.9", "conf_fg"]),
+        ("classifier.epochs=many", ["classifier.epochs", "many"]),
+        ("classifier.epochs=0", ["classifier.epochs=0", "greater than 0"]),
+        ("maps.threshold=1.5", ["maps.threshold=1.5", "[0, 1]"]),
+        ("amn_maps.threshold=-0.1", ["amn_maps.threshold=-0.1", "[0, 1]"]),
+        ("refined.conf_fg=2", ["refined.conf_fg=2", "[0, 1]"]),
+        ("amn_refined.conf_bg=0.9", ["amn_refined.conf_bg=0.9", "conf_fg"]),
         ("amn.lc=[layer5]", ["amn.lc", "layer5", "layer4"]),
-        ("until=deeplap", ["until=deeplap", "amn"]),
-        ("branch=cam until=amn_seed", ["until=amn_seed", "branch=cam", "until=irn"]),
-        ("deeplab.backbone.name=resnet50", ["deeplab.backbone.weights=null", "resnet18", "resnet50"]),
-        ("deeplab.batch_size=401", ["deeplab.batch_size=401", "400"]),
-        ("cluster.train_workers=3", ["cam.batch_size=16", "workers (3)"]),
+        ("until=segmentor", ["until=segmentor", "amn"]),
+        ("activation=none until=amn_refined", ["until=amn_refined", "activation=none", "pseudo_masks"]),
+        ("segmenter.backbone.name=resnet50", ["segmenter.backbone.weights=null", "resnet18", "resnet50"]),
+        ("segmenter.batch_size=401", ["segmenter.batch_size=401", "400"]),
+        ("cluster.train_workers=3", ["classifier.batch_size=16", "workers (3)"]),
         ("tracking.register=a/b", ["tracking.register=a/b"]),
         ("irn.radius=1", ["irn.radius=1", "at least 2"]),
+        ("pseudo_masks.doublings=13", ["pseudo_masks.doublings=13", "[0, 12]"]),
+        ("predictions.scales=[0.5]", ["predictions.scales=[0.5]", "begin with 1.0"]),
         ("irn.scale=[1.5,0.5]", ["irn.scale", "smallest, largest"]),
         ("backbone.name=vgg16", ["backbone.name=vgg16", "resnet50"]),
-        ("cam.scales=[]", ["cam.scales"]),
+        ("maps.scales=[]", ["maps.scales"]),
+        ("maps=camm", ["maps=camm", "cam"]),
+        ("rebuild=[maps_]", ["rebuild=maps_", "did you mean maps"]),
+        ("cam.scales=[1.0]", ["cam.scales", "maps.scales"]),
+        ("crf.amn.conf_bg=0.1", ["crf.amn.conf_bg", "amn_refined.conf_bg"]),
+        ("irn.walk.beta=5", ["irn.walk.beta", "pseudo_masks.beta"]),
+        ("deeplab.iterations=5", ["deeplab.iterations", "segmenter.iterations"]),
+        ("branch=cam", ["branch", "activation=none"]),
+        ("until=seed", ["until=seed", "refined"]),
+        ("until=deeplab_crf", ["until=deeplab_crf", "predictions_refined"]),
         ("precision=fp8", ["precision=fp8", "bf16"]),
-        ("dataset=cityscapes", ["dataset/cityscapes", "voc12"]),
+        ("dataset=cityscapes", ["cityscapes", "voc12"]),
         ("dataset=voc12", ["dataset.root", "not set"]),
         ("dataset.max_bad_fraction=1.0", ["dataset.max_bad_fraction"]),
         ("cluster.cpus=0", ["cluster.cpus=0"]),
-        ("crf.amn.gt_prob=1", ["crf.amn.gt_prob=1", "excluded"]),
+        ("amn_refined.gt_prob=1", ["amn_refined.gt_prob=1", "excluded"]),
         ("seed=-1", ["seed=-1", "negative"]),
         ("dataset.seed=-1", ["dataset.seed=-1", "negative"]),
         ("irn.weight_decay=-0.1", ["irn.weight_decay=-0.1", "negative"]),
@@ -208,7 +222,8 @@ class TestPixels:
         torch.save([1, 2, 3], tmp_path / "list.pth")
         (tmp_path / "noise.pth").write_bytes(b"these are not weights")
         (tmp_path / "noise.safetensors").write_bytes(b"these are not weights")
-        base = ["dataset=folder", f"dataset.root={folder}", "until=cam", "cam.batch_size=1", "backbone.name=resnet18"]
+        base = ["dataset=folder", f"dataset.root={folder}", "until=maps", "backbone.name=resnet18"]
+        base.append("classifier.batch_size=1")
         assert "does not fit backbone.name=resnet18" in refused(*base, f"backbone.weights={tmp_path}/part.pth")
         assert "is not a state dict" in refused(*base, f"backbone.weights={tmp_path}/list.pth")
         assert "cannot be read" in refused(*base, f"backbone.weights={tmp_path}/noise.pth")
@@ -233,6 +248,7 @@ def test_deep_photographs_of_another_white_are_refused_when_all_are_read_and_acc
         key=lambda made: -made["rows"],
     )
     assert train["pixels"] == val["pixels"] == {"upright": True, "white": 4095, "max_side": None}
-    told = [[warning for warning in made["warnings"] if "dataset.exif" in warning] for made in (train, val)]
-    assert [[warning.split(",")[0] for warning in found] for found in told] == [["2 masks count as upright"], []]
+    truths = [json.loads(path.read_text()) for path in tmp_path.glob("s/truth/*/manifest.json")]
+    told = [warning for made in truths for warning in made["warnings"] if "dataset.exif" in warning]
+    assert [warning.split(",")[0] for warning in told] == ["2 masks count as upright"]
     assert train["largest"] == {"image_id": "p", "height": 20, "width": 28, "num_labels": 1}

@@ -1,1 +1,1 @@
-"""What happens between a command line and a job: overrides, schemas, one sentence instead of a traceback."""
+"""From a command line to a job: overrides, schemas, and one sentence instead of a traceback."""

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from amn_ray.cli.schemas import SCHEMAS
 from amn_ray.core.artifacts import Store
 from amn_ray.core.errors import RequestError
-from amn_ray.data.listing import SOURCES
+from amn_ray.data.registry import kinds
 from amn_ray.recipe.composition import GROUPS
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.recipe.moved import refuse_old_key, refuse_old_step
@@ -64,6 +64,8 @@ def _as_meant(argument: str) -> str:
             f"{shlex.quote(f'dataset.root={value}')}"
         )
     refuse_old_key(key)
+    if key in methods.GROUPS:
+        methods.method(key, value)
     if key in ("until", "step", "study.metric"):
         refuse_old_step(key, value)
     kind = _kinds().get(key.lstrip("+"))
@@ -106,8 +108,15 @@ def with_recorded(arguments: Sequence[str]) -> list[str]:
     store = Store.reading(given.get("store", PipelineConfig.store))
     (run,) = named(store, [given["run"]])
     rest = [argument for argument in arguments if not argument.startswith("run=")]
-    changed = {argument.partition("=")[0] for argument in rest}
-    return [*(typed for typed in run.command if typed.partition("=")[0] not in changed), *rest]
+    changed = {argument.partition("=")[0] for argument in rest} | {"store"}  # the store is where the run was found
+    repeated = [typed for typed in run.command if typed.partition("=")[0] not in changed]
+    for typed in repeated:
+        if "***" in typed:
+            key = typed.partition("=")[0]
+            raise RequestError(
+                f"run={given['run']}: {typed} holds a password, which is not recorded; give {key}= again"
+            )
+    return [*repeated, *rest]
 
 
 def plugins_of(arguments: Sequence[str]) -> list[str]:
@@ -115,7 +124,7 @@ def plugins_of(arguments: Sequence[str]) -> list[str]:
     found: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key == "plugins":
+        if key.lstrip("+") == "plugins":
             names = (name.strip(" '\"") for name in value.strip("[]").split(","))
             found = [name for name in names if name]
     return found
@@ -150,7 +159,7 @@ def _kinds() -> dict[str, str]:
     """TEXT for each setting that is a text, TEXTS for each that is a list of them; Hydra's groups are none."""
     schemas = [*SCHEMAS.values()]
     found = {key: kind for schema in schemas for key, kind in _walk(schema, "")}
-    found |= {key: kind for schema in SOURCES for key, kind in _walk(schema, "dataset.")}
+    found |= {key: kind for one in kinds() for key, kind in _walk(one.config, "dataset.")}
     for method in methods.all_methods():
         for step, stage in method.stages.items():
             found |= dict(_walk(stage.config, f"{step}."))

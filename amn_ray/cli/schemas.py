@@ -6,10 +6,7 @@ from collections.abc import Mapping
 
 from hydra.core.config_store import ConfigStore
 
-from amn_ray.data.coco import CocoConfig
-from amn_ray.data.folder import FolderConfig
-from amn_ray.data.shapes import ShapesConfig
-from amn_ray.data.voc import VocConfig
+from amn_ray.data.registry import kinds
 from amn_ray.inference.export import ExportConfig
 from amn_ray.inference.predict import PredictConfig
 from amn_ray.recipe.composition import register_methods
@@ -32,6 +29,10 @@ def register() -> None:
     store = ConfigStore.instance()
     for job, node in SCHEMAS.items():
         store.store(name=f"{job}_schema", node=node)
-    for name, node in (("shapes", ShapesConfig), ("voc", VocConfig), ("coco", CocoConfig), ("folder", FolderConfig)):
-        store.store(group="schema/dataset", name=name, node=node)
+    for kind in kinds():
+        store.store(group="schema/dataset", name=kind.name, node=kind.config)
+        if not kind.config.__module__.startswith("amn_ray."):  # ours have files in conf/dataset/
+            defaults = [{"/schema/dataset@dataset": kind.name}, {"override /recipe": kind.recipe}]
+            choice = {"defaults": defaults, "dataset": {"name": kind.name}}
+            store.store(group="dataset", name=kind.name, node=choice, package="_global_")
     register_methods()

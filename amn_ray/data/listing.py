@@ -19,12 +19,9 @@ from typing import Any
 
 from amn_ray.core.errors import RequestError, RunError
 from amn_ray.core.places import local_path
-from amn_ray.data.coco import Coco, CocoConfig
 from amn_ray.data.digests import digests
-from amn_ray.data.folder import Folder, FolderConfig
-from amn_ray.data.shapes import Shapes, ShapesConfig
+from amn_ray.data.registry import kind_of
 from amn_ray.data.source import DatasetConfig, Listing, Source
-from amn_ray.data.voc import Voc, VocConfig
 
 NOT_CONTENT = {
     "name", "classes", "allow_unlabelled", "max_bad_fraction", "rows_per_shard",
@@ -35,7 +32,6 @@ NOT_CONTENT = {
 select is in the records, and the classes are in a summary as the source found them.)"""
 OF_MASKS = {"mask_values", "palette"}
 """Settings that say how masks are read."""
-SOURCES: Mapping[type, type] = {ShapesConfig: Shapes, VocConfig: Voc, CocoConfig: Coco, FolderConfig: Folder}
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,11 @@ class Summary:
     truth_digest: str
     """Of the masks: their ids, annotations, the content of their files and what was found out about reading them."""
 
+    @property
+    def modules(self) -> list[str]:
+        """That of the source; see core.settings.chosen_modules."""
+        return [] if type(self.config) is DatasetConfig else [kind_of(self.config).source.__module__]
+
     def identity(self) -> dict[str, Any]:
         """What decides the content of the image table: how files are read, ids, labels and what the files hold.
 
@@ -78,7 +79,7 @@ def open_source(config: DatasetConfig) -> Source:
     Raises:
         RequestError: its root or class list is wrong.
     """
-    return SOURCES[type(config)](config)
+    return kind_of(config).source(config)
 
 
 def list_content(source: Source, split: str) -> Listing:

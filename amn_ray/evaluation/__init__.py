@@ -1,1 +1,1 @@
-"""Numbers only: counts of pixels, and what follows from them. NumPy alone."""
+"""Numbers only: counts of pixels and the metrics from them. NumPy only."""

@@ -1,1 +1,1 @@
-"""What a trained network is used for: predictions, exported masks, a model in MLflow."""
+"""Uses of a trained network: predictions, exported masks, a model in MLflow."""

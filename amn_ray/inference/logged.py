@@ -5,7 +5,7 @@ from __future__ import annotations
 from amn_ray.core.artifacts import MODEL, Store
 from amn_ray.core.console import say
 from amn_ray.core.events import Event, Observer, RunEnded
-from amn_ray.inference.segmenter import Settings, can_load, write_model
+from amn_ray.inference.segmenter import Settings, opener_of, write_model
 from amn_ray.platform.tracking_config import TrackingConfig
 from amn_ray.recipe import records
 from amn_ray.reporting.tracked import Tracking
@@ -24,7 +24,7 @@ class LoggedModel(Observer):
         """See Observer."""
         if isinstance(event, RunEnded) and "segmenter" in event.artifacts:
             weights = event.artifacts["segmenter"]
-            if not can_load(weights):
+            if opener_of(weights) is None:
                 say("segmenter", f"is not logged as a model, which {weights.stage} cannot be")
                 return
             (run,) = records.named(self.store, [self.run])

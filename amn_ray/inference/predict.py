@@ -16,12 +16,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray.data
 
+from amn_ray.core import plugins
 from amn_ray.core.artifacts import MODEL, Artifact, Store, fingerprint
 from amn_ray.core.console import say, time_left
 from amn_ray.core.errors import RequestError, RunError, told_by_workers
@@ -76,6 +78,7 @@ def predict(config: PredictConfig) -> None:
         if getattr(config, name) is None:
             raise RequestError(f"{name} is not set: expected {what}; set {name}=/path")
     run = runs.find(Store.reading(config.store), config.run, "segmenter")
+    plugins.load(run.settings.get("plugins", ()), where=[str(Path.cwd())])
     weights = run.step("segmenter", needed_by="predict")
     settings = Settings.of(run)
     if config.crf and settings.crf is None:

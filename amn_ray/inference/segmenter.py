@@ -7,11 +7,12 @@ file its loader, which needs no Ray. Nothing in that folder is pickled.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,10 +27,11 @@ from amn_ray.data.transforms import limited_size, resize_image, resize_label
 from amn_ray.recipe.records import Run
 from amn_ray.stages.crf.config import KernelConfig, PredictionCrfConfig
 from amn_ray.stages.crf.model import refined_prediction
-from amn_ray.stages.deeplabv2.config import DeepLabConfig, DeepLabPredictionsConfig
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from amn_ray.stages.methods import OpenNetwork
 
 REFINEMENT = "choices.prediction_refinement"
 WEIGHTS = "model.safetensors"
@@ -43,8 +45,12 @@ where the training's images were scaled down (`max_side`), at theirs."""
 class Settings:
     """What, besides weights, decides a mask."""
 
-    network: DeepLabConfig
-    predictions: DeepLabPredictionsConfig
+    opened_by: str
+    """`module:function` that opens the network, see stages.methods.OpenNetwork."""
+    network: Mapping[str, Any]
+    """Of its training, as JSON."""
+    predictions: Mapping[str, Any]
+    """Likewise."""
     crf: PredictionCrfConfig | None
     """None where the run did not refine its predictions by CRF."""
     classes: Sequence[str]
@@ -77,48 +83,65 @@ class Settings:
 
         table = run.artifacts["images"].manifest()
         weights = run.step("segmenter", needed_by="predict")
-        if not can_load(weights):
+        opener = opener_of(weights)
+        if opener is None:
             raise RequestError(
                 f"predict: the run {run.folder.name} trained {weights.stage}, which cannot be loaded here; name a run "
-                "with segmenter=deeplabv2"
+                "with segmenter=deeplabv2, or load the plug-in that brings it"
             )
         network = weights.manifest()["config"]
-        predictions = run.node(DeepLabPredictionsConfig, "predictions")
         has_crf = run.settings[REFINEMENT] == PREDICTION_METHOD.name
         return cls(
-            build(DeepLabConfig, network),
-            dataclasses.replace(predictions, precision=predictions.precision or network["precision"]),
+            opener,
+            network,
+            _predictions(run.settings, network),
             run.node(PredictionCrfConfig, "predictions_refined") if has_crf else None,
             table["classes"],
             Pixels.of(table),
         )
 
 
-def can_load(weights: Artifact) -> bool:
-    """Whether they are of the network that this module knows."""
-    from amn_ray.stages.deeplabv2.stage import DEEPLAB  # as above
+def _predictions(settings: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's settings of predictions; what they take from the pipeline is what the training took."""
+    prefix = "predictions."
+    own = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
+    return {key: network.get(key) if value in (None, "auto") else value for key, value in own.items()}
 
-    return weights.stage == DEEPLAB.name
+
+def opener_of(weights: Artifact) -> str | None:
+    """What opens these weights, see Settings; None if nothing does."""
+    from amn_ray.recipe.steps import method_of  # as above
+
+    method = method_of("segmenter", weights.stage)
+    opener = None if method is None else method.open_network
+    return None if opener is None else f"{opener.__module__}:{opener.__qualname__}"
 
 
 class Segmenter:
     """The network, loaded."""
 
     def __init__(self, settings: Settings, weights: bytes) -> None:
-        from amn_ray.nn.weights import load_module, pick_device  # PyTorch, for those that hold the network
-        from amn_ray.stages.deeplabv2.model import DeepLabNet
+        """Args:
+        settings: of the run that trained it.
+        weights: the content of its model.safetensors.
 
+        Raises:
+            RequestError: the plug-in that brings it is not here.
+        """
+        module, _, name = settings.opened_by.partition(":")
+        try:
+            opener: OpenNetwork = getattr(importlib.import_module(module), name)
+        except ImportError as error:
+            raise RequestError(
+                f"{module}: cannot be imported ({error}), but the network was trained by it; install that plug-in here"
+            ) from error
         self.settings = settings
-        self.device = pick_device()
-        model = DeepLabNet(settings.network.backbone, len(settings.classes), settings.predictions.scales)
-        self.model = load_module(model, weights).to(self.device)
+        self.network = opener(settings.network, settings.predictions, len(settings.classes), weights)
 
     def logits(self, image_HWC: np.ndarray) -> np.ndarray:
-        """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), at stride 8 of the image or of its smaller copy."""
-        from amn_ray.stages.deeplabv2.model import predict
-
+        """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), on a grid of the image or of its smaller copy."""
         small = resize_image(image_HWC, *limited_size(image_HWC.shape[:2], self.settings.longest))
-        return predict(self.model, [small], device=self.device, precision=self.settings.predictions.precision)[0]
+        return self.network.logits([small])[0]
 
 
 def mask_of(

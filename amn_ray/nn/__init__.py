@@ -1,1 +1,1 @@
-"""Blocks that several stages share. Plain PyTorch: no Ray, no MLflow, no stage."""
+"""Networks that several stages share. Plain PyTorch: no Ray, no MLflow, no stage."""

@@ -1,1 +1,1 @@
-"""The pipeline: which steps there are, in which order, with which settings; and the records of its runs."""
+"""The pipeline: its steps, their order and settings, the plan, the runner, and the records of runs."""

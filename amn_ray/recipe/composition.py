@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from amn_ray.core import plugins
 from amn_ray.core.errors import RequestError
 from amn_ray.core.settings import flat
 from amn_ray.platform import submitted
@@ -91,11 +92,17 @@ def load(composed: DictConfig, written: str) -> Any:
         written: the key of the place that the job writes to.
 
     Raises:
-        RequestError: a value is out of its range, or a path would not last as long as the results that go there; the
-            sentence begins with the full key.
+        RequestError: a value is out of its range, a plug-in was not loaded, or a path would not last as long as the
+            results that go there; the sentence begins with the full key.
     """
     _check(composed, ())
     loaded = OmegaConf.to_object(composed)
+    for name in getattr(loaded, "plugins", ()):
+        if name not in plugins.named():
+            raise RequestError(
+                f"plugins={name}: is named by a file, which is read after plug-ins are loaded; name it on the command "
+                f"line, or set {plugins.NAMED}={name}"
+            )
     submitted.check_places(flat(loaded), written=written)
     return loaded
 

@@ -20,6 +20,7 @@ from amn_ray.recipe import records
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.recipe.plan import Plan, make_plan
 from amn_ray.recipe.runner import Runner
+from amn_ray.stages.score.stage import score_names
 from amn_ray.training.config import TrainingConfig
 
 

@@ -42,6 +42,11 @@ class Planned:
         return self.step.name
 
     @property
+    def modules(self) -> tuple[str, ...]:
+        """Whose code makes it, with all that they import (see core.code)."""
+        return () if self.step.stage is None else (self.step.stage.run.__module__, *sorted(self.chosen))
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """What it reports if there is ground truth."""
         own = () if self.step.stage is None else (*self.step.stage.metrics, "seconds")
@@ -60,6 +65,11 @@ class Scoring:
     """See Planned."""
     metrics: tuple[str, ...]
     """What it reports."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """See Planned."""
+        return (self.stage.run.__module__, *sorted(self.chosen))
 
 
 class State(Enum):

@@ -18,6 +18,7 @@ from amn_ray.core.console import say
 from amn_ray.core.errors import RequestError
 from amn_ray.core.events import Event, Observer, RunBegan, RunEnded
 from amn_ray.core.folders import Folder
+from amn_ray.core.places import without_secrets
 from amn_ray.core.settings import build
 
 C = TypeVar("C")
@@ -40,7 +41,7 @@ class Run:
     """The whole configuration, as one level of dotted keys."""
     mlflow_run: str
     command: Sequence[str] = ()
-    """The overrides that were typed for it."""
+    """The overrides that were typed for it, without passwords."""
 
     def step(self, name: str, *, needed_by: str) -> Artifact:
         """What a step made.
@@ -81,7 +82,7 @@ class Recorder(Observer):
         command: the overrides that were typed.
         """
         self.folder = folder
-        self.command = list(command)
+        self.command = [without_secrets(typed) for typed in command]
         self.mlflow_run = mlflow_run
         self.settings: Mapping[str, Any] = {}
 

@@ -58,15 +58,10 @@ class Work:
     settings: Any
     inputs: Mapping[str, Artifact]
     output: Artifact
-    chosen: frozenset[str]
-    """See Planned."""
+    modules: Sequence[str]
+    """Whose code makes it, with all that they import."""
     since: float = 0
     """It must have been made after this time."""
-
-    @property
-    def modules(self) -> Sequence[str]:
-        """Whose code makes it, with all that they import."""
-        return (self.stage.run.__module__, *sorted(self.chosen))
 
 
 AS_IT_IS: Mapping[str, Any] = {"metrics": {}, "seconds": 0.0}
@@ -149,7 +144,7 @@ class Runner:
                 settings=planned.settings,
                 inputs=inputs,
                 output=planned.artifact,
-                chosen=planned.chosen,
+                modules=planned.modules,
                 since=since,
             )
             with step.named_errors():
@@ -188,7 +183,7 @@ class Runner:
             settings=score.settings,
             inputs=inputs,
             output=score.artifact,
-            chosen=score.chosen,
+            modules=score.modules,
         )
         made = self._made(work)
         self.scores[planned.name], self.manifests[f"{planned.name}_score"] = made.artifact, made.manifest

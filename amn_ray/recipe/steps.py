@@ -81,6 +81,7 @@ def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
         raise RequestError(
             f"until={last}: these choices do not make it ({_chosen(config)}); they make {', '.join(by_name)}"
         )
+    place = {step.name: number for number, step in enumerate(known)}
     needed: set[str] = set()
     waiting = [step.name for step in known if step.stage in TABLES] if last in ("images", "truth") else [last]
     while waiting:
@@ -88,7 +89,7 @@ def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
         if step.name not in needed:
             needed.add(step.name)
             for source in step.needs:
-                if source not in by_name:
+                if place.get(source, len(known)) > place[step.name]:
                     raise RequestError(_lacks(step, source, config))
             waiting += [*step.needs, *filter(None, (step.truth, step.judges))]
     return [step for step in known if step.name in needed]
@@ -97,7 +98,7 @@ def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
 def _lacks(step: Step, source: str, config: PipelineConfig) -> str:
     if source.startswith("truth"):
         return f"{step.name} needs ground truth, and the images of {config.dataset.name} have none ({_chosen(config)})"
-    return f"{step.name} needs {source}, which these choices do not make ({_chosen(config)})"
+    return f"{step.name} needs {source}, which these choices do not make before it ({_chosen(config)})"
 
 
 def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterator[Step]:
@@ -195,3 +196,9 @@ def _check_same_network(backbone: BackboneConfig, own: BackboneConfig) -> None:
 
 def _chosen(config: PipelineConfig) -> str:
     return ", ".join(f"{group}={getattr(config.choices, group)}" for group in methods.GROUPS)
+
+
+def method_of(step: str, stage: str) -> Method | None:
+    """The method whose stage of this name makes a step; None if none of those that are loaded does."""
+    found = (method for method in methods.all_methods() if step in method.stages)
+    return next((method for method in found if method.stages[step].name == stage), None)

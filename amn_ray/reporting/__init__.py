@@ -1,1 +1,1 @@
-"""Pictures and tables made of the numbers."""
+"""Reports of runs: the console, figures, pages, and what MLflow gets."""

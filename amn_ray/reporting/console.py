@@ -41,16 +41,19 @@ class Console(Observer):
                 say(event.step, f"warning: {event.sentence}")
             case Scored() if "mean_average_precision" in event.manifest["metrics"]:
                 precision = event.manifest["metrics"]["mean_average_precision"]
-                say(event.step, f"mean average precision of the labels of val {100 * precision:.1f}")
+                say(
+                    event.step,
+                    f"mean average precision of the labels of val {100 * precision:.1f}" + _by_other_code(event),
+                )
             case Scored() if "miou" in event.manifest["metrics"]:
-                say(event.step, one_line(event.manifest["metrics"]))
+                say(event.step, one_line(event.manifest["metrics"]) + _by_other_code(event))
 
     def callbacks(self, step: str) -> Sequence[Any]:
         """See Observer."""
         return [PrintEpochs(step)]
 
 
-def _by_other_code(event: StepEnded) -> str:
+def _by_other_code(event: StepEnded | Scored) -> str:
     if not event.other_code:
         return ""
     shown = ", ".join(event.other_code[:3]) + (", …" if len(event.other_code) > 3 else "")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import yaml
 from omegaconf import OmegaConf
 
@@ -27,6 +28,27 @@ GROUPS: Mapping[str, Mapping[str, Makes]] = {
     "activation": {"amn": "weights", "amn_maps": "maps"},
 }
 """What is chosen, the steps that a choice makes (or some of them), and what each of these is."""
+
+
+class SegmentationNetwork(Protocol):
+    """A trained segmentation network, held by a process that predicts."""
+
+    def logits(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The logits of some images.
+
+        Args:
+            images: RGB uint8 (H, W, 3), all of one size.
+
+        Returns:
+            For each of them float32 (N+1, h, w) of the labels 0…N, on a grid of any size that covers the image.
+        """
+        ...
+
+
+OpenNetwork = Callable[[Mapping[str, Any], Mapping[str, Any], int, bytes], SegmentationNetwork]
+"""(settings of the training, settings of the predictions, N, content of model.safetensors) -> the network, on the GPU
+of this process if it has one. Settings are JSON. It is a function of a module, which is imported by its name where a
+model is loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +68,8 @@ class Method:
     settings: Path | None = None
     """A YAML file: the settings of this method, also of steps that it does not make itself, and under `with` those of
     pairs: `recipe=quick: {…}`, `dataset=coco14: {…}`."""
+    open_network: OpenNetwork | None = None
+    """Of a segmenter: what jobs/predict.py and MLflow's model use; without it there is neither."""
 
     def __post_init__(self) -> None:
         if self.group not in GROUPS:

@@ -1,1 +1,1 @@
-"""Studies: many pipelines that differ in a few settings, under Ray Tune, with their common work done once."""
+"""Studies: pipelines that differ in a few settings, run by Ray Tune, which share their common work."""

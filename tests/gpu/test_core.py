@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-ABSENT = ("ray", "hydra", "omegaconf", "mlflow", "pydensecrf", "pandas", "fsspec", "rich", "psutil", "scipy", "optuna")
+ABSENT = (
+    "ray", "hydra", "omegaconf", "mlflow", "pydensecrf", "pandas", "fsspec", "rich", "psutil", "scipy", "optuna",
+    "yaml", "matplotlib", "pycocotools", "timm",
+)  # fmt: skip
 RUN = "import sys; sys.modules |= dict.fromkeys({names}); import pytest; sys.exit(pytest.main({arguments}))"
 """Python refuses to import what is None among its modules."""
 

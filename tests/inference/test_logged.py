@@ -105,7 +105,9 @@ def test_a_run_that_trained_a_network_logs_it_once_with_all_that_it_needs(watche
     mlflow.set_tracking_uri(watched.tracker.uri)
     files = {path.name: path for path in Path(mlflow.artifacts.download_artifacts(uri)).rglob("*")}
     assert files[WEIGHTS].read_bytes() == b"weights"
-    expected = Settings(NETWORK, dataclasses.replace(PREDICTIONS, precision="fp32"), CRF, ["nut"], DEFAULT)
+    predictions = dataclasses.asdict(dataclasses.replace(PREDICTIONS, precision="fp32"))
+    opener = "amn_ray.stages.deeplabv2.infer:open_network"
+    expected = Settings(opener, dataclasses.asdict(NETWORK), predictions, CRF, ["nut"], DEFAULT)
     assert json.loads(files[SETTINGS].read_text()) == json.loads(json.dumps(dataclasses.asdict(expected)))
     assert watched.child().info.status == "FINISHED"
 

@@ -62,8 +62,10 @@ from tests.conftest import ROOT, SECRET, encode, noise
 Job = Callable[..., tuple[int, str]]
 NETWORK = DeepLabConfig(backbone=BackboneConfig(name="resnet18", weights=None), scales=[1.0, 0.5], precision="fp32")
 CRF = PredictionCrfConfig(iterations=3)
+PREDICTIONS = DeepLabPredictionsConfig(scales=[1.0, 0.5], precision="fp32")
+OPENER = "amn_ray.stages.deeplabv2.infer:open_network"
 SETTINGS = Settings(
-    NETWORK, DeepLabPredictionsConfig(scales=[1.0, 0.5], precision="fp32"), CRF, ["nut", "bolt"], DEFAULT
+    OPENER, dataclasses.asdict(NETWORK), dataclasses.asdict(PREDICTIONS), CRF, ["nut", "bolt"], DEFAULT
 )
 RECORDED = {
     "choices.prediction_refinement": "crf",
@@ -77,7 +79,7 @@ RECORDED = {
 @pytest.fixture(scope="module")
 def weights() -> bytes:
     torch.manual_seed(0)
-    model = DeepLabNet(NETWORK.backbone, len(SETTINGS.classes), SETTINGS.predictions.scales)
+    model = DeepLabNet(NETWORK.backbone, len(SETTINGS.classes), PREDICTIONS.scales)
     torch.nn.init.normal_(model.head.branches[0].weight, std=0.5)
     return to_bytes(model, {})[0]
 
@@ -331,7 +333,7 @@ def test_an_image_that_was_replaced_is_segmented_again(tmp_path: Path) -> None:
 def test_a_segmenter_is_the_networks_largest_logits_and_the_crf(weights: bytes) -> None:
     image_HWC = noise(45, 70)
     segmenter = Segmenter(SETTINGS, weights)
-    (expected,) = predict(segmenter.model, [image_HWC], device=torch.device("cpu"), precision="fp32")
+    (expected,) = predict(segmenter.network.model, [image_HWC], device=torch.device("cpu"), precision="fp32")
     logits = segmenter.logits(image_HWC)
     np.testing.assert_array_equal(logits, expected)
     plain = full_size(logits, 45, 70).argmax(0)
@@ -427,7 +429,7 @@ def test_a_network_is_loaded_with_the_settings_of_its_run(finished: Store) -> No
     folder = runs.folder(finished).folder("other")
     record(folder, dict(run.artifacts), predictions__precision="bf16", choices__prediction_refinement="none")
     (other,) = runs.named(finished, ["other"])
-    predictions = dataclasses.replace(SETTINGS.predictions, precision="bf16")
+    predictions = {**SETTINGS.predictions, "precision": "bf16"}
     assert Settings.of(other) == dataclasses.replace(SETTINGS, predictions=predictions, crf=None)
 
 

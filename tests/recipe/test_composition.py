@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 
 from amn_ray.core.artifacts import Artifact
 from amn_ray.core.errors import RequestError
@@ -47,7 +46,8 @@ MINE = Stage(name="mine", version=1, config=MineConfig, makes="maps", needs=("im
 def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     composed()
-    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    for registry in ("_METHODS", "_STAGES"):
+        monkeypatch.setattr(methods, registry, dict(getattr(methods, registry)))
     monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
 
 
@@ -75,10 +75,9 @@ def test_every_group_has_a_default_and_all_choices_compose() -> None:
 
 
 def test_a_choice_that_is_not_there_is_refused_with_what_is() -> None:
-    with pytest.raises(HydraException, match=r"maps/cma"):
-        composed("maps=cma")
-    with pytest.raises(RequestError, match=r"^maps=cma: must be one of .*cam.*, did you mean cam$"):
-        method("maps", "cma")
+    for ask in (lambda: method("maps", "cma"), lambda: composed("maps=cma")):
+        with pytest.raises(RequestError, match=r"^maps=cma: must be one of .*cam.*, did you mean cam$"):
+            ask()
 
 
 @pytest.mark.parametrize(
@@ -186,11 +185,35 @@ def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
         register(mine(tmp_path, ""))
 
 
-def test_a_method_that_makes_a_step_of_another_group_is_a_mistake_of_its_author() -> None:
-    with pytest.raises(ValueError, match=r"^maps=mine: makes irn, but may make maps_network, maps$"):
-        Method(group="maps", name="mine", stages={"irn": MINE})
-    with pytest.raises(ValueError, match=r"^mine: group=seeds is none of "):
-        Method(group="seeds", name="mine")
+def test_the_yaml_of_a_method_that_is_not_there_is_named(tmp_path: Path) -> None:
+    register(Method(group="maps", name="mine", stages={"maps": MINE}, settings=tmp_path / "none.yaml"))
+    with pytest.raises(RequestError, match=rf"^{tmp_path}/none.yaml: cannot be read .*maps=mine"):
+        register_methods()
+
+
+def test_settings_of_a_method_are_those_of_its_group_and_more() -> None:
+    register(Method(group="maps", name="mine", stages={"maps": replace(MINE, config=WalkConfig)}))
+    with pytest.raises(RequestError, match=r"^maps=mine: WalkConfig: is not a subclass of .*MapsConfig"):
+        register_methods()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"stages": {"irn": MINE}}, "maps=mine: makes irn, but may make maps_network, maps"),
+        ({"stages": {"maps": replace(MINE, makes="masks")}}, "maps=mine: maps must be maps, .* makes masks"),
+        (
+            {"stages": {"maps": replace(MINE, needs=("images", "truth"))}},
+            "maps=mine: .* needs truth, which only scores",
+        ),
+        ({"stages": {"maps": replace(MINE, optional=("truth",))}}, "maps=mine: .* needs truth, which only scores"),
+        ({"group": "seeds"}, "mine: group=seeds is none of "),
+        ({"name": "../mine"}, "maps=../mine: the name .* must be letters"),
+    ],
+)
+def test_a_method_that_cannot_be_one_is_refused_when_it_is_written(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{told}"):
+        Method(**{"group": "maps", "name": "mine", "stages": {"maps": MINE}, **wrong})
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 
 from amn_ray.data.transforms import multi_hot, resize_image, resize_label
+from amn_ray.nn.backbones.backbone import MEAN, STD
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.nn.resnet import MEAN, STD
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps, pcl_loss
 from tests.conftest import noise

@@ -8,8 +8,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torchvision.models import resnet50
 
+from amn_ray.nn.backbones.resnet import ResNet
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.nn.resnet import ResNet
 from amn_ray.stages.deeplabv2.example import grid_size
 from amn_ray.stages.deeplabv2.model import DeepLabNet, largest, segmentation_loss
 
@@ -33,7 +33,7 @@ def test_the_backbone_is_torchvisions_dilated_one_but_for_the_first_blocks() -> 
     torch.manual_seed(0)
     reference = resnet50(weights=None, replace_stride_with_dilation=[False, True, True]).eval()
     ours = ResNet(BackboneConfig(weights=None), output_stride=8).eval()
-    ours.load_torchvision(reference.state_dict())
+    ours.load(reference.state_dict())
     for layer, dilation in ((ours.layer3, 1), (ours.layer4, 2)):
         conv = layer[0].conv2
         assert conv.dilation == (2 * dilation, 2 * dilation)

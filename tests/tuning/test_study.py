@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
 
+from amn_ray.tuning import sweep
 from amn_ray.tuning.study import StudyConfig, Trial, corners, draws, grid, sample
+from tests.conftest import encode
 
 Job = Callable[..., tuple[int, str]]
 
@@ -117,7 +122,7 @@ AMN = {"name": "mine", "metric": "amn_maps/selection_miou", "search": "optuna", 
         ({**BASE, "space": {"amn.lc": [[]]}}, ["amn.lc=[layer1]"], ["amn.lc", "given on the command line"]),
         ({**BASE, "cases": {"a": {"seed": 1}}}, [], ["seed cannot be searched"]),
         ({**BASE, "cases": {"a": {"amn.lc": []}}, "space": {"amn.lc": [[]]}}, [], ["which space searches"]),
-        ({**BASE, "metric": "refined/selection_mio"}, [], ["selection_mio:", "did you mean refined/selection_miou"]),
+        ({**BASE, "metric": "refined/selection_mio"}, [], ["/selection_mio:", "did you mean refined/selection_miou"]),
         ({**BASE, "columns": ["refined/what"]}, [], ["study.columns=refined/what"]),
         ({**BASE, "metric": WALK}, ["until=refined"], [WALK, "no step reports it"]),
         ({**BASE}, ["classifier.batch_size=4000"], ["classifier.batch_size=4000"]),
@@ -170,16 +175,48 @@ def test_a_sweep_without_a_study_says_that_one_must_be_chosen(job: Job) -> None:
     assert "study" in error
 
 
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[sweep.Plan]:
+    """Of the studies that are started from now on, none of which is run."""
+    found: list[sweep.Plan] = []
+    monkeypatch.setattr(sweep, "sweep", lambda *arguments: found.append(sweep.make_plan(*arguments)))
+    return found
+
+
+def test_a_study_on_corrected_masks_is_another_one_but_a_copied_data_set_is_the_same(
+    job: Job, folder: Path, tmp_path: Path, plans: list[sweep.Plan]
+) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    corrected = tmp_path / "corrected"
+    shutil.copytree(folder, corrected)
+    with Image.open(corrected / "masks/p.png") as image:
+        mask = np.array(image)
+    mask[0, 0] = 1
+    (corrected / "masks/p.png").write_bytes(encode(mask))
+    for root in (folder, tmp_path / "copy", corrected):
+        settings = [f"dataset.root={root}", "study=seed_thresholds", "classifier.batch_size=2", f"store={tmp_path}/s"]
+        assert job("sweep", "dataset=folder", *settings) == (0, "")
+    assert plans[0].folder.name == plans[1].folder.name != plans[2].folder.name
+
+
+@pytest.mark.parametrize("metric", ["refined/selection_miou", "final_refined/selection_miou"])
+def test_a_study_without_ground_truth_is_refused_before_it_starts(
+    job: Job, folder: Path, tmp_path: Path, metric: str
+) -> None:
+    shutil.rmtree(folder / "masks")
+    settings = ["study=seed_thresholds", f"study.metric={metric}", "study.columns=[]", "classifier.batch_size=2"]
+    code, error = job("sweep", "dataset=folder", f"dataset.root={folder}", f"store={tmp_path}/store", *settings)
+    assert code == 2
+    assert f"study.metric={metric}: the images of" in error
+    assert "have no ground truth" in error
+
+
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parents[2] / "conf/study").glob("*.yaml")), ids=lambda p: p.stem
 )
 def test_every_study_of_ours_composes_and_asks_only_for_what_is_reported(
-    job: Job, monkeypatch: pytest.MonkeyPatch, path: Path
+    job: Job, plans: list[sweep.Plan], path: Path
 ) -> None:
-    from amn_ray.tuning import sweep
-
-    plans = []
-    monkeypatch.setattr(sweep, "sweep", lambda *arguments: plans.append(sweep.make_plan(*arguments)))
     code, error = job("sweep", f"study={path.stem}")
     assert (code, error) == (0, "")
     assert plans[0].trials or plans[0].study.num_trials

@@ -1,4 +1,4 @@
-"""The user's own images beside a table: the source, its table, and the class names in the table's cells."""
+"""The user's own images with a table of labels: the source, the table, and the class names in its cells."""
 
 from amn_ray.data.folder.source import Folder, FolderConfig
 

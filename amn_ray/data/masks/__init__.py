@@ -1,12 +1,12 @@
-"""Masks that others made: which file is whose, and what its pixels mean.
+"""Masks of other tools: which image a file belongs to, and what its pixels mean.
 
     files, warnings = find_masks(folder, image_names, config.mask_pattern)     # files.py: image name -> its mask
     rule, warnings = mask_rule(files.values(), config, names)                  # decision.py: once for a whole set
-    mask_HW = read_mask(encoded, rule, record.labels)                          # rule.py: every mask is held to it
+    mask_HW = read_mask(encoded, rule, record.labels)                          # rule.py: every mask is checked against it
 
 A pixel's value is a label (`index`), black or white (`binary`: white is the image's one class) or a colour (`colour`:
-VOC's, or `dataset.palette`). `dataset.mask_values` says which; without it the masks themselves do, if they can be read
-in one way only. Labels are in the numbering of `names` (value in a mask -> class name): 0 is background and 255
+VOC's, or `dataset.palette`). `dataset.mask_values` says which; without it the masks are read automatically if only one
+reading fits. Labels are in the numbering of `names` (value in a mask -> class name): 0 is background and 255
 undefined. pixels.py has what is in a mask file, colours.py the labels that colours stand for. (Masks that we wrote
 ourselves are read by images.decode_mask.)
 """

@@ -1,1 +1,1 @@
-"""Initial weights, checked and put into the store, where every worker can read them."""
+"""Initial weights, checked and written to the store, where every worker can read them."""

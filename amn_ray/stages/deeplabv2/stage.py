@@ -13,7 +13,7 @@ from amn_ray.data.source import IGNORE
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
 from amn_ray.stages.deeplabv2.config import DeepLabConfig, DeepLabPredictionsConfig
 from amn_ray.stages.deeplabv2.example import DeepLabExample
-from amn_ray.stages.deeplabv2.infer import COLUMNS, Predict
+from amn_ray.stages.deeplabv2.infer import COLUMNS, Predict, open_network
 from amn_ray.stages.methods import Method
 from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
@@ -108,4 +108,5 @@ METHOD = Method(
     name="deeplabv2",
     stages={"segmenter": DEEPLAB, "predictions": DEEPLAB_PREDICTIONS},
     settings=Path(__file__).with_name("deeplabv2.yaml"),
+    open_network=open_network,
 )

@@ -1,1 +1,1 @@
-"""Source → image table: every image checked once, before anything is trained."""
+"""Source → image table: every image is checked once, before anything is trained."""

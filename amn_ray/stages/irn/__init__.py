@@ -1,1 +1,1 @@
-"""IRN: boundaries learned from seeds, and the random walk that they confine (method 7 and 8)."""
+"""IRN: boundaries learned from refined seeds, and the random walk within them (method 7 and 8)."""

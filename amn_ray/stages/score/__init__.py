@@ -1,1 +1,1 @@
-"""Scores: maps or masks against ground truth. The only stage before the segmentation network that reads masks."""
+"""Scores: maps or masks against ground truth."""

@@ -1,1 +1,1 @@
-"""Thresholds: maps → seeds at the two thresholds, without refinement (what a refinement is worth can be told by it)."""
+"""Thresholds: maps → seeds at the two thresholds, without refinement, as a baseline for refinements."""

@@ -1,1 +1,1 @@
-"""Source → ground-truth masks, a table of its own: an input of scores, and of nothing that learns from labels."""
+"""Source → ground-truth masks: a table of its own, which only scores and `boundaries=ground_truth` read."""

@@ -12,18 +12,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from amn_ray.nn.backbones.backbone import Backbone
 from amn_ray.nn.precision import autocast
-from amn_ray.nn.resnet import normalise
 from amn_ray.nn.weights import load_module, to_bytes
-from amn_ray.stages.amn import train as amn
-from amn_ray.stages.classifier import train as classifier
-from amn_ray.stages.deeplabv2 import train as deeplabv2
-from amn_ray.stages.irn import train as irn
 from tests.gpu.core.trainings import NAMES, Step, batch_of, network, training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("as_in_the_loop")]
 CPU = torch.device("cpu")
-TRAIN = {"classifier": classifier, "amn": amn, "irn": irn, "deeplabv2": deeplabv2}
 SMALL: dict[str, dict[str, Any]] = {
     "classifier": {"crop": 64, "long_side": [48, 80]},
     "amn": {"crop": 64, "dropout": 0},  # whose random numbers differ between devices
@@ -72,7 +67,8 @@ def test_a_step_is_as_near_to_float64_as_that_of_the_cpu(
     loss = cpu(batch_of(one, 4, 80, CPU))
     assert found(batch_of(one, 4, 80, device)) == pytest.approx(loss, rel=1e-4)
 
-    monkeypatch.setattr(TRAIN[name], "normalise", lambda rgba: normalise(rgba).double())
+    normalise = Backbone.normalise
+    monkeypatch.setattr(Backbone, "normalise", lambda self, rgba: normalise(self, rgba).double())
     exact = Step(one, model.double(), CPU)
     batch = batch_of(one, 4, 80, CPU)
     exact({key: value.double() if value.is_floating_point() else value for key, value in batch.items()})

@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from amn_ray.data.images import encode_mask, encode_png
 from amn_ray.data.pixels import DEFAULT
 from amn_ray.data.transforms import resize_image
+from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.nn.resnet import normalise
 from amn_ray.stages.amn import train as amn
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
@@ -103,9 +103,9 @@ def network(build: Callable[[], nn.Module]) -> nn.Module:
     for norm in norms:
         norm.momentum = None  # the mean over all batches, of which there is one
         norm.train()
-    backbone = model.get_submodule("backbone")
+    backbone = backbone_in(model)
     with torch.no_grad():
-        backbone(normalise(torch.from_numpy(np.stack([scene(i, 96, 96)[0] for i in range(4)]))))
+        backbone(backbone.normalise(torch.from_numpy(np.stack([scene(i, 96, 96)[0] for i in range(4)]))))
     for norm in norms:
         norm.momentum = 0.1
     return model.eval().to(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""Seeds by majority vote."""
