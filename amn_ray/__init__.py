@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # MLflow and Ray send usage data by default. It is turned off here, before either is imported, for all processes, unless
 # the user has set these variables.

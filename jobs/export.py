@@ -1,4 +1,4 @@
-"""Write a finished run's masks as palette PNGs: `python jobs/export.py stage=irn out=masks/`."""
+"""Write a finished run's masks as palette PNGs: `python jobs/export.py step=pseudo_masks out=masks/`."""
 
 from amn_ray.cli import main
 

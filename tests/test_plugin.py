@@ -193,13 +193,16 @@ def test_it_runs_on_a_cluster_that_knows_nothing_of_it_and_its_maps_are_others_t
 # --- whose code it is -------------------------------------------------------------------------------------------------
 
 
+SCORED = ("maps", "refined", "amn_maps", "amn_refined", "pseudo_masks")
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "steps", "scores"),
     [
         ("lse/model.py", "/ sharpness", "/ (2 * sharpness)", {"maps_network", "maps"}, set()),
         ("lse/example.py", "augment(image_HWC", "augment(1 * image_HWC", {"maps_network", "maps"}, set()),
         ("majority/model.py", "best_HW, votes_HW)", "votes_HW, best_HW)", {"refined", "amn_refined"}, set()),
-        ("metrics.py", "np.nansum", "np.nanmean", set(), {"maps", "refined", "amn_maps", "pseudo_masks"}),
+        ("metrics.py", "np.nansum", "np.nanmean", set(), {*SCORED}),
         ("lse/model.py", "all pixels count alike", "they all count alike", set(), set()),
         ("lse/model.py", '"""1/r', '"""One: 1/r', set(), set()),
     ],
@@ -258,10 +261,10 @@ def stage(name="mine", makes="maps", needs=("images",), config=MapsConfig):
         ("import nowhere", "cannot be imported (ModuleNotFoundError: No module named 'nowhere')"),
         ("def f(:", "cannot be imported (SyntaxError: "),
         ("register(Method(group='maps', name='cam', stages={'maps': stage()}))", "maps=cam: is declared twice"),
-        ("register(Method(group='maps', name='mine', stages={'maps': stage('crf')}))", "the stage crf: is declared twice"),
-        ("register(Method(group='maps', name='mine', stages={'maps': stage('score')}))", "the stage score: is declared"),
+        ("register(Method(group='maps', name='mine', stages={'maps': stage('crf')}))", "stage crf: is declared twice"),
+        ("register(Method(group='maps', name='mine', stages={'maps': stage('score')}))", "stage score: is declared"),
         ("register(Method(group='maps', name='mine', stages={'maps': stage(makes='weights')}))",
-         "maps=mine: maps are maps, but the stage mine makes weights"),
+         "maps=mine: maps needs a stage that makes maps, but mine makes weights"),
         ("register(Method(group='maps', name='mine', stages={'irn': stage()}))",
          "maps=mine: makes irn, but may make maps_network, maps"),
         ("register(Method(group='maps', name='mine', stages={'maps': stage(needs=('images', 'truth'))}))",
@@ -269,7 +272,7 @@ def stage(name="mine", makes="maps", needs=("images",), config=MapsConfig):
         ("register(Method(group='maps', name='my maps', stages={'maps': stage()}))", "the name 'my maps' must be"),
         ("register(Method(group='map', name='mine'))", "mine: group=map is none of refinement, "),
         ("from amn_ray.evaluation.metrics import register as r; r('miou', len)", "metric miou: is declared twice"),
-        ("from amn_ray.evaluation.metrics import register as r; r('best_miou', len)", "metric best_miou: is declared twice"),
+        ("from amn_ray.evaluation.metrics import register as r; r('best_miou', len)", "metric best_miou: is declared"),
         ("from amn_ray.nn.backbones.registry import register_backbone as r; r('resnet18', len)",
          "backbone.name=resnet18: is registered twice"),
         ("from amn_ray.data.registry import register_dataset as r\nfrom amn_ray.data.source import DatasetConfig\n"
@@ -483,7 +486,7 @@ def test_a_stage_that_did_not_make_what_it_declares_is_refused_and_its_output_re
     [
         (None, "maps: the stage mine returned None, expected a dict with a dict of numbers as `metrics`"),
         ({"rows": 3}, "returned {'rows': 3}, expected a dict"),
-        ({"metrics": {"loss": np.float32(1)}}, "returned what is no JSON (Object of type float32 is not JSON serializable)"),
+        ({"metrics": {"loss": np.float32(1)}}, "returned what is no JSON (Object of type float32 is not JSON"),
     ],
 )  # fmt: skip
 def test_a_stage_that_returns_something_else_is_refused_and_its_output_kept(

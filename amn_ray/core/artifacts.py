@@ -164,6 +164,8 @@ class Artifact(Folder):
         if not self.complete:
             return None
         manifest = self.manifest()
+        if manifest.get("format", 1) < FORMAT:  # it does not say what it was made of
+            return None
         is_current = manifest["input_ids"] == input_ids and manifest["committed"] >= since
         return manifest if is_current else None
 
@@ -172,7 +174,7 @@ class Artifact(Folder):
         home = self.home
         if not self.complete:
             return self
-        return dataclasses.replace(self, path=posixpath.join(home.path, self.manifest()["content"]).rstrip("/"))
+        return dataclasses.replace(self, path=posixpath.join(home.path, self.manifest().get("content", "")).rstrip("/"))
 
     def successor(self) -> Artifact:
         """The rebuilt artifact: written to a subfolder, it replaces this one at its commit. It can be resumed."""

@@ -9,6 +9,7 @@ from dataclasses import field
 from types import NoneType, UnionType
 from typing import Any, TypeVar
 
+from amn_ray.core.errors import RequestError
 from amn_ray.core.places import without_secrets
 
 C = TypeVar("C")
@@ -26,13 +27,22 @@ def for_evaluation(default: Any) -> Any:
 
 
 def completed(settings: C, **values: Any) -> C:
-    """The settings, with the `shared` fields that are null filled from `values`; nested dataclasses likewise."""
+    """The settings, with the `shared` fields that are null filled from `values`; nested dataclasses likewise.
+
+    Raises:
+        RequestError: `values` lacks one of them.
+    """
     filled: dict[str, Any] = {}
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, item.name)
         if dataclasses.is_dataclass(value):
             filled[item.name] = completed(value, **values)
         elif value is None and item.metadata.get(_SHARED):
+            if item.name not in values:
+                raise RequestError(
+                    f"{type(settings).__name__}.{item.name}: is shared() with the pipeline, which has no such setting; "
+                    f"it has {', '.join(values)}"
+                )
             filled[item.name] = values[item.name]
     return dataclasses.replace(settings, **filled)  # type: ignore[type-var]
 

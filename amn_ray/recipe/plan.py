@@ -122,7 +122,7 @@ class Plan:
             return State.ANEW, None
         inputs = {part: ids[source] for part, source in step.inputs.items()}
         manifest = planned.artifact.manifest()
-        return (State.THERE, manifest["id"]) if manifest["input_ids"] == inputs else (State.ANEW, None)
+        return (State.THERE, manifest["id"]) if manifest.get("input_ids") == inputs else (State.ANEW, None)
 
     def finals(self) -> dict[str, str]:
         """`final_maps` and `final_refined`, which studies and the paper's figures compare: AMN's if there is AMN, else

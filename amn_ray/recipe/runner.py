@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class Work:
     """It must have been made after this time."""
 
 
+BEGUN = "begun.json"
+"""The file of an unfinished artifact that says which code has begun it."""
 AS_IT_IS: Mapping[str, Any] = {"metrics": {}, "seconds": 0.0}
 """The manifest of a step that is what another one has made."""
 
@@ -226,6 +229,8 @@ class Runner:
         if output.complete:
             output = output.successor()
         output = dataclasses.replace(output, check=check)
+        code = code_of(*work.modules)
+        self._begin(work.step, output, code)
         started, spilled = time.monotonic(), self.cluster.spilled_gb()
         result = stage.run(work.settings, work.inputs, output, self._context(work.step, stage, work.settings))
         check_made(work.step, stage, output, result)
@@ -238,13 +243,23 @@ class Runner:
                 "cluster.object_store_gb (a local Ray), or start the nodes with a larger --object-store-memory"
             )
             self.notify(Warned(step=work.step, sentence=sentence))
+        output.remove(BEGUN)
         return output.commit(
             config=stage.identity(work.settings),
             inputs=work.inputs,
-            code=code_of(*work.modules),
+            code=code,
             seconds=time.monotonic() - started,
             result={"gpus": 0, "spilled_gb": round(spilled, 3), **result},
         )
+
+    def _begin(self, step: str, output: Artifact, code: Mapping[str, str]) -> None:
+        """Note whose code begins the work; what a try that failed has made of it stays."""
+        begun = json.loads(output.read(BEGUN)) if output.exists(BEGUN) else code
+        if changed := sorted(name for name in code.keys() | begun.keys() if code.get(name) != begun.get(name)):
+            shown = ", ".join(changed[:3]) + (", …" if len(changed) > 3 else "")
+            sentence = f"goes on with what other code began ({shown}); remove {output.url} to begin anew"
+            self.notify(Warned(step=step, sentence=sentence))
+        output.write(BEGUN, json.dumps(dict(code)).encode())
 
     def _context(self, step: str, stage: Stage[Any], settings: Any) -> Context:
         def warn(sentence: str) -> None:

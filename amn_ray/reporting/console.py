@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
+import rich.console
 from rich.table import Table
 
 from amn_ray.core.artifacts import Artifact
@@ -19,6 +20,7 @@ COLUMNS: Sequence[tuple[str, str, float, str]] = (
     ("best mIoU", "best_miou", 100, "{:.1f}"),
     ("best τ", "best_tau", 1, "{:.2f}"),
     ("τ within 2 points", "tau_width", 1, "{:.2f}"),
+    ("mAP", "mean_average_precision", 100, "{:.1f}"),
     ("loss", "loss", 1, "{:.4f}"),
     ("images/s", "images_per_second", 1, "{:.1f}"),
     ("seconds", "seconds", 1, "{:.0f}"),
@@ -95,7 +97,12 @@ def summary_table(summary: Mapping[str, Mapping[str, float]]) -> None:
         if metrics and metrics not in shown:
             shown.append(metrics)
             table.add_row(step, *(_cell(metrics.get(key), scale, form) for _, key, scale, form in COLUMNS))
-    console.print(table)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """As wide as the terminal; in a log, which has no width, wide enough for our tables."""
+    (console if console.is_terminal else rich.console.Console(width=120, markup=False, emoji=False)).print(table)
 
 
 def _cell(value: float | None, scale: float, form: str) -> str:
@@ -109,7 +116,7 @@ def where_to_look(summary: str, figures: str) -> None:
     say("runs", "make mlflow")
 
 
-PERCENT = ("miou", "precision", "recall", "undefined", "false_positive", "false_negative")
+PERCENT = ("miou", "precision", "recall", "undefined", "false_positive", "false_negative", "mean_average_precision")
 """Metrics that are shown in percent."""
 
 

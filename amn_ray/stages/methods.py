@@ -83,7 +83,7 @@ class Method:
             _check_name(stage.name, f"{where}, {step}")
             if stage.makes != makes[step]:
                 raise ValueError(
-                    f"{where}: {step} must be {makes[step]}, but the stage {stage.name} makes {stage.makes}"
+                    f"{where}: {step} needs a stage that makes {makes[step]}, but {stage.name} makes {stage.makes}"
                 )
             if "truth" in (*stage.needs, *stage.optional):
                 raise ValueError(f"{where}: the stage {stage.name} needs truth, which only scores may see")

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
-from amn_ray.core.console import console, say
+from amn_ray.core.console import say
 from amn_ray.core.folders import Folder
 from amn_ray.evaluation.bootstrap import mean_std
 from amn_ray.reporting import figures
-from amn_ray.reporting.console import scale_of, written
+from amn_ray.reporting.console import print_table, scale_of, written
 from amn_ray.tuning.records import STATES, Record
 from amn_ray.tuning.study import StudyConfig
 
@@ -124,7 +123,7 @@ def tell(result: StudyResult, study: StudyConfig, folder: Folder) -> None:
     for _, line in result.table.iterrows():
         cells = (written(line[name], line[f"{name} std"], name) for name in names)
         table.add_row(line["setting"], *cells)
-    (console if console.is_terminal else Console(width=120, markup=False, emoji=False)).print(table)
+    print_table(table)
     for row in result.rows:
         if row.state == "stopped":
             say("stopped", f"{row.trial.label} after epoch {row.epoch}, at a mIoU of {100 * (row.objective or 0):.1f}")

@@ -297,3 +297,15 @@ def test_a_place_on_the_web_is_shown_as_it_was_given_but_for_its_secrets() -> No
 def test_a_place_to_read_from_is_not_made(tmp_path: Path) -> None:
     assert not Store.reading(f"{tmp_path}/typo").entries()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_version_01_made_is_made_anew(store: Store) -> None:
+    artifact = store.artifact("backbone", 1, {}, {})
+    artifact.write("manifest.json", json.dumps({"config": {}, "inputs": {}}).encode())
+    artifact.write("backbone.safetensors", b"old")
+    assert artifact.current({}) is None
+    successor = artifact.successor()
+    successor.write("backbone.safetensors", b"new")
+    commit(successor)
+    assert artifact.opened().read("backbone.safetensors") == b"new"
+    assert artifact.current({}) is not None

@@ -20,45 +20,43 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from amn_ray.core.artifacts import MODEL, TABLE
+
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = [
     "dataset.num_train=96", "dataset.num_val=32", "dataset.rows_per_shard=8", "precision=fp32",
-    "cam.epochs=3", "cam.scales=[1.0,1.5,2.0]", "amn.epochs=3", "amn.scales=[1.0,1.5,2.0]",
-    "irn.epochs=3", "deeplab.iterations=45",
+    "classifier.epochs=3", "maps.scales=[1.0,1.5,2.0]", "amn.epochs=3", "amn_maps.scales=[1.0,1.5,2.0]",
+    "irn.epochs=3", "segmenter.iterations=45",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The middle of one half of a step."""
+    """The middle of a step."""
 
     name: str
     stage: str
     before: int
-    """Artifacts of the stage that are finished by then (CRF runs three times)."""
+    """Artifacts of the stage that are finished by then (CRF refines two seeds)."""
     training: bool
 
     def reached(self, store: Path) -> bool:
         """Whether a first epoch, or a first shard, is there."""
         if len(list(store.glob(f"{self.stage}/*/manifest.json"))) != self.before:
             return False
+        begun = "train/checkpoint_*/progress.json" if self.training else f"{TABLE}/*.parquet"
         for folder in store.glob(f"{self.stage}/*"):
             if not (folder / "manifest.json").exists():
-                if self.training:
-                    trained = (folder / "model.safetensors").exists()
-                    return not trained and any(folder.glob("train/checkpoint_*/progress.json"))
-                return any(folder.glob("maps/*.parquet")) or any(folder.glob("masks/*.parquet"))
+                return any(folder.glob(begun)) and not (folder / MODEL).exists()
         return False
 
 
 MOMENTS = [
-    Moment("CAM training", "cam", 0, True), Moment("CAM maps", "cam", 0, False),
-    Moment("seed CRF", "crf", 0, False),
-    Moment("AMN training", "amn", 0, True), Moment("AMN maps", "amn", 0, False),
-    Moment("AMN CRF", "crf", 1, False),
-    Moment("IRN training", "irn", 0, True), Moment("walk", "irn", 0, False),
-    Moment("DeepLab training", "deeplab", 0, True), Moment("DeepLab predictions", "deeplab", 0, False),
-    Moment("DeepLab CRF", "crf", 2, False),
+    Moment("classifier", "classifier", 0, True), Moment("maps", "cam", 0, False), Moment("refined", "crf", 0, False),
+    Moment("amn", "amn", 0, True), Moment("amn_maps", "amn_maps", 0, False), Moment("amn_refined", "crf", 1, False),
+    Moment("irn", "irn", 0, True), Moment("pseudo_masks", "walk", 0, False),
+    Moment("segmenter", "deeplabv2", 0, True), Moment("predictions", "deeplabv2_predictions", 0, False),
+    Moment("predictions_refined", "prediction_crf", 0, False),
 ]  # fmt: skip
 
 
@@ -118,12 +116,11 @@ def tables(store: Path) -> dict[str, pa.Table]:
     """All tables; ids must be unique and as many as the manifest says."""
     found = {}
     for manifest in sorted(store.glob("*/*/manifest.json")):
-        for name in ("rows", "maps", "masks"):
-            if (manifest.parent / name).is_dir():
-                table = pq.read_table(manifest.parent / name, partitioning=None).sort_by("image_id")
-                ids = table.column("image_id").to_pylist()
-                assert len(ids) == len(set(ids)) == json.loads(manifest.read_text())["rows"]
-                found[str(manifest.parent.relative_to(store) / name)] = table
+        if (manifest.parent / TABLE).is_dir():
+            table = pq.read_table(manifest.parent / TABLE, partitioning=None).sort_by("image_id")
+            ids = table.column("image_id").to_pylist()
+            assert len(ids) == len(set(ids)) == json.loads(manifest.read_text())["rows"]
+            found[str(manifest.parent.relative_to(store))] = table
     return found
 
 

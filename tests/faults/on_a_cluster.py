@@ -1,11 +1,10 @@
 """Kill everything that can be killed, on a cluster: `python -m tests.faults.on_a_cluster FOLDER [NAME…]`.
 
-Half an hour for all: "CAM training", "CAM maps", "CRF", "walk", "job stop", "late node", "disk full".
+Half an hour for all: "classifier", "maps", "refined", "pseudo_masks", "job stop", "late node", "disk full".
 
 The cluster is a head without CPUs and two nodes, each started with `ray start` on this machine, with token
-authentication. For each stage the pipeline is given again with that stage missing; something is killed when the stage
-is half done. The table must be that of a run left alone; what is printed is how much work was done twice and how much
-longer it took.
+authentication. For each step the pipeline is given again with that step missing; something is killed when the step is
+half done. Its table or weights must be those of a run left alone; what is printed is how much longer it took.
 """
 
 from __future__ import annotations
@@ -22,12 +21,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from amn_ray.core.artifacts import MODEL, TABLE
 from tests.conftest import serving_mlflow
 from tests.nodes import RAY, Nodes
 from tests.platform.test_tracking import Gate
@@ -35,8 +36,11 @@ from tests.platform.test_tracking import Gate
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = [
     "dataset.num_train=128", "dataset.num_val=8", "dataset.rows_per_shard=8", "precision=fp32",
-    "cam.epochs=4", "cam.scales=[1.0,1.5,2.0]", "amn.epochs=1", "irn.epochs=1",
+    "classifier.epochs=4", "maps.scales=[1.0,1.5,2.0]", "amn.epochs=1", "irn.epochs=1",
 ]  # fmt: skip
+
+
+TRAINER, MAPPER = "RayTrainWorker", "MapWorker"
 
 
 def fill(nodes: Nodes) -> None:
@@ -46,17 +50,20 @@ def fill(nodes: Nodes) -> None:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A part of a stage that can be interrupted."""
+class Step:
+    """A step that can be interrupted."""
 
     name: str
-    step: str
     folder: str
     """Its stage in the store."""
-    table: str
-    training: bool
     actor: str
     """The title of the processes that do the work."""
+    input: str = "images"
+    """The stage of an input, by which it is known among steps of the same stage."""
+
+    @property
+    def training(self) -> bool:
+        return self.actor == TRAINER
 
     def half_done(self, store: Path, rows: int) -> bool:
         """Whether two epochs, or half of the rows, are there."""
@@ -65,7 +72,7 @@ class Stage:
                 continue
             if self.training:
                 return len(self.epochs(place)) >= 1 and self.progress(place) >= 2
-            return written(place / self.table) >= rows / 2
+            return written(place / TABLE) >= rows / 2
         return False
 
     def epochs(self, place: Path) -> list[Path]:
@@ -78,11 +85,11 @@ class Stage:
             return 0
 
 
-STAGES = [
-    Stage("CAM training", "cam", "cam", "maps", True, "RayTrainWorker"),
-    Stage("CAM maps", "cam", "cam", "maps", False, "MapWorker"),
-    Stage("CRF", "seed", "crf", "masks", False, "MapWorker"),
-    Stage("walk", "irn", "irn", "masks", False, "MapWorker"),
+STEPS = [
+    Step("classifier", "classifier", TRAINER),
+    Step("maps", "cam", MAPPER),
+    Step("refined", "crf", MAPPER, input="cam"),
+    Step("pseudo_masks", "walk", MAPPER),
 ]
 
 
@@ -108,70 +115,66 @@ def finish(process: subprocess.Popen[bytes], log: Path) -> None:
     assert process.wait(timeout=900) == 0, log.read_text()[-3000:]
 
 
-def table_of(store: Path, stage: Stage) -> pa.Table:
-    """The table of the stage's artifact."""
-    (place,) = (
-        manifest.parent
-        for manifest in store.glob(f"{stage.folder}/*/manifest.json")
-        if stage.folder != "crf" or is_first_crf(json.loads(manifest.read_text()), store)
-    )
-    read = pq.read_table(place / stage.table, partitioning=None).sort_by("image_id")
+def places_of(store: Path, step: Step) -> list[Path]:
+    """The step's artifact, if it is there."""
+    found = {path.parent: json.loads(path.read_text()) for path in store.glob(f"{step.folder}/*/manifest.json")}
+    return [
+        place
+        for place, manifest in found.items()
+        if any((store / step.input / source).exists() for source in manifest["inputs"].values())
+    ]
+
+
+def result_of(store: Path, step: Step) -> pa.Table | dict[str, np.ndarray]:
+    """The rows of the step's artifact, by their ids, or its weights."""
+    (place,) = places_of(store, step)
+    if step.training:
+        return load_file(place / MODEL)
+    read = pq.read_table(place / TABLE, partitioning=None).sort_by("image_id")
     ids = read.column("image_id").to_pylist()
     assert len(ids) == len(set(ids)), "a row twice"
     return read
 
 
-def without(quiet: Path, store: Path, stage: Stage) -> None:
-    """A copy of the quiet store in which the stage has still to be done."""
+def equal(store: Path, quiet: Path, step: Step) -> bool:
+    one, other = result_of(store, step), result_of(quiet, step)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+    return one == other
+
+
+def without(quiet: Path, store: Path, step: Step) -> None:
+    """A copy of the quiet store in which the step has still to be done."""
     shutil.copytree(quiet, store)
-    for manifest in store.glob("*/*/manifest.json"):
-        content = json.loads(manifest.read_text())
-        if content["stage"] == stage.folder and (stage.folder != "crf" or is_first_crf(content, store)):
-            if stage.training or stage.folder != "cam":
-                shutil.rmtree(manifest.parent)
-                continue
-            manifest.unlink()  # CAM's maps: the network is there
-            shutil.rmtree(manifest.parent / stage.table)
-    if stage.name == "walk":
-        trained = next(iter(quiet.glob("irn/*")))
-        shutil.copytree(trained, store / "irn" / trained.name)
-        (store / "irn" / trained.name / "manifest.json").unlink()
-        shutil.rmtree(store / "irn" / trained.name / stage.table)
-        network = store / "irn" / trained.name / "model.safetensors"
-        state = load_file(network)
-        state["displacement_mean"][:] = 0  # it was measured by the walk that is to be done
-        save_file(state, network)
-
-
-def is_first_crf(content: dict, store: Path) -> bool:
-    return (store / "cam" / content["inputs"]["maps"]).exists()
+    for place in places_of(store, step):
+        shutil.rmtree(place)
 
 
 def case(
-    nodes: Nodes, quiet: Path, folder: Path, stage: Stage, fault: str, strike: Callable[[], None] | None, uri: str
+    nodes: Nodes, quiet: Path, folder: Path, step: Step, fault: str, strike: Callable[[], None] | None, uri: str
 ) -> float:
-    """Run the stage, strike when it is half done, compare; returns the seconds of the whole job."""
+    """Run the step, strike when it is half done, compare; returns the seconds of the whole job."""
     fill(nodes)
-    store, log = folder / fault.replace(" ", "-") / stage.name.replace(" ", "-"), folder / "log.txt"
-    without(quiet, store, stage)
-    rows = table_of(quiet, stage).num_rows
+    store, log = folder / fault.replace(" ", "-") / step.name.replace(" ", "-"), folder / "log.txt"
+    without(quiet, store, step)
+    rows = sum(written(place / TABLE) for place in places_of(quiet, step))
     started = time.monotonic()
-    process = pipeline(store, uri, stage.step, log)
+    process = pipeline(store, uri, step.name, log)
     before: dict[str, int] = {}
     if strike is not None:
-        while not stage.half_done(store, rows):
+        while not step.half_done(store, rows):
             assert process.poll() is None, log.read_text()[-3000:]
             time.sleep(0.05)
-        place = next(place for place in store.glob(f"{stage.folder}/*") if not (place / "manifest.json").exists())
+        place = next(place for place in store.glob(f"{step.folder}/*") if not (place / "manifest.json").exists())
         # Whether the newest one is finished may not have been told to anybody yet; then it is part of what is lost.
         told = time.time_ns() - 10**9
-        stamps = {path.name: path.stat().st_mtime_ns for path in (place / stage.table).glob("*.parquet")}
+        stamps = {path.name: path.stat().st_mtime_ns for path in (place / TABLE).glob("*.parquet")}
         before = {name: stamp for name, stamp in stamps.items() if stamp < told}
         strike()
     finish(process, log)
     seconds = time.monotonic() - started
-    assert table_of(store, stage) == table_of(quiet, stage), f"{fault} in {stage.name}: another table"
-    after = {path.name: path.stat().st_mtime_ns for path in store.glob(f"{stage.folder}/*/{stage.table}/*.parquet")}
+    assert equal(store, quiet, step), f"{fault} in {step.name}: another result"
+    after = {path.name: path.stat().st_mtime_ns for path in store.glob(f"{step.folder}/*/{TABLE}/*.parquet")}
     assert before.items() <= after.items(), "a finished shard was made again"
     shutil.rmtree(store)
     return seconds
@@ -195,56 +198,62 @@ def unfinished(uri: str) -> dict[str, str]:
 def stopped_job(nodes: Nodes, quiet: Path, folder: Path, uri: str) -> None:
     """`ray job stop` in the middle of training; the same command goes on."""
     fill(nodes)
-    stage, store = STAGES[0], folder / "stopped"
-    without(quiet, store, stage)
+    step, store = STEPS[0], folder / "stopped"
+    without(quiet, store, step)
     name = f"stop-{time.time_ns()}"
     address = ["--address", f"http://127.0.0.1:{nodes.dashboard}"]
     # No --working-dir: nodes of one machine share Ray's folder, and unpack it there under each other's feet.
     script = str(ROOT / "jobs" / "pipeline.py")
-    job = [sys.executable, script, f"store={store}", "until=cam", f"tracking.uri={uri}", *SETTINGS]
+    job = [sys.executable, script, f"store={store}", f"until={step.name}", f"tracking.uri={uri}", *SETTINGS]
     submit = [RAY, "job", "submit", *address]
     first = [*submit, "--no-wait", "--submission-id", name, "--", *job]
     subprocess.run(first, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not stage.half_done(store, 0):
+    while not step.half_done(store, 0):
         assert time.monotonic() < deadline, "the submitted job does not train"
         time.sleep(0.1)
-    assert nodes.workers("RayTrainWorker")
+    assert nodes.workers(TRAINER)
     subprocess.run([RAY, "job", "stop", *address, name], check=True, stdout=subprocess.DEVNULL)
-    assert unfinished(uri) == {"pipeline shapes": "KILLED", "cam": "KILLED"}
+    assert unfinished(uri) == {"pipeline shapes": "KILLED", step.name: "KILLED"}
     deadline = time.monotonic() + 30
-    while nodes.workers("RayTrainWorker"):
+    while nodes.workers(TRAINER):
         assert time.monotonic() < deadline, "processes of a stopped job"
         time.sleep(0.5)
     subprocess.run([*submit, "--", *job], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert table_of(store, stage) == table_of(quiet, stage)
+    assert equal(store, quiet, step)
     assert not unfinished(uri)
 
 
 def late_node(nodes: Nodes, folder: Path, uri: str) -> float:
     """A node joins in the middle of CRF; returns the seconds from its `ray start` to its first work."""
     fill(nodes)
-    settings = ["dataset.num_train=512", "dataset.size=256", "cam.epochs=1", "cam.crop=64", "cam.scales=[0.5]"]
+    settings = [
+        "dataset.num_train=512",
+        "dataset.size=256",
+        "classifier.epochs=1",
+        "classifier.crop=64",
+        "maps.scales=[0.5]",
+    ]
     store, log = folder / "late", folder / "log.txt"
     command = [
         sys.executable, "jobs/pipeline.py", f"store={store}", f"tracking.uri={uri}", *SETTINGS, *settings,
     ]  # fmt: skip
-    subprocess.run([*command, "until=cam"], cwd=ROOT, check=True, stdout=log.open("ab"), stderr=subprocess.STDOUT)
+    subprocess.run([*command, "until=maps"], cwd=ROOT, check=True, stdout=log.open("ab"), stderr=subprocess.STDOUT)
     nodes.kill(next(iter(nodes.others)))
-    process = subprocess.Popen([*command, "until=seed"], cwd=ROOT, stdout=log.open("ab"), stderr=subprocess.STDOUT)
-    while written_of(store, "crf/*/masks") < 16:
+    process = subprocess.Popen([*command, "until=refined"], cwd=ROOT, stdout=log.open("ab"), stderr=subprocess.STDOUT)
+    while written_of(store, f"crf/*/{TABLE}") < 16:
         assert process.poll() is None, log.read_text()[-3000:]
         time.sleep(0.1)
     before = nodes.raylets()
     started = time.monotonic()
     nodes.add(num_cpus=1)
     (late,) = nodes.raylets() - before
-    while not any(works(worker) for worker in nodes.workers("MapWorker") if of_node(worker, late)):
+    while not any(works(worker) for worker in nodes.workers(MAPPER) if of_node(worker, late)):
         assert process.poll() is None, "the late node was not used"
         time.sleep(0.1)
     seconds = time.monotonic() - started
     assert process.wait() == 0
-    assert written_of(store, "crf/*/masks") == 512
+    assert written_of(store, f"crf/*/{TABLE}") == 512
     return seconds
 
 
@@ -267,12 +276,12 @@ def disk_full(quiet: Path, folder: Path, uri: str) -> str:
     store.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(store)], check=True)
     try:
-        process = pipeline(store, uri, "cam", log)
+        process = pipeline(store, uri, STEPS[0].name, log)
         assert process.wait(timeout=600) == 1, log.read_text()[-3000:]
         told = log.read_text().strip().splitlines()[-1]
         subprocess.run(["mount", "-o", "remount,size=2g", str(store)], check=True)
-        finish(pipeline(store, uri, "cam", log), log)
-        assert table_of(store, STAGES[0]) == table_of(quiet, STAGES[0])
+        finish(pipeline(store, uri, STEPS[0].name, log), log)
+        assert equal(store, quiet, STEPS[0])
     finally:
         subprocess.run(["umount", "--lazy", str(store)], check=False)
     return told
@@ -293,34 +302,34 @@ def main(folder: Path, names: Collection[str]) -> None:
 
     try:
         with serving_mlflow(folder) as uri:
-            stages = [stage for stage in STAGES if wanted(stage.name)]
-            furthest = stages[-1].step if stages else "cam"
+            steps = [step for step in STEPS if wanted(step.name)]
+            furthest = steps[-1].name if steps else STEPS[0].name
             finish(pipeline(quiet, uri, furthest, folder / "log.txt"), folder / "log.txt")
-            for stage in stages:
-                alone = case(nodes, quiet, folder, stage, "nothing", None, uri)
-                print(f"{stage.name}: {alone:.0f} s when nothing happens", flush=True)
+            for step in steps:
+                alone = case(nodes, quiet, folder, step, "nothing", None, uri)
+                print(f"{step.name}: {alone:.0f} s when nothing happens", flush=True)
                 strikes: dict[str, Callable[[], None]] = {
-                    "worker killed": lambda stage=stage: nodes.workers(stage.actor)[0].kill(),
-                    "node killed": lambda stage=stage: nodes.kill_node_of(nodes.workers(stage.actor)[0]),
+                    "worker killed": lambda step=step: nodes.workers(step.actor)[0].kill(),
+                    "node killed": lambda step=step: nodes.kill_node_of(nodes.workers(step.actor)[0]),
                 }
-                if stage.training:
+                if step.training:
                     strikes["controller killed"] = lambda: nodes.workers("TrainController")[0].kill()
                 for fault, strike in strikes.items():
-                    seconds = case(nodes, quiet, folder, stage, fault, strike, uri)
-                    print(f"  {fault}: equal table, {seconds - alone:+.0f} s", flush=True)
-                if stage.training:
+                    seconds = case(nodes, quiet, folder, step, fault, strike, uri)
+                    print(f"  {fault}: equal result, {seconds - alone:+.0f} s", flush=True)
+                if step.training:
                     gate = Gate(uri)
                     strike = partial(away_for_a_minute, gate)
-                    seconds = case(nodes, quiet, folder, stage, "mlflow away", strike, gate.uri)
+                    seconds = case(nodes, quiet, folder, step, "mlflow away", strike, gate.uri)
                     assert not unfinished(uri)
-                    print(f"  MLflow away for a minute: equal table, all told, {seconds - alone:+.0f} s", flush=True)
+                    print(f"  MLflow away for a minute: equal result, all told, {seconds - alone:+.0f} s", flush=True)
             if wanted("job stop"):
                 stopped_job(nodes, quiet, folder, uri)
                 print("ray job stop: KILLED in MLflow, no worker left, the same command goes on", flush=True)
             if wanted("late node"):
                 print(f"late node: works after {late_node(nodes, folder, uri):.0f} s", flush=True)
             if wanted("disk full"):
-                print(f"disk full: {disk_full(quiet, folder, uri)!r}; equal table once there is room", flush=True)
+                print(f"disk full: {disk_full(quiet, folder, uri)!r}; equal weights once there is room", flush=True)
     finally:
         nodes.end()
 

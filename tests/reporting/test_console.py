@@ -51,6 +51,7 @@ def test_a_step_that_is_made_is_told_with_its_place_its_warnings_and_its_scores(
         StepEnded(step="maps", artifact=artifact, reused=False, manifest={}),
         Scored(step="maps", artifact=artifact, manifest={"metrics": metrics}),
         Scored(step="refined", artifact=artifact, manifest={"metrics": {"miou": 0.5, "undefined": 0.1}}),
+        Scored(step="classifier", artifact=artifact, manifest={"metrics": {"mean_average_precision": 0.5}}),
         Scored(step="amn_maps", artifact=artifact, manifest={"metrics": {}}),
         RunEnded(artifacts={}, scores={}, manifests={}, summary={}),
     )
@@ -60,6 +61,7 @@ def test_a_step_that_is_made_is_told_with_its_place_its_warnings_and_its_scores(
         "maps warning: memory [is] :scarce:",
         "maps mIoU 45.7, best 50.0 at τ = 0.25",
         "refined mIoU 50.0",
+        "classifier mean average precision of the labels of val 50.0",
     ]
 
 
@@ -93,9 +95,16 @@ def test_epochs_are_told_under_the_name_of_their_step(capsys: pytest.CaptureFixt
 
 def test_the_summary_shows_the_steps_that_have_a_metric_once(capsys: pytest.CaptureFixture[str]) -> None:
     maps = {"miou": 0.456, "best_tau": 0.25}
-    summary_table({"maps": maps, "pseudo_masks": {}, "amn": {"loss": 1.5, "seconds": 12.4}, "final_maps": dict(maps)})
+    summary_table(
+        {
+            "maps": maps,
+            "pseudo_masks": {},
+            "classifier": {"mean_average_precision": 0.75, "loss": 1.5, "seconds": 12.4},
+            "final_maps": dict(maps),
+        }
+    )
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     assert [row for row in rows if row] == [
-        ["maps", "45.6", "–", "0.25", "–", "–", "–", "–"],
-        ["amn", "–", "–", "–", "–", "1.5000", "–", "12"],
+        ["maps", "45.6", "–", "0.25", "–", "–", "–", "–", "–"],
+        ["classifier", "–", "–", "–", "–", "75.0", "1.5000", "–", "12"],
     ]

@@ -1,4 +1,4 @@
-"""Settings of IRN and of its random walk; the defaults are method.md's (VOC, AMN's maps)."""
+"""Settings of IRN and of its random walk; the defaults are method.md's (VOC)."""
 
 from __future__ import annotations
 

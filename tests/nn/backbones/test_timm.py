@@ -25,7 +25,7 @@ from tests.nn.backbones.steps import STAGES
 
 SMALL = ["timm/test_convnext", "timm/mobilenetv3_small_050"]
 """One that rounds its grids down, without BatchNorm, and one that rounds them up, with it; stems of stride 4 and 2."""
-CHAINS = [*SMALL, "timm/test_efficientnet", "timm/resnet18", "timm/regnety_002", "timm/resnetv2_18", "timm/repvgg_a0"]
+CHAINS = [*SMALL, "timm/test_efficientnet", "timm/resnet18", "timm/regnety_002"]
 
 
 def config(name: str, weights: Path | str | None = None, batchnorm: str = "batch") -> BackboneConfig:
@@ -154,9 +154,9 @@ def test_files_in_timms_names_are_loaded(tmp_path: Path, name: str, suffix: str)
     state = backbone_state(config(name, path))
     net = build_backbone(config(name), 16).eval()
     load_backbone(net, safetensors.torch.save(state))
-    first, expected = next(iter(net.parameters())), next(iter(network.parameters()))
-    assert torch.equal(first, expected)
-    assert all(torch.isfinite(value).all() for value in net.state_dict().values())
+    expected = {key.replace(".", "_"): value for key, value in network.state_dict().items()}
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, expected[key.partition(".")[2].replace(".", "_")]), key
 
 
 @pytest.mark.parametrize("name", SMALL)
