@@ -27,18 +27,21 @@ from amn_ray.core import code, plugins
 from amn_ray.core.artifacts import MODEL, TABLE, Artifact, Store
 from amn_ray.core.code import code_of, other_code
 from amn_ray.core.errors import RequestError, RunError
+from amn_ray.core.events import Event, Observer, Warned
 from amn_ray.data import registry
+from amn_ray.data.listing import list_splits
 from amn_ray.data.maps import SCHEMA, grid_maps, to_row
 from amn_ray.data.pixels import DEFAULT
 from amn_ray.evaluation import metrics
 from amn_ray.inference.segmenter import Segmenter, Settings, _load_pyfunc, write_model
 from amn_ray.nn.backbones.registry import BACKBONES
 from amn_ray.platform import travelling
-from amn_ray.platform.cluster import Cluster
+from amn_ray.platform.cluster import Cluster, ClusterConfig
 from amn_ray.platform.hardware import Hardware
 from amn_ray.recipe import records
 from amn_ray.recipe.made import check_made
 from amn_ray.recipe.plan import Plan, make_plan
+from amn_ray.recipe.runner import Runner
 from amn_ray.stages import methods
 from amn_ray.stages.stage import Makes, Stage
 from tests.composed import composed, configured
@@ -238,6 +241,38 @@ def test_an_edit_of_a_backbone_is_told_for_all_that_hold_it(tmp_path: Path) -> N
     assert {one.name for one in plan if "wide" in one.modules} == {
         "classifier", "maps", "amn", "amn_maps", "irn", "pseudo_masks",
     }  # fmt: skip
+
+
+# --- its data set -----------------------------------------------------------------------------------------------------
+
+
+STRIPES = """
+from dataclasses import dataclass
+from amn_ray.data.registry import register_dataset
+from amn_ray.data.shapes import Shapes, ShapesConfig
+@dataclass(kw_only=True)
+class StripesConfig(ShapesConfig):
+    angle: int = 0
+class Stripes(Shapes):
+    pass
+register_dataset("stripes", StripesConfig, Stripes, recipe="quick")
+"""
+
+
+def test_its_data_set_is_a_choice_and_is_listed_by_another_process(tmp_path: Path) -> None:
+    (tmp_path / "stripes.py").write_text(STRIPES)
+    plugins.load(["stripes"], where=[str(tmp_path)])
+    as_new()
+    config = configured("plugins=[stripes]", "dataset=stripes", "dataset.num_train=5", "dataset.num_val=2")
+    assert (config.dataset.name, config.dataset.angle) == ("stripes", 0)
+    assert config.classifier.epochs == configured("recipe=quick").classifier.epochs, "its recipe"
+    named = configured("plugins=[stripes]", "dataset=stripes", "recipe=shapes")
+    assert named.classifier.epochs == configured("recipe=shapes").classifier.epochs
+    train, val = list_splits(config.dataset).values()
+    assert (train.rows, val.rows) == (5, 2)
+    assert train.modules == ["stripes"]
+    turned = list_splits(dataclasses.replace(config.dataset, angle=45))["train"]
+    assert turned.identity() != train.identity(), "what it adds is part of the identity"
 
 
 # --- what a plug-in may get wrong -------------------------------------------------------------------------------------
@@ -521,6 +556,25 @@ def test_a_run_whose_stage_made_nothing_ends_with_one_sentence(
     assert process.returncode == 1
     assert output.splitlines()[-1].startswith("error: maps: the stage mine makes maps, but wrote no table"), output
     assert not list((tmp_path / "store" / "mine").glob("*/manifest.json"))
+
+
+def test_what_other_code_has_begun_is_told_when_the_work_goes_on(tmp_path: Path) -> None:
+    told: list[Event] = []
+
+    class Told(Observer):
+        def notify(self, event: Event) -> None:
+            told.append(event)
+
+    store = Store.open(str(tmp_path / "store"))
+    runner = Runner(planned(store), store, Cluster(ClusterConfig()), [Told()], tracking_uri="")
+    output = store.artifact("lse_maps", 1, {}, {})
+    for digest in ("first", "first", "second", "second"):
+        runner._begin("maps", output, {"lse_seeds.lse.model": digest, "amn_ray.data.maps": "same"})
+    (warned,) = told
+    assert isinstance(warned, Warned)
+    assert warned.sentence == (
+        f"goes on with what other code began (lse_seeds.lse.model); remove {output.url} to begin anew"
+    )
 
 
 # --- a segmentation network of a plug-in ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, Optional, Union
 
 import pytest
 
+from amn_ray.core.errors import RequestError
 from amn_ray.core.settings import build, completed, deciding, flat, for_evaluation, shared
 
 
@@ -58,8 +59,8 @@ def test_completing_leaves_the_settings_as_they_were_and_completes_them_once() -
     assert completed(once, seed=4, network=Network(name="large")) == once
 
 
-def test_a_shared_field_for_which_the_pipeline_has_no_value_is_a_mistake_of_ours() -> None:
-    with pytest.raises(KeyError, match="network"):
+def test_a_shared_field_for_which_the_pipeline_has_no_value_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"^Settings\.network: is shared\(\) with the pipeline, which has no such"):
         completed(Settings(), seed=3)
 
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.config import BackboneConfig
 
-
 LARGEST_EXPONENT = 80.0
 """Beyond 88 a float32 overflows."""
 
