@@ -116,7 +116,7 @@ def where_to_look(summary: str, figures: str) -> None:
     say("runs", "make mlflow")
 
 
-PERCENT = ("miou", "precision", "recall", "undefined", "false_positive", "false_negative", "mean_average_precision")
+PERCENT = ("iou", "precision", "recall", "undefined", "false_positive", "false_negative", "mean_average_precision")
 """Metrics that are shown in percent."""
 
 

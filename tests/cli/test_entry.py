@@ -229,7 +229,8 @@ def test_a_reader_that_goes_does_not_end_a_job(stream: str, tmp_path: Path) -> N
 
 
 def test_a_job_without_standard_streams_runs(tmp_path: Path) -> None:
-    code = f"from amn_ray.cli import entry\nentry.run(lambda: open({str(tmp_path / 'end')!r}, 'w').write('1') and print('τ'))"
+    work = f"lambda: open({str(tmp_path / 'end')!r}, 'w').write('1') and print('τ')"
+    code = f"from amn_ray.cli import entry\nentry.run({work})"
     command = f"exec {sys.executable} -c {shlex.quote(code)} <&- >&- 2>&-"
     assert subprocess.run(["bash", "-c", command], cwd=ROOT, check=False).returncode == 0
     assert (tmp_path / "end").read_text() == "1"
