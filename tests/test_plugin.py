@@ -118,7 +118,7 @@ def test_its_settings_come_from_dataclass_method_recipe_pair_and_command_line_in
     quick = configured(*CHOSEN, "recipe=quick")
     typed = configured(*CHOSEN, "recipe=quick", "maps_network.crop=96", "maps.threshold=0.6", "refined.window=3")
     shapes = configured(*CHOSEN)
-    assert (paper.maps_network.crop, paper.maps_network.sharpness) == (448, 5.0), "of the dataclass"
+    assert (paper.maps_network.crop, paper.maps_network.sharpness) == (448, 1.0), "of the dataclass"
     assert paper.maps.threshold == quick.maps.threshold, "of the method"
     assert paper.maps.threshold != configured().maps.threshold
     assert paper.refined.conf_fg != configured().refined.conf_fg, "of the method, for a step that another one makes"

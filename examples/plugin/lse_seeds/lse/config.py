@@ -19,9 +19,9 @@ class LseHeadConfig(TrainingConfig, MapsNetworkConfig):
     epochs: int = 3
     batch_size: int = 16
     crop: int = 448
-    sharpness: float = 5.0
+    sharpness: float = 1.0
     """Of the pooling: near 0 it is the mean over all pixels, and the larger the closer to the maximum."""
-    lr: float = 0.1
+    lr: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 1e-4
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.config import BackboneConfig
-
-LARGEST_EXPONENT = 80.0
-"""Beyond 88 a float32 overflows."""
 
 
 class LseClassifier(Classifier):
@@ -40,9 +38,8 @@ class LseClassifier(Classifier):
         return log_sum_exp_pool(self.classifier(self.features(image_BCHW)), self.sharpness)
 
     def activation(self, image_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) -> what each pixel adds to the pooled score of each class, exp(r · score), (B, N, h, w)."""
-        scores_BNhw = self.classifier(self.features(image_BCHW)).float()
-        return torch.exp((self.sharpness * scores_BNhw).clamp(max=LARGEST_EXPONENT))
+        """(B, 3, H, W) -> softplus(score), (B, N, h, w): positive also where a class is not seen clearly."""
+        return F.softplus(self.classifier(self.features(image_BCHW)))
 
 
 def log_sum_exp_pool(scores_BNhw: Tensor, sharpness: float) -> Tensor:
