@@ -2,6 +2,4 @@
 
 from setuptools import find_packages, setup
 
-setup(
-    packages=[*find_packages(include=["amn_ray", "amn_ray.*"]), "amn_ray.conf"], package_dir={"amn_ray.conf": "conf"}
-)
+setup(packages=[*find_packages(include=["amn_ray", "amn_ray.*"]), "amn_ray.conf"], package_dir={"amn_ray.conf": "conf"})

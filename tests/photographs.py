@@ -24,7 +24,7 @@ from amn_ray.data.source import DatasetConfig
 from amn_ray.stages.images import infer as images_infer
 from amn_ray.stages.images.infer import ReadImage
 from amn_ray.stages.images.stage import IMAGES
-from amn_ray.stages.reading import ReadRow, ReadShards, problems_of
+from amn_ray.stages.reading import ReadRow, ReadShards, review_table
 from amn_ray.stages.stage import Stage
 from amn_ray.stages.truth import infer as truth_infer
 from amn_ray.stages.truth.infer import ReadMask
@@ -100,7 +100,8 @@ def _made(
     Path(output.at(TABLE)).mkdir(parents=True)
     for shard in shards:
         pq.write_table(read({"id": np.array([shard])}), Path(output.at(TABLE)) / f"{shard}.parquet")
-    return output, *problems_of(source, output, read_row, len(shards))
+    found = review_table(source, output, read_row, len(shards))
+    return output, found.rows, found.problems
 
 
 def rows_of(artifact: Artifact) -> dict[str, dict[str, Any]]:

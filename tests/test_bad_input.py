@@ -66,6 +66,9 @@ def refused(job: Job, tmp_path: Path) -> Callable[..., str]:
         ("maps.scales=[]", ["maps.scales"]),
         ("maps=camm", ["maps=camm", "cam"]),
         ("rebuild=[maps_]", ["rebuild=maps_", "did you mean maps"]),
+        ("rebuild=[pseudo_masks] boundaries=none", ["rebuild=pseudo_masks", "rebuild=[amn_refined]"]),
+        ("irn.backbone.name=resnet50", ["irn.backbone.name", "set backbone.name"]),
+        ("classifier.backbone.weights=null", ["classifier.backbone.weights", "set backbone.weights"]),
         ("cam.scales=[1.0]", ["cam.scales", "maps.scales"]),
         ("crf.amn.conf_bg=0.1", ["crf.amn.conf_bg", "amn_refined.conf_bg"]),
         ("irn.walk.beta=5", ["irn.walk.beta", "pseudo_masks.beta"]),
@@ -92,6 +95,11 @@ def test_a_wrong_configuration_is_refused_at_start(
     sentence = refused(*override.split())
     for word in words:
         assert word in sentence
+
+
+def test_ground_truth_of_a_part_of_the_images_is_no_ceiling(refused: Callable[..., str], folder: Path) -> None:
+    sentence = refused("dataset=folder", f"dataset.root={folder}", "boundaries=ground_truth", "segmenter.batch_size=1")
+    assert "boundaries=ground_truth: 2 of the 3 training images have a mask" in sentence
 
 
 def test_a_missing_root_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from amn_ray.cli.schemas import SCHEMAS
 from amn_ray.core.artifacts import Store
 from amn_ray.core.errors import RequestError
+from amn_ray.core.settings import shared_names
 from amn_ray.data.registry import kinds
 from amn_ray.recipe.composition import GROUPS
 from amn_ray.recipe.config import PipelineConfig
@@ -64,6 +65,7 @@ def _as_meant(argument: str) -> str:
             f"{shlex.quote(f'dataset.root={value}')}"
         )
     refuse_old_key(key)
+    _refuse_part_of_shared(key)
     if key in methods.GROUPS:
         methods.method(key, value)
     if key in ("until", "step", "study.metric"):
@@ -94,6 +96,14 @@ def _as_meant(argument: str) -> str:
             f"digits, spaces and - _ . / : as in {shlex.quote(f'{key}={better}')}"
         )
     return argument
+
+
+def _refuse_part_of_shared(key: str) -> None:
+    """A step's setting that the pipeline fills as a whole, such as irn.backbone, has no parts of its own to be set."""
+    for prefix, name in _shared_parts().items():
+        if key.lstrip("+").startswith(f"{prefix}."):
+            part = key.lstrip("+").removeprefix(f"{prefix}.")
+            raise RequestError(f"{key}: {prefix} is that of the whole pipeline; set {name}.{part}")
 
 
 def with_recorded(arguments: Sequence[str]) -> list[str]:
@@ -157,13 +167,37 @@ def _is_text(element: object) -> bool:
 @lru_cache(maxsize=1)
 def _kinds() -> dict[str, str]:
     """TEXT for each setting that is a text, TEXTS for each that is a list of them; Hydra's groups are none."""
-    schemas = [*SCHEMAS.values()]
-    found = {key: kind for schema in schemas for key, kind in _walk(schema, "")}
-    found |= {key: kind for one in kinds() for key, kind in _walk(one.config, "dataset.")}
-    for method in methods.all_methods():
-        for step, stage in method.stages.items():
-            found |= dict(_walk(stage.config, f"{step}."))
+    found = {key: kind for prefix, schema in _schemas() for key, kind in _walk(schema, prefix)}
     return {key: kind for key, kind in found.items() if key not in GROUPS}
+
+
+def _schemas() -> Iterator[tuple[str, type]]:
+    """All that can be set: dataclasses, each with what comes before its keys."""
+    yield from (("", schema) for schema in SCHEMAS.values())
+    yield from (("dataset.", one.config) for one in kinds())
+    for method in methods.all_methods():
+        yield from ((f"{step}.", stage.config) for step, stage in method.stages.items())
+
+
+@lru_cache(maxsize=1)
+def _shared_parts() -> dict[str, str]:
+    """By key of a step's setting that has parts: the pipeline's setting that fills it (see core.settings.shared)."""
+    return {key: name for prefix, schema in _schemas() for key, name in _walk_shared(schema, prefix)}
+
+
+def _walk_shared(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
+    for name, part in _dataclasses_in(schema):
+        if name in shared_names(schema):
+            yield f"{prefix}{name}", name
+        else:
+            yield from _walk_shared(part, f"{prefix}{name}.")
+
+
+def _dataclasses_in(schema: type) -> Iterator[tuple[str, type]]:
+    for name, kind in typing.get_type_hints(schema).items():
+        parts = [part for part in _parts(kind) if part is not type(None)]
+        if len(parts) == 1 and dataclasses.is_dataclass(parts[0]):
+            yield name, typing.cast(type, parts[0])
 
 
 def _walk(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
@@ -173,8 +207,8 @@ def _walk(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
             yield f"{prefix}{name}", TEXT
         elif parts == [list[str]]:
             yield f"{prefix}{name}", TEXTS
-        elif len(parts) == 1 and dataclasses.is_dataclass(parts[0]):
-            yield from _walk(typing.cast(type, parts[0]), f"{prefix}{name}.")
+    for name, part in _dataclasses_in(schema):
+        yield from _walk(part, f"{prefix}{name}.")
 
 
 def _parts(kind: Any) -> Sequence[Any]:

@@ -10,7 +10,7 @@ console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 def say(step: str, text: str) -> None:
     """Log one line."""
-    console.print(f"{step:>9}  {text}")
+    console.print(f"{step:>19}  {text}")
 
 
 def time_left(seconds: float) -> str:

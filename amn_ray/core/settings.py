@@ -21,6 +21,11 @@ def shared() -> Any:
     return field(default=None, metadata={_SHARED: True})
 
 
+def shared_names(kind: type) -> set[str]:
+    """The `shared` fields of a dataclass."""
+    return {item.name for item in dataclasses.fields(kind) if item.metadata.get(_SHARED)}
+
+
 def for_evaluation(default: Any) -> Any:
     """A field that affects how a result is evaluated, but not the result; only scores have it in their fingerprint."""
     return field(default=default, metadata={_EVALUATION: True})

@@ -21,7 +21,7 @@ from amn_ray.core.errors import RequestError, RunError
 from amn_ray.core.places import local_path
 from amn_ray.data.digests import digests
 from amn_ray.data.registry import kind_of
-from amn_ray.data.source import DatasetConfig, Listing, Source
+from amn_ray.data.source import DatasetConfig, Listing, Record, Source
 
 NOT_CONTENT = {
     "name", "classes", "allow_unlabelled", "max_bad_fraction", "rows_per_shard",
@@ -43,8 +43,10 @@ class Summary:
     classes: Sequence[str]
     """Of the labels 1…N."""
     rows: int
-    evaluated: int
+    masks: int
     """Images with ground truth."""
+    evaluated: int
+    """Those of them that count in the scores; the others count only in the scores of all."""
     unlabelled: int
     """Images with K = 0."""
     unknown_classes: Mapping[str, int]
@@ -52,7 +54,8 @@ class Summary:
     digest: str
     """Of ids, labels and the content of the images' files; the masks do not count."""
     truth_digest: str
-    """Of the masks: their ids, annotations, the content of their files and what was found out about reading them."""
+    """Of the masks: their ids, annotations, the content of their files, which of them are evaluated, and what was found
+    out about reading them."""
 
     @property
     def modules(self) -> list[str]:
@@ -104,19 +107,24 @@ def summarise(config: DatasetConfig, source: Source, split: str, listing: Listin
     for record in listing.records:
         images.update(json.dumps((record.image_id, record.labels, record.image_digest)).encode())
         if record.mask is not None:
-            masks.update(json.dumps((record.image_id, record.mask_digest, record.annotations)).encode())
+            masks.update(json.dumps(_of_mask(record)).encode())
     return Summary(
         config=config,
         split=split,
         classes=source.classes,
         rows=len(listing.records),
-        evaluated=sum(record.mask is not None for record in listing.records),
+        masks=sum(record.mask is not None for record in listing.records),
+        evaluated=sum(record.mask is not None and record.evaluated for record in listing.records),
         unlabelled=sum(not record.labels for record in listing.records),
         unknown_classes=dict(listing.unknown_classes),
         warnings=tuple(listing.warnings),
         digest=images.hexdigest(),
         truth_digest=masks.hexdigest(),
     )
+
+
+def _of_mask(record: Record) -> tuple[object, ...]:
+    return (record.image_id, record.mask_digest, record.annotations, record.evaluated)
 
 
 def list_splits(config: DatasetConfig, *, needs_val: bool = True) -> dict[str, Summary]:

@@ -28,6 +28,7 @@ RECORD_SCHEMA = pa.schema(
         "annotations": pa.large_string(),
         "image_digest": pa.string(),
         "mask_digest": pa.string(),
+        "evaluated": pa.bool_(),
     }
 )
 PATHS = ("image", "mask")

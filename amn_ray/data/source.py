@@ -100,13 +100,15 @@ class Record:
     image: str
     """Where the encoded image is (a path; empty for drawn images)."""
     mask: str | None = None
-    """Where its ground truth is (a path; empty where the source draws it); None where the image is not evaluated."""
+    """Where its ground truth is (a path; empty where the source draws it); None where it has none."""
     annotations: str = ""
     """What the ground truth is drawn from, if it is not in a file (COCO: JSON)."""
     image_digest: str = ""
     """Of the content of `image` (see digests.py); empty while it is not known."""
     mask_digest: str = ""
     """The same of `mask`."""
+    evaluated: bool = True
+    """Whether its mask counts in the scores; else only in those of all images that have masks."""
 
 
 @dataclass

@@ -41,6 +41,9 @@ OF_MAPS = ("best_miou", "best_tau", "tau_width", "tau_width_1", "selection_tau")
 """What is measured of maps, besides all metrics and parts."""
 OF_MASKS = ("undefined",)
 """What is measured of masks, likewise."""
+OF_ALL = ("all_miou", "all_best_miou")
+"""mIoU of all images that have masks, where these are more than the evaluated ones; the second one, at its own best τ,
+is of maps only."""
 OF_STEPS = ("seconds", "images_per_second", "loss")
 """What steps report themselves, under the same prefix."""
 
@@ -77,7 +80,7 @@ def register(name: str, metric: Metric, version: int = 1) -> None:
     if not re.fullmatch(r"\w+", name):
         raise ValueError(f"metric {name!r}: must be letters, digits and _ only")
     there = _METRICS.setdefault(name, Measured(metric, version))
-    if there != Measured(metric, version) or name in (*PARTS, *OF_MAPS, *OF_MASKS, *OF_STEPS):
+    if there != Measured(metric, version) or name in (*PARTS, *OF_MAPS, *OF_MASKS, *OF_ALL, *OF_STEPS):
         raise RequestError(f"metric {name}: is declared twice; give one of them another name")
 
 

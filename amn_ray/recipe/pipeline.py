@@ -20,7 +20,7 @@ from amn_ray.recipe import records
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.recipe.plan import Plan, make_plan
 from amn_ray.recipe.runner import Runner
-from amn_ray.stages.score.stage import score_names
+from amn_ray.stages.score.stage import any_score
 from amn_ray.training.config import TrainingConfig
 
 
@@ -72,8 +72,7 @@ def prepare(
     store = Store.open(config.store)
     cluster = Cluster(config.cluster) if cluster is None else cluster
     plan = make_plan(config, splits, store, hardware_of(cluster, config.precision))
-    check_batches(plan, splits["train"].rows)
-    check_rebuild(plan)
+    check_plan(plan, splits)
     settings = dataclasses.replace(config, store="", rebuild=[], run=None, plan=False)
     identity = fingerprint(settings, [_identity(split) for split in splits.values()])
     return Pipeline(config=config, splits=splits, store=store, cluster=cluster, plan=plan, identity=identity)
@@ -91,8 +90,7 @@ def look_ahead(config: PipelineConfig) -> Plan:
     """
     splits = _listed(config)
     plan = make_plan(config, splits, Store.reading(config.store), hardware_here(config.cluster.device))
-    check_batches(plan, splits["train"].rows)
-    check_rebuild(plan)
+    check_plan(plan, splits)
     return plan
 
 
@@ -114,8 +112,33 @@ def _identity(split: Summary) -> list[object]:
     return [split.identity(), split.truth_identity()]
 
 
+def check_plan(plan: Plan, splits: Mapping[str, Summary]) -> None:
+    """Refuse now what would be refused after hours.
+
+    Raises:
+        RequestError: see the checks below.
+    """
+    check_batches(plan, splits["train"].rows)
+    check_rebuild(plan)
+    check_masks(plan, splits["train"])
+
+
+def check_masks(plan: Plan, train: Summary) -> None:
+    """Refuse to train the segmentation network on the ground truth of a part of the images.
+
+    Raises:
+        RequestError: some of them have no mask.
+    """
+    planned = plan.get("pseudo_masks")
+    if planned is not None and planned.step.same_as == "truth" and train.masks < train.rows:
+        raise RequestError(
+            f"boundaries=ground_truth: {train.masks} of the {train.rows} training images have a mask; add the others, "
+            "or train on those alone (dataset.train_list of VOC, the column split of labels.csv, a smaller COCO file)"
+        )
+
+
 def check_batches(plan: Plan, num_images: int) -> None:
-    """Refuse now what a later stage would refuse after hours.
+    """Refuse a batch that no training can have.
 
     Raises:
         RequestError: a batch is larger than the data set, or cannot be divided among the workers.
@@ -132,7 +155,7 @@ def check_batches(plan: Plan, num_images: int) -> None:
 
 
 def check_rebuild(plan: Plan) -> None:
-    """Refuse to make a step anew that is not part of the plan.
+    """Refuse to make a step anew that is not part of the plan, or that no stage makes.
 
     Raises:
         RequestError: it is not.
@@ -143,6 +166,10 @@ def check_rebuild(plan: Plan) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f", did you mean {near[0]}" if near else ""
             raise RequestError(f"rebuild={name}: is no step of this pipeline, which makes {', '.join(known)}{hint}")
+        planned = plan.get(name)
+        if planned is not None and planned.step.same_as is not None:
+            same = planned.step.same_as
+            raise RequestError(f"rebuild={name}: is what {same} makes, with these choices; set rebuild=[{same}]")
 
 
 def check_truth(plan: Plan, key: str, metric: str) -> None:
@@ -153,6 +180,6 @@ def check_truth(plan: Plan, key: str, metric: str) -> None:
     """
     step, _, name = metric.partition("/")
     planned = plan.get(plan.finals().get(step, step))
-    is_score = name in {*score_names(of_maps=True), *score_names(of_maps=False)}
+    is_score = name in any_score()
     if planned is not None and planned.score is None and is_score:
         raise RequestError(f"{key}={metric}: the images of {plan.config.dataset.name} have no ground truth")

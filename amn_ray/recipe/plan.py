@@ -174,7 +174,8 @@ def _planned(
     if step.truth is not None:
         truth = made[step.truth]
         sources = {"images": truth.inputs["images"], "truth": truth.artifact, makes: artifact}
-        score = _scoring(SCORE, score_settings(step.threshold), sources, store, score_names(of_maps=makes == "maps"))
+        names = score_names(of_maps=makes == "maps", of_all=truth.settings.masks > truth.settings.evaluated)
+        score = _scoring(SCORE, score_settings(step.threshold), sources, store, names)
     elif step.judges is not None:
         precision = getattr(settings, "precision", None)
         sources = {"images": made[step.judges].artifact, "classifier": artifact}

@@ -92,6 +92,8 @@ def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
                 if place.get(source, len(known)) > place[step.name]:
                     raise RequestError(_lacks(step, source, config))
             waiting += [*step.needs, *filter(None, (step.truth, step.judges))]
+    if "segmenter" in needed:
+        _check_same_network(config.backbone, getattr(config.segmenter, "backbone", None))
     return [step for step in known if step.name in needed]
 
 
@@ -107,13 +109,13 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
     page = _Page(config, chosen)
 
     yield page.step("images", IMAGES, settings=splits["train"])
-    if splits["train"].evaluated:
+    if splits["train"].masks:
         yield page.step("truth", TRUTH, settings=splits["train"])
     images_of_val = "images"
     if "val" in splits:
         images_of_val = "images_val"
         yield page.step("images_val", IMAGES, settings=splits["val"])
-        if splits["val"].evaluated:
+        if splits["val"].masks:
             yield page.step("truth_val", TRUTH, settings=splits["val"], images="images_val")
     truth_of_val = images_of_val.replace("images", "truth")
 
@@ -143,7 +145,6 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
         yield replace(page.step("segmenter_backbone", INITIAL_WEIGHTS, settings=own), key="segmenter.")
         start = {"backbone": "segmenter_backbone"}
     elif own is not None:
-        _check_same_network(config.backbone, own)
         start = {"backbone": "classifier"}
     yield from page.made("segmenter", "segmenter", **start)
     yield from page.made("segmenter", "predictions", images=images_of_val, truth=truth_of_val)
@@ -186,8 +187,8 @@ class _Page:
             yield Step(name=name, stage=None, same_as=source, truth="truth" if is_scored else None)
 
 
-def _check_same_network(backbone: BackboneConfig, own: BackboneConfig) -> None:
-    if own.name != backbone.name:
+def _check_same_network(backbone: BackboneConfig, own: BackboneConfig | None) -> None:
+    if own is not None and own.weights is None and own.name != backbone.name:
         raise RequestError(
             f"segmenter.backbone.weights=null: the segmentation network then starts from the classifier's "
             f"{backbone.name}, but segmenter.backbone.name={own.name}; make the names equal or name its weights"

@@ -199,7 +199,7 @@ def _made_by(choices: Sequence[str], until: str | None) -> set[str]:
     """
     config = PipelineConfig(choices=Choices(**dict(zip(GROUPS, choices, strict=True))), until=until)
     any_data = Summary(
-        config=DatasetConfig(), split="", classes=(), rows=1, evaluated=1, unlabelled=0, unknown_classes={},
+        config=DatasetConfig(), split="", classes=(), rows=1, masks=1, evaluated=1, unlabelled=0, unknown_classes={},
         warnings=(), digest="", truth_digest="",
     )  # fmt: skip
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +39,21 @@ class BadImage(Exception):
     """An image or mask that cannot be used; the message names the file and the defect."""
 
 
+class SparedImage(BadImage):
+    """One that nothing depends on: it is left out and named, whatever `dataset.max_bad_fraction`."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What became of the files of a split."""
+
+    rows: int
+    problems: list[str]
+    """The defect of each file that made no row."""
+    spared: list[str]
+    """The same of files that nothing depends on."""
+
+
 class ReadRow(Protocol):
     """Makes the rows of a table from records."""
 
@@ -61,11 +77,11 @@ class ReadRow(Protocol):
 
 
 @contextmanager
-def defects_of(record: Record) -> Iterator[None]:
+def defects_of(record: Record, kind: type[BadImage] = BadImage) -> Iterator[None]:
     """Whatever fails in here is a defect of the record's files, which are read by libraries that raise anything.
 
     Raises:
-        BadImage: it names the image, and the mask if that is the defective one.
+        BadImage: of this kind; it names the image, and the mask if that is the defective one.
     """
     try:
         yield
@@ -75,12 +91,12 @@ def defects_of(record: Record) -> Iterator[None]:
         told = " ".join(str(error).split()) or type(error).__name__
         if record.mask and told.startswith("mask"):
             told += f" ({shown(record.mask)})"
-        raise BadImage(f"{shown(record.image or record.image_id)}: {told}") from error
+        raise kind(f"{shown(record.image or record.image_id)}: {told}") from error
 
 
 def read_table(
     summary: Summary, output: Artifact, cluster: Cluster, read_row: ReadRow, schema: pa.Schema, total: int
-) -> tuple[int, list[str]]:
+) -> Reading:
     """Write the table of a split.
 
     Args:
@@ -92,7 +108,7 @@ def read_table(
         total: how many files there are to read, and so at most rows.
 
     Returns:
-        The number of rows, and the defect of each file that made none.
+        What became of the files.
 
     Raises:
         RequestError: a file is bad, and more are than `dataset.max_bad_fraction` allows.
@@ -120,11 +136,11 @@ def read_table(
             ray_remote_args={"num_cpus": LIGHT_TASK_CPUS},
             concurrency=cluster.light_tasks(),
         )
-    rows, problems = cluster.run_remote(problems_of, source, output, read_row, num_shards)
-    check_bad(summary.config, read_row.files, problems, total)
+    found = cluster.run_remote(review_table, source, output, read_row, num_shards)
+    check_bad(summary.config, read_row.files, found.problems, total)
     for done in (RECORDS, TRIES):
         output.remove(done)
-    return rows, problems
+    return found
 
 
 def check_bad(config: DatasetConfig, files: str, problems: Sequence[str], total: int) -> None:
@@ -192,7 +208,7 @@ class ReadShards:
                     try:
                         row = read(record)
                     except BadImage as problem:
-                        if not self.skip_bad:
+                        if not (self.skip_bad or isinstance(problem, SparedImage)):
                             raise RequestError(
                                 f"{problem}; mend or remove it, or set dataset.max_bad_fraction to leave out a share "
                                 f"of {self.read_row.files}"
@@ -215,11 +231,8 @@ class ReadShards:
         return before
 
 
-def problems_of(source: Source, output: Artifact, read_row: ReadRow, num_shards: int) -> tuple[int, list[str]]:
-    """What the written table lacks.
-
-    Returns:
-        The number of its rows, and the defect of each file that made none.
+def review_table(source: Source, output: Artifact, read_row: ReadRow, num_shards: int) -> Reading:
+    """What is in the written table, and what it lacks.
 
     Raises:
         RunError: rows are double, or one is missing whose file has no defect.
@@ -227,12 +240,14 @@ def problems_of(source: Source, output: Artifact, read_row: ReadRow, num_shards:
     table = output.fresh_table()
     ids = table.all_ids()
     good = set(ids)
-    problems, missing = [], []
+    problems, spared, missing = list[str](), list[str](), list[str]()
     with reading(source, read_row, in_doubt=True) as read:
         for record in records_of(output, range(num_shards)):
             if record.image_id not in good:
                 try:
                     row = read(record)
+                except SparedImage as problem:
+                    spared.append(str(problem))
                 except BadImage as problem:
                     problems.append(str(problem))
                 else:
@@ -243,4 +258,4 @@ def problems_of(source: Source, output: Artifact, read_row: ReadRow, num_shards:
             f"{table.path}: holds {len(ids)} rows, {len(good)} different, and lacks {len(missing)}, so another "
             "pipeline wrote to it at the same time; run again when it has ended"
         )
-    return len(good), problems
+    return Reading(len(good), problems, spared)

@@ -28,6 +28,7 @@ from amn_ray.evaluation.selection import selection_ids
 from amn_ray.evaluation.thresholds import confusion_curve, count_image, threshold_grid
 from amn_ray.recipe.plan import Plan
 from amn_ray.stages.amn.config import AmnMapsConfig
+from amn_ray.stages.score.stage import scored
 
 MAX_IMAGES = 64
 PROBE = "probe_miou"
@@ -106,8 +107,7 @@ class AmnWatch(Observer):
         """The probe, on images that select; None where there is no ground truth."""
         if step != STEP or "maps_score" not in artifacts:
             return None
-        scored = artifacts["maps_score"].table().column("truth")
-        ids = selection_ids(image_id for image_id, truth in scored.items() if truth is not None)
+        ids = selection_ids(scored(artifacts["maps_score"]))
         if not ids:
             return None
         chosen = [ids[i] for i in np.linspace(0, len(ids) - 1, min(MAX_IMAGES, len(ids))).astype(int)]

@@ -45,7 +45,7 @@ from amn_ray.recipe import pipeline
 from amn_ray.recipe.composition import GROUPS, load
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.recipe.plan import make_plan as plan_of
-from amn_ray.stages.score.stage import score_names
+from amn_ray.stages.score.stage import any_score
 from amn_ray.tuning import results, study
 from amn_ray.tuning.config import SweepConfig
 from amn_ray.tuning.probe import EPOCH, OBJECTIVE, PROBE, AmnWatch
@@ -205,7 +205,7 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
             pipeline.check_truth(planned, "study.metric", asked.metric)
             known = planned.metric_names()
             _check_metric("study.metric", asked.metric, known)
-            pipeline.check_batches(planned, splits[data]["train"].rows)
+            pipeline.check_plan(planned, splits[data])
         except RequestError as error:
             raise RequestError(f"trial {trial.label!r} of the study: {error}") from error
         reported |= known
@@ -262,8 +262,7 @@ def _check_metric(key: str, metric: str, known: set[str]) -> None:
 
 def _is_of_reporting(metric: str) -> bool:
     """Whether it is measured on images that report, too: a score, and not that of the images that select."""
-    scores = {*score_names(of_maps=True), *score_names(of_maps=False)} - {"selection_miou", "selection_tau"}
-    return metric.partition("/")[2] in scores
+    return metric.partition("/")[2] in any_score() - {"selection_miou", "selection_tau"}
 
 
 def _ordered(plan: Plan) -> list[Record]:

@@ -84,10 +84,11 @@ def test_a_corrected_mask_of_voc_is_another_truth_of_the_same_images(voc: Path) 
     before = summary(config)
     mask_HW = np.zeros((24, 32), np.uint8)
     mask_HW[:5] = 8
-    (voc / "SegmentationClassAug/c.png").write_bytes(encode(mask_HW))  # of no image that is evaluated
-    assert_same(before, summary(config))
-    (voc / "SegmentationClassAug/a.png").write_bytes(encode(mask_HW))
-    assert_other_truth(before, summary(config))
+    for name in "ac":  # c is not evaluated, but counts in the scores of all images
+        (voc / f"SegmentationClassAug/{name}.png").write_bytes(encode(mask_HW))
+        now = summary(config)
+        assert_other_truth(before, now)
+        before = now
 
 
 @pytest.mark.parametrize("evaluate_list", [None, "one"])
@@ -213,8 +214,15 @@ def test_drawn_images_are_the_same_however_many_the_other_split_has() -> None:
 
 
 def test_images_and_those_to_evaluate_are_counted(folder: Path, voc: Path) -> None:
-    for found in (train(folder), summary(VocConfig(root=str(voc)))):
-        assert (found.rows, found.evaluated) == (3, 2)
+    of_folder, of_voc = train(folder), summary(VocConfig(root=str(voc)))
+    assert (of_folder.rows, of_folder.masks, of_folder.evaluated) == (3, 2, 2)
+    assert (of_voc.rows, of_voc.masks, of_voc.evaluated) == (3, 3, 2), "one of train_aug only has a mask, too"
+
+
+def test_other_images_to_evaluate_are_another_ground_truth_but_the_same_images(voc: Path) -> None:
+    before = summary(VocConfig(root=str(voc)))
+    (voc / "ImageSets/Segmentation/train.txt").write_text("a\n")
+    assert_other_truth(before, summary(VocConfig(root=str(voc))))
 
 
 def test_a_val_split_that_nobody_needs_may_be_faulty(folder: Path) -> None:

@@ -19,12 +19,12 @@ def voc_source(root: Path, **settings: object) -> Voc:
     return Voc(VocConfig(root=str(root), **settings))  # type: ignore[arg-type]
 
 
-def test_voc_labels_come_from_xml_and_masks_for_evaluated_images_only(voc: Path) -> None:
+def test_voc_labels_come_from_xml_and_images_are_evaluated_if_they_are_in_train(voc: Path) -> None:
     records = voc_source(voc).listing("train").records
-    assert [(r.image_id, r.labels, r.mask is not None) for r in records] == [
-        ("a", (8,), True),
-        ("b", (8, 12), True),
-        ("c", (15,), False),
+    assert [(r.image_id, r.labels, r.mask is not None, r.evaluated) for r in records] == [
+        ("a", (8,), True, True),
+        ("b", (8, 12), True, True),
+        ("c", (15,), True, False),
     ]
 
 

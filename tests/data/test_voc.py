@@ -282,6 +282,18 @@ def test_an_evaluate_list_may_be_missing_or_empty(voc: Path, content: str | None
     assert not train(voc, evaluate_list=None).warnings
 
 
+def test_images_that_are_not_evaluated_need_no_mask_but_one_that_they_have_is_read(voc: Path) -> None:
+    def found() -> list[tuple[bool, bool]]:
+        return [(record.mask is not None, record.evaluated) for record in train(voc).records]
+
+    assert found() == [(True, True), (True, True), (True, False)]
+    (voc / "SegmentationClassAug/c.png").unlink()
+    assert found() == [(True, True), (True, True), (False, False)]
+    (voc / "SegmentationClassAug/b.png").unlink()
+    with pytest.raises(RequestError, match="has no mask of 'b', which is to be evaluated"):
+        train(voc)
+
+
 def test_an_evaluate_list_that_was_asked_for_must_be_there(voc: Path) -> None:
     with pytest.raises(RequestError, match=r"trian\.txt: not found.*dataset\.evaluate_list"):
         train(voc, evaluate_list="trian")
@@ -501,7 +513,7 @@ def test_masks_that_sbd_lacks_are_taken_from_voc(voc: Path) -> None:
     assert [record.mask and Path(record.mask).relative_to(voc).as_posix() for record in listing.records] == [
         "SegmentationClassAug/a.png",
         "SegmentationClass/b.PNG",
-        None,
+        "SegmentationClassAug/c.png",
     ]
     assert any("has no masks of 1 images" in warning for warning in listing.warnings)
 
@@ -611,7 +623,7 @@ def test_masks_named_after_another_scheme_are_found(voc: Path) -> None:
         (voc / f"SegmentationClassAug/{name}.png").rename(voc / f"SegmentationClassAug/{name}_mask.png")
     for settings in ({}, {"mask_pattern": "{id}_mask.png"}):
         masks = [record.mask and Path(record.mask).name for record in train(voc, **settings).records]
-        assert masks == ["a_mask.png", "b_mask.png", None]
+        assert masks == ["a_mask.png", "b_mask.png", "c_mask.png"]
 
 
 def test_masks_of_no_image_are_refused(voc: Path) -> None:

@@ -64,9 +64,7 @@ NETWORK = DeepLabConfig(backbone=BackboneConfig(name="resnet18", weights=None), 
 CRF = PredictionCrfConfig(iterations=3)
 PREDICTIONS = DeepLabPredictionsConfig(scales=[1.0, 0.5], precision="fp32")
 OPENER = "amn_ray.stages.deeplabv2.infer:open_network"
-SETTINGS = Settings(
-    OPENER, dataclasses.asdict(NETWORK), dataclasses.asdict(PREDICTIONS), CRF, ["nut", "bolt"], DEFAULT
-)
+SETTINGS = Settings(OPENER, dataclasses.asdict(NETWORK), dataclasses.asdict(PREDICTIONS), CRF, ["nut", "bolt"], DEFAULT)
 RECORDED = {
     "choices.prediction_refinement": "crf",
     "maps.threshold": 0.5,

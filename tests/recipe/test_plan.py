@@ -37,14 +37,15 @@ LAST = ["segmenter", "predictions", "predictions_refined"]
 def split(name: str, **changed: Any) -> Summary:
     """What is known of eight listed images."""
     known: dict[str, Any] = {
-        "config": ShapesConfig(), "split": name, "classes": ["cat", "dog"], "rows": 8, "evaluated": 8, "unlabelled": 0,
-        "unknown_classes": {}, "warnings": (), "digest": f"images of {name}", "truth_digest": f"masks of {name}",
+        "config": ShapesConfig(), "split": name, "classes": ["cat", "dog"], "rows": 8, "masks": 8, "evaluated": 8,
+        "unlabelled": 0, "unknown_classes": {}, "warnings": (), "digest": f"images of {name}",
+        "truth_digest": f"masks of {name}",
     }  # fmt: skip
     return Summary(**known | changed)
 
 
 BOTH = {"train": split("train"), "val": split("val")}
-BLIND = {name: split(name, evaluated=0, truth_digest="none") for name in BOTH}
+BLIND = {name: split(name, masks=0, evaluated=0, truth_digest="none") for name in BOTH}
 
 
 @pytest.fixture
@@ -356,6 +357,16 @@ def test_where_there_are_no_weights_irn_and_the_segmentation_network_start_from_
 def test_a_segmentation_network_cannot_start_from_a_classifier_of_another_architecture(store: Store) -> None:
     with pytest.raises(RequestError, match=r"^segmenter.backbone.weights=null: .*resnet18.*segmenter.backbone.name"):
         plan(store, "segmenter.backbone.name=resnet50")
+    assert names(plan(store, "segmenter.backbone.name=resnet50", "until=irn"))[-1] == "irn", "which needs none"
+
+
+def test_the_miou_of_all_masks_is_planned_where_more_images_have_one_than_are_evaluated(store: Store) -> None:
+    some = BOTH | {"train": split("train", evaluated=4)}
+    new = plan(store, splits=some).metric_names() - plan(store).metric_names()
+    assert {name.partition("/")[0] for name in new} >= {"maps", "refined", "pseudo_masks"}
+    assert {name.partition("/")[2] for name in new} == {"all_miou", "all_best_miou"}
+    assert not any(name.startswith("predictions/") for name in new), "all images of val are evaluated"
+    assert "refined/all_best_miou" not in new, "masks have no threshold"
 
 
 def test_a_segmentation_network_without_such_a_backbone_needs_no_classifier(store: Store) -> None:

@@ -132,4 +132,4 @@ def test_the_terminal_shows_names_as_they_are() -> None:
     for name in NAMES:
         with console.capture() as told:
             say("images", name)
-        assert told.get() == f"   images  {name}\n"
+        assert told.get() == f"{'images':>19}  {name}\n"

@@ -32,6 +32,7 @@ from amn_ray.reporting.report import report
 from amn_ray.reporting.variants import in_order, variants_of
 from amn_ray.stages.score import stage as score
 from amn_ray.stages.score.infer import SCHEMA, ScoreMaps, ScoreMasks
+from amn_ray.stages.truth.infer import SCHEMA as TRUTH
 
 Job = Callable[..., tuple[int, str]]
 IMAGES = 20
@@ -64,7 +65,8 @@ class Home:
         if not masks.complete:
             rng = np.random.default_rng(truth)
             drawn = [rng.choice([0, 1, 2], SIZE).astype(np.uint8) for _ in ids]
-            self._put(masks, [mask_row(name, mask) for name, mask in zip(ids, drawn, strict=True)], MASK_SCHEMA)
+            evaluated = [mask_row(name, mask) | {"evaluated": True} for name, mask in zip(ids, drawn, strict=True)]
+            self._put(masks, evaluated, TRUTH)
             self._commit(masks, {"images": images}, seconds=0)
         return {"images": images, "truth": masks}
 
@@ -109,7 +111,7 @@ class Home:
     def scored(self, data: Mapping[str, Artifact], made: Artifact, step: str, share: float, seed: int) -> Artifact:
         """What the score stage writes, of masks or of maps (the same mask as one-hot maps of height ½)."""
         rng = np.random.default_rng([seed, len(step)])
-        rows = data["truth"].table().read(["mask"])
+        rows = data["truth"].table().read(["mask", "evaluated"])
         masks = {}
         for image_id, encoded in zip(*(rows.column(name).to_pylist() for name in ("image_id", "mask")), strict=True):
             truth = decode_mask(encoded)

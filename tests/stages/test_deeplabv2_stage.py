@@ -42,8 +42,16 @@ def test_masks_that_are_undefined_everywhere_are_refused_before_training(tmp_pat
 
 def test_a_class_that_no_mask_holds_is_missing(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
-    assert stage.missing_classes(pseudo_masks(store, 0, 2, 255), ["nut", "bolt"]) == ["nut"]
-    assert stage.missing_classes(pseudo_masks(store, 0, 1, 2), ["nut", "bolt"]) == []
+    some, every = pseudo_masks(store, 0, 2, 255), pseudo_masks(store, 0, 1, 2)
+    assert stage.missing_classes(some, some, ["nut", "bolt"]) == ["nut"]
+    assert stage.missing_classes(every, every, ["nut", "bolt"]) == []
+
+
+def test_training_images_without_a_pseudo_mask_are_refused_with_their_number(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    images, masks = pseudo_masks(store, 0, 1, 2), pseudo_masks(store, 0, 1)
+    with pytest.raises(RequestError, match="1 of the 3 training images have no pseudo-mask, such as image2"):
+        stage.missing_classes(images, masks, ["nut", "bolt"])
 
 
 @pytest.mark.parametrize(

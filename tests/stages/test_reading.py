@@ -27,12 +27,13 @@ from amn_ray.stages.reading import (
     MAX_TRIES,
     TRIES,
     BadImage,
+    Reading,
     ReadShards,
     Row,
     check_bad,
     defects_of,
-    problems_of,
     reading,
+    review_table,
 )
 from amn_ray.testing import FatalConfig
 from tests.photographs import train
@@ -166,28 +167,28 @@ def test_tries_have_an_end(output: Artifact) -> None:
 
 
 @pytest.fixture
-def written(output: Artifact) -> Callable[..., tuple[int, list[str]]]:
+def written(output: Artifact) -> Callable[..., Reading]:
     """Write these rows, as workers might have, and ask what they lack."""
     source = list_records(summary(fatal=""), output)
 
-    def write(*ids: int, read_row: ReadId) -> tuple[int, list[str]]:
+    def write(*ids: int, read_row: ReadId) -> Reading:
         Path(output.at(TABLE)).mkdir(parents=True)
         if ids:
             table = pa.table({"image_id": [f"train_{number:05d}" for number in ids]})
             pq.write_table(table, Path(output.at(TABLE)) / "0.parquet")
-        return problems_of(source, output, read_row, 3)
+        return review_table(source, output, read_row, 3)
 
     return write
 
 
-def test_a_table_lacks_what_is_bad_or_makes_no_row(written: Callable[..., tuple[int, list[str]]]) -> None:
+def test_a_table_lacks_what_is_bad_or_makes_no_row(written: Callable[..., Reading]) -> None:
     rows = [number for number in range(12) if number not in (1, 2, 5)]
     read_row = ReadId(bad="train_00001", none="train_00002", fatal=FATAL)
     told = ["train_00001: is odd", f"{FATAL}: reading it ends the process (SIGSEGV)"]
-    assert written(*rows, read_row=read_row) == (9, told)
+    assert written(*rows, read_row=read_row) == Reading(9, told, [])
 
 
-def test_a_table_without_any_row_lacks_all(written: Callable[..., tuple[int, list[str]]]) -> None:
+def test_a_table_without_any_row_lacks_all(written: Callable[..., Reading]) -> None:
     with pytest.raises(RunError, match="holds 0 rows, 0 different, and lacks 11"):
         written(read_row=ReadId(none="train_00002"))
 
@@ -200,7 +201,7 @@ def test_a_table_without_any_row_lacks_all(written: Callable[..., tuple[int, lis
     ],
 )
 def test_a_row_that_is_there_twice_or_not_at_all_is_another_pipelines_doing(
-    written: Callable[..., tuple[int, list[str]]], rows: Sequence[int], told: str
+    written: Callable[..., Reading], rows: Sequence[int], told: str
 ) -> None:
     with pytest.raises(RunError, match=f"{told}, so another pipeline wrote to it"):
         written(*rows, read_row=ReadId())

@@ -76,7 +76,7 @@ def test_a_mask_is_upright_whichever_picture_it_was_drawn_on(
     for row in rows_of(truth).values():
         np.testing.assert_array_equal(decode_mask(row["mask"]), mask_HW)
         assert row["present"] == [0, 1]
-    warnings = review(truth, images, ["nut"])["warnings"]
+    warnings = review(truth, images, ["nut"], [])["warnings"]
     assert len(warnings) == (orientation in (2, 3, 4))
     assert all("1 masks" in warning and "dataset.exif=ignore" in warning for warning in warnings)
 
@@ -92,7 +92,7 @@ def test_without_exif_a_mask_is_that_of_the_picture_as_it_lies(photographs: Phot
     truth = make_truth(summary, images, store)
     for row in rows_of(truth).values():
         np.testing.assert_array_equal(decode_mask(row["mask"]), mask_HW)
-    assert review(truth, images, ["nut"])["warnings"] == [], "there is no doubt"
+    assert review(truth, images, ["nut"], [])["warnings"] == [], "there is no doubt"
     photographs.add("a.png", content, turned(mask_HW, 6))
     with pytest.raises(BadImage, match=r"mask is 4x6 but its image 6x4 .*without the turn of its EXIF tag"):
         read_first(photographs.config(exif="ignore"), store)
@@ -300,7 +300,7 @@ def test_masks_most_of_which_contradict_the_labels_are_refused(photographs: Phot
     images = make_images(summary, store)
     truth = make_truth(summary, images, store)
     with pytest.raises(RequestError, match="in 6 of 6 images labels and mask contradict one another"):
-        review(truth, images, ["nut"])
+        review(truth, images, ["nut"], [])
 
 
 # --- On a real Ray ---------------------------------------------------------------------------------------------------
@@ -333,3 +333,20 @@ def test_the_stage_counts_masks_and_refuses_where_none_is_left(
     output = store.artifact(TRUTH.name, TRUTH.version, TRUTH.identity(summary), {"images": images})
     with pytest.raises(RequestError, match=r"none of the 3 masks .*b\.png: mask is 4x3"):
         TRUTH.run(summary, {"images": images}, output, context)
+
+
+def test_a_bad_mask_of_an_image_that_is_not_evaluated_is_named_and_left_out(
+    voc: Path, store: Store, cluster: Cluster
+) -> None:
+    (voc / "SegmentationClassAug/c.png").write_bytes(b"no image")
+    summary = train(VocConfig(name="voc", root=str(voc)))
+    images = make_images(summary, store)
+    output = store.artifact("truth", 1, {}, {})
+    made = TRUTH.run(summary, {"images": images}, output, Context(cluster=cluster))
+    assert (made["rows"], made["bad_masks"]) == (2, [])
+    (warning,) = (sentence for sentence in made["warnings"] if "not evaluated" in sentence)
+    assert warning.startswith("1 masks of images that are not evaluated cannot be used")
+    assert "c.png" in warning
+    (voc / "SegmentationClassAug/b.png").write_bytes(b"no image")
+    with pytest.raises(RequestError, match=r"b\.png"):
+        TRUTH.run(train(VocConfig(name="voc", root=str(voc))), {"images": images}, output, Context(cluster=cluster))

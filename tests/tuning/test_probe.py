@@ -27,6 +27,7 @@ from amn_ray.recipe.config import Choices, PipelineConfig
 from amn_ray.recipe.plan import Plan, make_plan
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps
+from amn_ray.stages.score.infer import SCHEMA as SCORES
 from amn_ray.tuning.probe import AmnProbe, AmnWatch
 
 CONFIG = AmnConfig(
@@ -126,8 +127,8 @@ def test_workers_share_the_images_and_all_report_the_whole(
 def planned(store: Store, until: str, activation: str = "amn") -> Plan:
     images = {
         split: Summary(
-            config=ShapesConfig(), split=split, classes=["cat"], rows=8, evaluated=8, unlabelled=0, unknown_classes={},
-            warnings=(), digest=split, truth_digest=split,
+            config=ShapesConfig(), split=split, classes=["cat"], rows=8, masks=8, evaluated=8, unlabelled=0,
+            unknown_classes={}, warnings=(), digest=split, truth_digest=split,
         )
         for split in ("train", "val")
     }  # fmt: skip
@@ -138,14 +139,17 @@ def planned(store: Store, until: str, activation: str = "amn") -> Plan:
 def test_only_images_that_select_are_looked_at(tables: dict[str, Artifact], tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     score = store.artifact("score", 1, {}, {})
-    rows = [{"image_id": f"{number:03}", "truth": None if number % 2 else [0]} for number in range(400)]
-    put(score, rows, pa.schema({"image_id": pa.string(), "truth": pa.list_(pa.int16())}))
+    image = {"truth": [0], "predicted": [0], "counts": np.ones(2, np.int32).tobytes()}
+    rows = [
+        {"image_id": f"{number:03}", "evaluated": number < 390} | ({} if number % 2 else image) for number in range(400)
+    ]
+    put(score, rows, SCORES)
     watch = AmnWatch(planned(store, "amn_maps"))
     probe = watch.probe("amn", CONFIG, {**tables, "maps_score": score})
     assert probe is not None
     assert (probe.config.scales, probe.config.precision) == (MAPS.scales, "fp32")
     assert (probe.images, probe.truth, probe.seeds) == (tables["images"], tables["truth"], tables["refined"])
-    selecting = [f"{number:03}" for number in range(0, 400, 2)][::5]
+    selecting = [f"{number:03}" for number in range(0, 390, 2)][::5]
     assert set(probe.ids) <= set(selecting)
     assert len(probe.ids) == min(64, len(selecting))
     assert watch.probe("irn", CONFIG, {**tables, "maps_score": score}) is None, "another training"

@@ -2,7 +2,7 @@
 
     files, warnings = find_masks(folder, image_names, config.mask_pattern)     # files.py: image name -> its mask
     rule, warnings = mask_rule(files.values(), config, names)                  # decision.py: once for a whole set
-    mask_HW = read_mask(encoded, rule, record.labels)                          # rule.py: every mask is checked against it
+    mask_HW = read_mask(encoded, rule, record.labels)                          # rule.py: checked against it
 
 A pixel's value is a label (`index`), black or white (`binary`: white is the image's one class) or a colour (`colour`:
 VOC's, or `dataset.palette`). `dataset.mask_values` says which; without it the masks are read automatically if only one

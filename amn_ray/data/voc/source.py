@@ -50,7 +50,8 @@ class VocConfig(DatasetConfig):
     train_list: str = "train_aug"
     """The images to train on (paper: 10,582)."""
     evaluate_list: str | None = "train"
-    """Those of them whose pseudo-masks are measured (paper: the 1,464 of train); null = none."""
+    """Those of them whose pseudo-masks are measured (paper: the 1,464 of train); null = none. Where others of
+    `train_list` have masks, too, scores of all of them stand beside."""
     val_list: str | None = "val"
     """The images that the segmentation network is measured on; null = there are none."""
     numbering: str | None = None
@@ -101,7 +102,7 @@ class Voc:
             self._of_value[value] = self._label.get(name, IGNORE)
 
     def listing(self, split: str) -> Listing:
-        """The records of `train` (masks for `evaluate_list` only) or `val`; see Source."""
+        """The records of `train` or `val`; see Source."""
         listing = Listing([], reading={"values": self._names})
         name = self.config.train_list if split == "train" else self.config.val_list
         if name is None:
@@ -113,8 +114,9 @@ class Voc:
             raise RequestError(f"{where}: lists no image (dataset.train_list); {self._other_lists('train_list')}")
         labels = self._labels(listed, listing)
         evaluated = listed if split == "val" else self._evaluated(listed, images, listing.warnings)
-        masks = self._masks([image.image_id for image in evaluated], listing.warnings)
-        self._rule = self._mask_rule(list(masks.values()), listing.warnings)
+        measured = {image.image_id for image in evaluated}
+        masks = self._masks(listed if evaluated else [], measured, listing.warnings)
+        self._rule = self._mask_rule([masks[name] for name in measured if name in masks], listing.warnings)
         listing.reading["masks"] = str(self._rule)
         records = [
             Record(
@@ -122,6 +124,7 @@ class Voc:
                 labels=labels[image.image_id],
                 image=str(image.image),
                 mask=str(masks[image.image_id]) if image.image_id in masks else None,
+                evaluated=image.image_id in measured,
             )
             for image in listed
         ]
@@ -186,8 +189,9 @@ class Voc:
                 )
         return evaluated
 
-    def _masks(self, image_ids: Sequence[str], warnings: list[str]) -> dict[str, Path]:
-        """The masks of images; none at all where there is no folder of masks."""
+    def _masks(self, listed: Sequence[Listed], evaluated: set[str], warnings: list[str]) -> dict[str, Path]:
+        """The masks of images; none at all where there is no folder of masks. Each evaluated image must have one."""
+        image_ids = [image.image_id for image in listed]
         folders = [self.root / name for name in MASK_FOLDERS if (self.root / name).is_dir()]
         if not folders and image_ids:
             wrong = " (SegmentationObject numbers objects, not classes)" * (self.root / "SegmentationObject").is_dir()
@@ -203,7 +207,7 @@ class Voc:
         if image_ids and not masks:  # another scheme than the images' names
             masks, _ = find_masks(folders[0], image_ids, self.config.mask_pattern)
         for name in image_ids:
-            if name not in masks:
+            if name in evaluated and name not in masks:
                 raise RequestError(
                     f"{folders[0]}: has no mask of {name!r}, which is to be evaluated; add it, remove the image from "
                     "the list, or see dataset.mask_pattern"

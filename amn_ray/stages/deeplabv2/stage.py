@@ -23,7 +23,7 @@ def train_network(config: DeepLabConfig, inputs: Mapping[str, Artifact], output:
     """Train on the pseudo-masks. Without `backbone` training starts from random weights.
 
     Raises:
-        RequestError: the pseudo-masks hold no label at all.
+        RequestError: the pseudo-masks hold no label at all, or an image has none.
     """
     # Imported here: a pipeline that finds everything in the store never needs PyTorch.
     from amn_ray.training.driver import train
@@ -31,7 +31,7 @@ def train_network(config: DeepLabConfig, inputs: Mapping[str, Artifact], output:
     images, masks = inputs["images"], inputs["pseudo_masks"]
     manifest = images.manifest()
     classes = manifest["classes"]
-    missing = context.cluster.run_remote(missing_classes, masks, classes)
+    missing = context.cluster.run_remote(missing_classes, images, masks, classes)
     if missing:
         context.warn(f"no pseudo-mask holds {', '.join(missing)}; the network cannot learn it")
     result = train(
@@ -66,8 +66,14 @@ def predict_images(
     return map_table(context.cluster, images, COLUMNS, Predict, settings, output, on="networks")
 
 
-def missing_classes(masks: Artifact, classes: Sequence[str]) -> list[str]:
+def missing_classes(images: Artifact, masks: Artifact, classes: Sequence[str]) -> list[str]:
     """The classes without a pixel in any pseudo-mask: they cannot be learned, and their IoU will be 0."""
+    ids = images.table().ids()
+    if lacking := [image_id for image_id in ids if image_id not in masks.table()]:
+        raise RequestError(
+            f"{masks.stage}/{masks.fingerprint}: {len(lacking)} of the {len(ids)} training images have no pseudo-mask, "
+            f"such as {lacking[0]}; add them, or take these images out of the data set"
+        )
     present = set().union(*masks.table().column("present").values()) - {IGNORE}
     if not present:
         raise RequestError(

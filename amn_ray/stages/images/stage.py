@@ -27,20 +27,20 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
     """
     pixels = config.config.pixels
     try:
-        rows, problems = read_table(config, output, context.cluster, ReadImage(pixels), SCHEMA, config.rows)
+        found = read_table(config, output, context.cluster, ReadImage(pixels), SCHEMA, config.rows)
         reviewed = context.cluster.run_remote(review, output, pixels, config.classes, config.split)
     except (RequestError, RunError):
         output.remove()
         raise
     return {
-        "rows": rows,
+        "rows": found.rows,
         "classes": list(config.classes),
         "pixels": dataclasses.asdict(pixels),
-        "bad_images": problems,
+        "bad_images": found.problems,
         "unknown_classes": dict(config.unknown_classes),
         "unlabelled": config.unlabelled,
         **reviewed,
-        "metrics": {"images": rows},
+        "metrics": {"images": found.rows},
     }
 
 

@@ -21,12 +21,13 @@ SCHEMA = pa.schema(
         "best_tau": pa.float64(),
         "best_miou": pa.float64(),
         "undefined": pa.float64(),
+        "evaluated": pa.bool_(),
     }
 )
-"""One row of a scores table; all but `image_id` is null where the ground truth is undefined everywhere. The best
-threshold is null for masks and for images without a class, where every threshold is as good; the share of undefined
-pixels is null for maps."""
-COLUMNS = ("mask",)
+"""One row of a scores table; all but `image_id` and `evaluated` is null where the ground truth is undefined everywhere.
+The best threshold is null for masks and for images without a class, where every threshold is as good; the share of
+undefined pixels is null for maps."""
+COLUMNS = ("mask", "evaluated")
 
 
 class ScoreMaps:
@@ -37,17 +38,17 @@ class ScoreMaps:
         self.grid = grid
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """`image_id`, `mask` -> rows of SCHEMA."""
+        """`image_id`, `mask`, `evaluated` -> rows of SCHEMA."""
         return pa.Table.from_pylist([self._score(row) for row in batch.to_pylist()], schema=SCHEMA)
 
     def _score(self, row: dict) -> dict[str, object]:
         truth_HW = _truth(row)
         if truth_HW is None:
-            return {"image_id": row["image_id"]}
+            return _key(row)
         stored = self.maps.take([row["image_id"]], MAP_COLUMNS)[0]
         maps_KHW = pixel_maps(stored, *truth_HW.shape)
         image = count_image(maps_KHW, stored["keys"], truth_HW, self.grid)
-        scored = _row(row["image_id"], image)
+        scored = _key(row) | _counted(image)
         if stored["keys"]:
             scored["best_tau"], scored["best_miou"] = best_threshold(image, self.grid)
         return scored
@@ -61,20 +62,20 @@ class ScoreMasks:
         self.num_classes = num_classes
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """`image_id`, `mask` -> rows of SCHEMA with a single bin and without a best threshold."""
+        """`image_id`, `mask`, `evaluated` -> rows of SCHEMA with a single bin and without a best threshold."""
         return pa.Table.from_pylist([self._score(row) for row in batch.to_pylist()], schema=SCHEMA)
 
     def _score(self, row: dict) -> dict[str, object]:
         truth_HW = _truth(row)
         if truth_HW is None:
-            return {"image_id": row["image_id"]}
+            return _key(row)
         prediction = decode_mask(self.masks.take([row["image_id"]], ["mask"])[0]["mask"])
         confusion = confusion_matrix(truth_HW, prediction, self.num_classes)
         undefined = float((prediction == IGNORE).mean())
         truth, predicted = np.flatnonzero(confusion.any(1)), np.flatnonzero(confusion.any(0))
         counts = confusion[np.ix_(truth, predicted)][..., None].astype(np.int32)
         image = ImageCounts(truth.astype(np.int16), predicted.astype(np.int16), counts)
-        return _row(row["image_id"], image) | {"undefined": undefined}
+        return _key(row) | _counted(image) | {"undefined": undefined}
 
 
 def _truth(row: dict) -> np.ndarray | None:
@@ -83,9 +84,12 @@ def _truth(row: dict) -> np.ndarray | None:
     return None if (truth_HW == IGNORE).all() else truth_HW
 
 
-def _row(image_id: str, image: ImageCounts) -> dict[str, object]:
+def _key(row: dict) -> dict[str, object]:
+    return {name: row[name] for name in ("image_id", "evaluated")}
+
+
+def _counted(image: ImageCounts) -> dict[str, object]:
     return {
-        "image_id": image_id,
         "truth": image.truth.tolist(),
         "predicted": image.predicted.tolist(),
         "counts": image.counts.tobytes(),

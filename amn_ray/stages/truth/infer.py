@@ -16,10 +16,11 @@ from amn_ray.data.photograph_checks import mask_lay, review_lays
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.records import check_mask_file
 from amn_ray.data.source import Record, Source
-from amn_ray.stages.reading import Row, defects_of
+from amn_ray.stages.reading import BadImage, Row, SparedImage, defects_of
 
-SCHEMA = MASK_SCHEMA.append(pa.field("mask_lay", pa.string()))
-"""A masks table, and which way each mask lies (see data.photograph_checks.mask_lay)."""
+SCHEMA = pa.schema([*MASK_SCHEMA, pa.field("mask_lay", pa.string()), pa.field("evaluated", pa.bool_())])
+"""A masks table, which way each mask lies (see data.photograph_checks.mask_lay), and whether it is evaluated (see
+data.source.Record)."""
 _SIZES = ("height", "width", "file_height", "file_width", "orientation")
 
 
@@ -51,17 +52,23 @@ class ReadMask:
             self.pixels.upright,
             (row["height"], row["width"]),
         )
-        with defects_of(record):
+        with defects_of(record, BadImage if record.evaluated else SparedImage):
             check_mask_file(record)
             mask_HW = source.mask(record)
             lay = mask_lay(mask_HW.shape, geometry)
             mask_HW = mask_of_photograph(mask_HW, geometry)
             check_mask(mask_HW, num_classes=self.num_classes)
-        return mask_row(record.image_id, mask_HW) | {"mask_lay": lay}
+        return mask_row(record.image_id, mask_HW) | {"mask_lay": lay, "evaluated": record.evaluated}
 
 
-def review(output: Artifact, images: Artifact, classes: Sequence[str]) -> dict[str, Any]:
+def review(output: Artifact, images: Artifact, classes: Sequence[str], spared: Sequence[str]) -> dict[str, Any]:
     """What the masks say together, and with the labels.
+
+    Args:
+        output: with the table of masks.
+        images: the image table.
+        classes: of the labels 1…N.
+        spared: the defects of masks of images that are not evaluated.
 
     Returns:
         `warnings`, sentences for the user.
@@ -75,4 +82,9 @@ def review(output: Artifact, images: Artifact, classes: Sequence[str]) -> dict[s
     doubts, refusal = review_masks([labels[image_id] for image_id in ids], present, classes, ids)
     if refusal is not None:
         raise RequestError(refusal)
+    if spared:
+        doubts.append(
+            f"{len(spared)} masks of images that are not evaluated cannot be used, and scores of all images do "
+            f"without them; the first: {spared[0]}"
+        )
     return {"warnings": review_lays(rows) + doubts}

@@ -30,17 +30,17 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
     classes = manifest["classes"]
     read_mask = ReadMask(images, Pixels.of(manifest), len(classes))
     try:
-        rows, problems = read_table(config, output, context.cluster, read_mask, SCHEMA, config.evaluated)
-        if not rows:
+        found = read_table(config, output, context.cluster, read_mask, SCHEMA, config.masks)
+        if not found.rows:
             raise RequestError(
-                f"none of the {config.evaluated} masks can be used, as they or their images are bad; mend them, the "
-                f"first of which is {[*problems, *manifest['bad_images']][0]}"
+                f"none of the {config.masks} masks can be used, as they or their images are bad; mend them, the "
+                f"first of which is {[*found.problems, *found.spared, *manifest['bad_images']][0]}"
             )
-        reviewed = context.cluster.run_remote(review, output, images, classes)
+        reviewed = context.cluster.run_remote(review, output, images, classes, found.spared)
     except (RequestError, RunError):
         output.remove()
         raise
-    return {"rows": rows, "bad_masks": problems, **reviewed, "metrics": {"masks": rows}}
+    return {"rows": found.rows, "bad_masks": found.problems, **reviewed, "metrics": {"masks": found.rows}}
 
 
 def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
     Raises:
         RequestError: it lacks more masks than `dataset.max_bad_fraction` allows now.
     """
-    check_bad(config.config, ReadMask.files, manifest["bad_masks"], config.evaluated)
+    check_bad(config.config, ReadMask.files, manifest["bad_masks"], config.masks)
 
 
 TRUTH = Stage(
