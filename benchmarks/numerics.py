@@ -21,12 +21,12 @@ from amn_ray.data.shapes import Shapes, ShapesConfig
 from amn_ray.data.transforms import resize_image
 from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
 from amn_ray.evaluation.thresholds import confusion_curve, count_image, threshold_grid
+from amn_ray.nn.class_activation import cam_maps
 from amn_ray.nn.classifier import Classifier, load_classifier
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.precision import autocast, has_bf16
 from amn_ray.platform.cluster import set_worker_environment
 from amn_ray.recipe.records import find
-from amn_ray.stages.cam.model import cam_maps
 from amn_ray.stages.crf.config import CrfConfig
 from amn_ray.stages.crf.model import ImageCrf
 from amn_ray.stages.deeplabv2.config import DeepLabConfig

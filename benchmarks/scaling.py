@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amn_ray.data.images import decode_image, encode_mask, encode_png
 from amn_ray.evaluation.thresholds import count_image, threshold_grid
+from amn_ray.nn.class_activation import cam_maps
 from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.precision import autocast
@@ -33,7 +34,6 @@ from amn_ray.platform.cluster import authenticate
 from amn_ray.platform.mapping import BATCH
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps, pcl_loss
-from amn_ray.stages.cam.model import cam_maps
 from amn_ray.stages.crf.config import CrfConfig, KernelConfig
 from amn_ray.stages.crf.model import refined_prediction, refined_seed
 from amn_ray.stages.deeplabv2.config import DeepLabConfig

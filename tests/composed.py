@@ -18,10 +18,10 @@ from tests.conftest import ROOT
 
 def composed(*overrides: str, job: str = "pipeline") -> DictConfig:
     """What Hydra makes of a command line."""
-    register()
+    register(job)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return hydra.compose(job, as_meant(overrides))
+        return hydra.compose(job, as_meant(job, overrides))
 
 
 def configured(*overrides: str) -> PipelineConfig:

@@ -82,6 +82,7 @@ def as_new() -> None:
     """As a new process finds the code."""
     importlib.invalidate_caches()
     overrides._kinds.cache_clear()
+    overrides._shared_parts.cache_clear()
     code.code_of.cache_clear()
     code._parsed.cache_clear()
 

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from amn_ray.cli.overrides import as_meant, plugins_of, with_recorded
-from amn_ray.cli.schemas import SCHEMAS, register
+from amn_ray.cli.schemas import PLANS, register, schemas
 from amn_ray.core import plugins
 from amn_ray.core.errors import RequestError, RunError
 
@@ -33,10 +33,8 @@ TRACEBACK = "AMN_TRACEBACK"
 ENDED_BY = {signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was closed"}
 
 
-def run(main: Callable[[], None], *, takes_run: bool = False) -> None:
-    """Call a Hydra main and exit: 0, 1 for a failed run, 2 for a bad request.
-
-    `takes_run`: `run=NAME` stands for what was typed for that run.
+def run(job: str, main: Callable[[], None]) -> None:
+    """Call the Hydra main of a job (see schemas.ROOTS) and exit: 0, 1 for a failed run, 2 for a bad request.
 
     Hydra would report errors of the composition by itself, always with code 1; HYDRA_FULL_ERROR=1 stops it from that,
     so the user's own wish for a traceback is kept in another variable.
@@ -50,18 +48,18 @@ def run(main: Callable[[], None], *, takes_run: bool = False) -> None:
     os.environ[TRACEBACK] = os.environ.get(FULL_ERROR, "0")
     os.environ[FULL_ERROR] = "1"
     try:
-        with plain_errors():
-            sys.argv[1:] = with_recorded(sys.argv[1:]) if takes_run else sys.argv[1:]
+        with plain_errors(job):
+            sys.argv[1:] = with_recorded(sys.argv[1:]) if job in PLANS else sys.argv[1:]
             plugins.load(plugins_of(sys.argv[1:]), where=[str(Path.cwd())])
-            register()
-            sys.argv[1:] = as_meant(sys.argv[1:])
+            register(job)
+            sys.argv[1:] = as_meant(job, sys.argv[1:])
             main()
     finally:
         os.environ[FULL_ERROR] = os.environ[TRACEBACK]
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors(job: str) -> Iterator[None]:
     """End the process with one sentence and the error's exit code; with a traceback only if HYDRA_FULL_ERROR=1.
 
     Jobs use it around their work too: Hydra adds a line of its own to any exception that passes through it.
@@ -71,7 +69,7 @@ def plain_errors() -> Iterator[None]:
     except (RequestError, RunError) as error:
         _leave(error.exit_code, str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(RequestError.exit_code, _sentence(error))
+        _leave(RequestError.exit_code, _sentence(job, error))
     except KeyboardInterrupt:
         _leave(128 + signal.SIGINT, "interrupted; the same command goes on from here")
     except SystemExit as stop:
@@ -171,7 +169,7 @@ def compose(job: str, overrides: Sequence[str]) -> DictConfig:
     try:
         return hydra.compose(job, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise RequestError(_sentence(error)) from error
+        raise RequestError(_sentence(job, error)) from error
 
 
 def _leave(code: int, sentence: str) -> NoReturn:
@@ -183,7 +181,7 @@ def _leave(code: int, sentence: str) -> NoReturn:
     sys.exit(code)
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(job: str, error: BaseException) -> str:
     """What Hydra and OmegaConf tell in several lines and exceptions, in one."""
     cause = error
     while cause.__cause__ is not None:
@@ -196,14 +194,14 @@ def _sentence(error: BaseException) -> str:
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     text = str(cause).splitlines()[0]
     if key and ("not in" in text or "not in struct" in text):
-        return f"unknown configuration key {key}{_nearest(str(key))}; `--help` shows all keys"
+        return f"unknown configuration key {key}{_nearest(job, str(key))}; `--help` shows all keys"
     if key:
         return f"{key}: {text}"
     return " ".join(line.strip() for line in str(cause).splitlines() if line.strip())
 
 
-def _nearest(key: str) -> str:
-    keys = [name for schema in SCHEMAS.values() for name in _keys(schema)]
+def _nearest(job: str, key: str) -> str:
+    keys = [f"{prefix}{name}" for prefix, schema in schemas(job) for name in _keys(schema)]
     matches = difflib.get_close_matches(key, keys, n=1)
     return f", did you mean {matches[0]}" if matches else ""
 

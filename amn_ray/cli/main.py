@@ -30,14 +30,14 @@ def config_path() -> str:
 
 def run(job: str) -> None:
     """Run a job on the command line of this process, and exit."""
+    name = COMPOSED.get(job, job)
 
     def work(composed: DictConfig) -> None:
-        with entry.plain_errors():
+        with entry.plain_errors(name):
             getattr(jobs, job)(composed)
 
-    name = COMPOSED.get(job, job)
     main = hydra.main(version_base="1.3", config_path=config_path(), config_name=name)(work)
-    entry.run(main, takes_run=name in ("pipeline", "sweep"))
+    entry.run(name, main)
 
 
 def main() -> None:

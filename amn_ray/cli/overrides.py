@@ -19,11 +19,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
-from amn_ray.cli.schemas import SCHEMAS
+from amn_ray.cli.schemas import PLANS, schemas
 from amn_ray.core.artifacts import Store
 from amn_ray.core.errors import RequestError
 from amn_ray.core.settings import shared_names
-from amn_ray.data.registry import kinds
 from amn_ray.recipe.composition import GROUPS
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.recipe.moved import refuse_old_key, refuse_old_step
@@ -33,8 +32,12 @@ from amn_ray.stages import methods
 TEXT, TEXTS = "text", "texts"
 
 
-def as_meant(arguments: Sequence[str]) -> list[str]:
+def as_meant(job: str, arguments: Sequence[str]) -> list[str]:
     """A job's command line for Hydra, with the values of text settings quoted where Hydra would read something else.
+
+    Args:
+        job: its name in schemas.ROOTS.
+        arguments: as they were typed.
 
     Raises:
         RequestError: an argument is no setting, or one that Hydra cannot read; several runs are asked for.
@@ -49,10 +52,11 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
             )
     # argparse does not know those that follow an option.
     overrides = [*given.overrides, *unknown]
-    return [*map(_as_meant, overrides), *(argument for argument in arguments if argument not in overrides)]
+    meant = [_as_meant(job, override) for override in overrides]
+    return [*meant, *(argument for argument in arguments if argument not in overrides)]
 
 
-def _as_meant(argument: str) -> str:
+def _as_meant(job: str, argument: str) -> str:
     key, is_assigned, value = argument.partition("=")
     if key != key.strip() or (not is_assigned and not key.startswith("~")):
         raise RequestError(
@@ -65,12 +69,12 @@ def _as_meant(argument: str) -> str:
             f"{shlex.quote(f'dataset.root={value}')}"
         )
     refuse_old_key(key)
-    _refuse_part_of_shared(key)
-    if key in methods.GROUPS:
+    _refuse_part_of_shared(job, key)
+    if key in methods.GROUPS and job in PLANS:
         methods.method(key, value)
     if key in ("until", "step", "study.metric"):
         refuse_old_step(key, value)
-    kind = _kinds().get(key.lstrip("+"))
+    kind = _kinds(job).get(key.lstrip("+"))
     try:
         read = OverridesParser.create().parse_override(argument)._value
         reason = ""
@@ -98,9 +102,9 @@ def _as_meant(argument: str) -> str:
     return argument
 
 
-def _refuse_part_of_shared(key: str) -> None:
+def _refuse_part_of_shared(job: str, key: str) -> None:
     """A step's setting that the pipeline fills as a whole, such as irn.backbone, has no parts of its own to be set."""
-    for prefix, name in _shared_parts().items():
+    for prefix, name in _shared_parts(job).items():
         if key.lstrip("+").startswith(f"{prefix}."):
             part = key.lstrip("+").removeprefix(f"{prefix}.")
             raise RequestError(f"{key}: {prefix} is that of the whole pipeline; set {name}.{part}")
@@ -165,24 +169,16 @@ def _is_text(element: object) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _kinds() -> dict[str, str]:
+def _kinds(job: str) -> dict[str, str]:
     """TEXT for each setting that is a text, TEXTS for each that is a list of them; Hydra's groups are none."""
-    found = {key: kind for prefix, schema in _schemas() for key, kind in _walk(schema, prefix)}
+    found = {key: kind for prefix, schema in schemas(job) for key, kind in _walk(schema, prefix)}
     return {key: kind for key, kind in found.items() if key not in GROUPS}
 
 
-def _schemas() -> Iterator[tuple[str, type]]:
-    """All that can be set: dataclasses, each with what comes before its keys."""
-    yield from (("", schema) for schema in SCHEMAS.values())
-    yield from (("dataset.", one.config) for one in kinds())
-    for method in methods.all_methods():
-        yield from ((f"{step}.", stage.config) for step, stage in method.stages.items())
-
-
 @lru_cache(maxsize=1)
-def _shared_parts() -> dict[str, str]:
+def _shared_parts(job: str) -> dict[str, str]:
     """By key of a step's setting that has parts: the pipeline's setting that fills it (see core.settings.shared)."""
-    return {key: name for prefix, schema in _schemas() for key, name in _walk_shared(schema, prefix)}
+    return {key: name for prefix, schema in schemas(job) for key, name in _walk_shared(schema, prefix)}
 
 
 def _walk_shared(schema: type, prefix: str) -> Iterator[tuple[str, str]]:

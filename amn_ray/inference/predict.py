@@ -34,6 +34,7 @@ from amn_ray.data.photograph_checks import brightness, dark_warning
 from amn_ray.inference.export import refuse_full
 from amn_ray.inference.photographs import Found, assign, find, some
 from amn_ray.inference.segmenter import REFINEMENT, Segmenter, Settings, mask_of
+from amn_ray.platform import travelling
 from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.platform.mapping import actors_of_tries, pool, tasks_of_tries
 from amn_ray.platform.memory import told_if_killed
@@ -186,6 +187,7 @@ def _run(
     cluster.check_shared(out, "out")
     cluster.check_seen(source, files[0], "images")
     cluster.check_seen(weights, MODEL, "store")
+    cluster.check_everywhere(travelling.not_importable, plugins.modules(), working_only=True)
     share = cluster.map_share()
     table = pa.table({"file": files, "mask": list(masks.values())})
     blocks = [table.slice(start, BATCH).combine_chunks() for start in range(0, len(files), BATCH)]

@@ -10,7 +10,6 @@ from amn_ray.nn.backbones.registry import check_name, module_of
 STRIDE = 16
 """The output stride of the classifier, AMN and IRN, whatever their backbone."""
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
-PRECISIONS = ("auto", "bf16", "fp32")
 
 
 @dataclass(kw_only=True)

@@ -1,8 +1,13 @@
-"""The arithmetic of the networks: float32, or bfloat16 where the hardware computes it."""
+"""The arithmetic of the networks: float32, or bfloat16 where the hardware computes it. Importable without PyTorch."""
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def autocast(device: torch.device, precision: str | None) -> torch.autocast:
@@ -14,6 +19,8 @@ def autocast(device: torch.device, precision: str | None) -> torch.autocast:
             CPU without them PyTorch emulates bfloat16, which took 7.7 times as long as float32 for ResNet-50 on an AVX2
             machine.)
     """
+    import torch
+
     return torch.autocast(
         device.type, torch.bfloat16, enabled=precision == "bf16" or (precision in ("auto", None) and has_bf16(device))
     )
@@ -21,6 +28,8 @@ def autocast(device: torch.device, precision: str | None) -> torch.autocast:
 
 def has_bf16(device: torch.device) -> bool:
     """Whether `device` has instructions for bfloat16."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()

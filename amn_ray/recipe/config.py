@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 from amn_ray.core.checks import check_choice, check_not_negative
 from amn_ray.data.source import DatasetConfig
-from amn_ray.nn.config import PRECISIONS, BackboneConfig
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.nn.precision import PRECISIONS
 from amn_ray.platform.cluster import ClusterConfig
 from amn_ray.platform.tracking_config import TrackingConfig
-from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.classifier.config import ClassifierConfig
 from amn_ray.stages.groups import (
+    ActivationConfig,
+    BoundariesConfig,
     MapsConfig,
     MapsNetworkConfig,
     PredictionRefinementConfig,
@@ -24,7 +26,6 @@ from amn_ray.stages.groups import (
     RefinementConfig,
     SegmenterConfig,
 )
-from amn_ray.stages.irn.config import IrnConfig
 
 STEPS = (
     "images", "truth", "classifier", "maps_network", "maps", "refined", "amn", "amn_maps", "amn_refined", "irn",
@@ -75,10 +76,10 @@ class PipelineConfig:
     maps_network: MapsNetworkConfig = field(default_factory=MapsNetworkConfig)
     maps: MapsConfig = field(default_factory=MapsConfig)
     refined: RefinementConfig = field(default_factory=RefinementConfig)
-    amn: AmnConfig = field(default_factory=AmnConfig)
-    amn_maps: AmnMapsConfig = field(default_factory=AmnMapsConfig)
+    amn: ActivationConfig = field(default_factory=ActivationConfig)
+    amn_maps: MapsConfig = field(default_factory=MapsConfig)
     amn_refined: RefinementConfig = field(default_factory=RefinementConfig)
-    irn: IrnConfig = field(default_factory=IrnConfig)
+    irn: BoundariesConfig = field(default_factory=BoundariesConfig)
     pseudo_masks: PseudoMasksConfig = field(default_factory=PseudoMasksConfig)
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     predictions: PredictionsConfig = field(default_factory=PredictionsConfig)

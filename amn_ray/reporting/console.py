@@ -12,12 +12,14 @@ from rich.table import Table
 from amn_ray.core.artifacts import Artifact
 from amn_ray.core.console import console, say
 from amn_ray.core.events import Event, Observer, Scored, StepEnded, StepIsMade, StepWaits, Warned
+from amn_ray.evaluation.metrics import OF_ALL
 from amn_ray.recipe.plan import Plan
 from amn_ray.training.epochs import PrintEpochs
 
 COLUMNS: Sequence[tuple[str, str, float, str]] = (
     ("mIoU", "miou", 100, "{:.1f}"),
     ("best mIoU", "best_miou", 100, "{:.1f}"),
+    ("mIoU of all masks", "all_miou", 100, "{:.1f}"),
     ("best τ", "best_tau", 1, "{:.2f}"),
     ("τ within 2 points", "tau_width", 1, "{:.2f}"),
     ("mAP", "mean_average_precision", 100, "{:.1f}"),
@@ -90,13 +92,14 @@ def summary_table(summary: Mapping[str, Mapping[str, float]]) -> None:
     """The last thing a pipeline prints: steps by metrics; mIoU in percent. What repeats a step is left out."""
     table = Table(title="Against ground truth (predictions: of val, if there is one; all others: of train)")
     table.add_column("step", no_wrap=True)
-    for title, *_ in COLUMNS:
+    columns = [column for column in COLUMNS if column[1] not in OF_ALL or any(column[1] in m for m in summary.values())]
+    for title, *_ in columns:
         table.add_column(title, justify="right")
     shown: list[Mapping[str, float]] = []
     for step, metrics in summary.items():
         if metrics and metrics not in shown:
             shown.append(metrics)
-            table.add_row(step, *(_cell(metrics.get(key), scale, form) for _, key, scale, form in COLUMNS))
+            table.add_row(step, *(_cell(metrics.get(key), scale, form) for _, key, scale, form in columns))
     print_table(table)
 
 

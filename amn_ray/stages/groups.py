@@ -47,6 +47,32 @@ class RefinementConfig:
 
 
 @dataclass(kw_only=True)
+class ActivationConfig(TrainingConfig):
+    """Training of the network that manipulates the activation of maps."""
+
+    epochs: int = 5
+    batch_size: int = 16
+    crop: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "epochs")
+
+
+@dataclass(kw_only=True)
+class BoundariesConfig(TrainingConfig):
+    """Training of the network that finds boundaries."""
+
+    epochs: int = 3
+    batch_size: int = 32
+    crop: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "epochs")
+
+
+@dataclass(kw_only=True)
 class PseudoMasksConfig:
     """From maps to masks to train on."""
 

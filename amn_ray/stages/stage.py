@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
-
-from ray.train import UserCallback
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from amn_ray.core.artifacts import Artifact
 from amn_ray.core.settings import deciding
-from amn_ray.platform.cluster import Cluster
-from amn_ray.training.job import Probe
+
+if TYPE_CHECKING:
+    from ray.train import UserCallback
+
+    from amn_ray.platform.cluster import Cluster
+    from amn_ray.training.job import Probe
 
 C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)

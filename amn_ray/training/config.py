@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from amn_ray.core.checks import check_choice, check_not_negative, check_positive
 from amn_ray.core.settings import shared
-from amn_ray.nn.config import PRECISIONS
+from amn_ray.nn.precision import PRECISIONS
 
 
 @dataclass(kw_only=True)

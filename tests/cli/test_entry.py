@@ -32,7 +32,8 @@ TEXTS = [
 
 def read(argument: str) -> object:
     """What Hydra makes of the value."""
-    (meant,) = as_meant([argument])
+    job = "predict" if argument.startswith("+images") else "pipeline"
+    (meant,) = as_meant(job, [argument])
     return OverridesParser.create().parse_override(meant).value()
 
 
@@ -51,8 +52,13 @@ def test_quotes_that_are_there_and_what_hydra_reads_as_a_text_stay() -> None:
 
 
 def test_options_may_stand_between_settings() -> None:
-    assert as_meant(["seed=1", "--cfg", "job", "store=a (1)"]) == ["seed=1", 'store="a (1)"', "--cfg", "job"]
-    assert as_meant(["--config-dir", "/my (2)", "seed=1"]) == ["seed=1", "--config-dir", "/my (2)"]
+    assert as_meant("pipeline", ["seed=1", "--cfg", "job", "store=a (1)"]) == [
+        "seed=1",
+        'store="a (1)"',
+        "--cfg",
+        "job",
+    ]
+    assert as_meant("pipeline", ["--config-dir", "/my (2)", "seed=1"]) == ["seed=1", "--config-dir", "/my (2)"]
 
 
 def test_a_list_of_texts_is_taken_as_it_stands() -> None:
@@ -73,7 +79,7 @@ def test_spaces_around_a_text_are_part_of_it() -> None:
 
 def test_a_palette_may_name_classes_that_hydra_cannot_read() -> None:
     with pytest.raises(RequestError) as caught:
-        as_meant(["dataset.palette={猫: [255,0,0], 狗: '#00ff00'}"])
+        as_meant("pipeline", ["dataset.palette={猫: [255,0,0], 狗: '#00ff00'}"])
     (shown,) = shlex.split(str(caught.value).partition("as in ")[2])
     palette = OverridesParser.create().parse_override(shown).value()
     assert DatasetConfig(palette=palette).palette == {"猫": [255, 0, 0], "狗": "#00ff00"}
@@ -84,7 +90,7 @@ def test_a_palette_may_name_classes_that_hydra_cannot_read() -> None:
 )
 def test_what_hydra_cannot_read_is_named_with_a_form_that_it_can(argument: str) -> None:
     with pytest.raises(RequestError) as caught:
-        as_meant([argument])
+        as_meant("pipeline", [argument])
     sentence = str(caught.value)
     assert sentence.startswith(f"{argument}: ")
     assert "quote" in sentence
@@ -149,7 +155,9 @@ def start(*code: str, **environment: str) -> subprocess.Popen[bytes]:
     """A job whose work is `code`, in a process of its own."""
     lines = ["import os, signal, sys, time", "from amn_ray.cli import entry", "from amn_ray.core.console import say"]
     script = Path(tempfile.mkdtemp()) / "job.py"
-    script.write_text("\n".join([*lines, "def main():", *(f"    {line}" for line in code), "entry.run(main)"]))
+    script.write_text(
+        "\n".join([*lines, "def main():", *(f"    {line}" for line in code), "entry.run('pipeline', main)"])
+    )
     return subprocess.Popen(
         [sys.executable, str(script)],
         cwd=ROOT,
@@ -230,7 +238,7 @@ def test_a_reader_that_goes_does_not_end_a_job(stream: str, tmp_path: Path) -> N
 
 def test_a_job_without_standard_streams_runs(tmp_path: Path) -> None:
     work = f"lambda: open({str(tmp_path / 'end')!r}, 'w').write('1') and print('τ')"
-    code = f"from amn_ray.cli import entry\nentry.run({work})"
+    code = f"from amn_ray.cli import entry\nentry.run('pipeline', {work})"
     command = f"exec {sys.executable} -c {shlex.quote(code)} <&- >&- 2>&-"
     assert subprocess.run(["bash", "-c", command], cwd=ROOT, check=False).returncode == 0
     assert (tmp_path / "end").read_text() == "1"

@@ -13,7 +13,6 @@ from amn_ray.core.settings import build, completed, deciding
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.stages import groups, methods, ours
-from amn_ray.stages.amn.config import AmnMapsConfig
 from amn_ray.stages.methods import GROUPS
 from amn_ray.stages.stage import Stage
 
@@ -22,8 +21,10 @@ BASES = {
     "maps_network": groups.MapsNetworkConfig,
     "maps": groups.MapsConfig,
     "refined": groups.RefinementConfig,
+    "amn": groups.ActivationConfig,
     "amn_maps": groups.MapsConfig,
     "amn_refined": groups.RefinementConfig,
+    "irn": groups.BoundariesConfig,
     "pseudo_masks": groups.PseudoMasksConfig,
     "segmenter": groups.SegmenterConfig,
     "predictions": groups.PredictionsConfig,
@@ -34,6 +35,12 @@ MADE = [
     pytest.param(step, stage, id=f"{method.group}={method.name}-{step}")
     for method in ours.OURS
     for step, stage in method.stages.items()
+]
+TRAINING = [
+    ({"batch_size": 0}, "batch_size=0: must be greater than 0"),
+    ({"crop": 0}, "crop=0: must be greater than 0"),
+    ({"seed": -1}, "seed=-1: must not be negative"),
+    ({"precision": "fp8"}, "precision=fp8: 'fp8' must be one of auto, bf16, fp32"),
 ]
 REFUSED: dict[type, list[tuple[dict[str, Any], str]]] = {
     groups.MapsNetworkConfig: [],
@@ -55,13 +62,9 @@ REFUSED: dict[type, list[tuple[dict[str, Any], str]]] = {
         ({"background": -0.1}, "background=-0.1: must be in [0, 1]"),
         ({"background": 1.1}, "background=1.1: must be in [0, 1]"),
     ],
-    groups.SegmenterConfig: [
-        ({"iterations": 0}, "iterations=0: must be greater than 0"),
-        ({"batch_size": 0}, "batch_size=0: must be greater than 0"),
-        ({"crop": 0}, "crop=0: must be greater than 0"),
-        ({"seed": -1}, "seed=-1: must not be negative"),
-        ({"precision": "fp8"}, "precision=fp8: 'fp8' must be one of auto, bf16, fp32"),
-    ],
+    groups.ActivationConfig: [({"epochs": 0}, "epochs=0: must be greater than 0"), *TRAINING],
+    groups.BoundariesConfig: [({"epochs": 0}, "epochs=0: must be greater than 0"), *TRAINING],
+    groups.SegmenterConfig: [({"iterations": 0}, "iterations=0: must be greater than 0"), *TRAINING],
     groups.PredictionsConfig: [
         ({"scales": []}, "scales=[]: must be a list of factors greater than 0"),
         ({"scales": [1.0, -0.5]}, "scales=[1.0, -0.5]: must be a list of factors greater than 0"),
@@ -72,6 +75,7 @@ REFUSED: dict[type, list[tuple[dict[str, Any], str]]] = {
 ACCEPTED: dict[type, list[dict[str, Any]]] = {
     groups.MapsConfig: [{"threshold": 0.0}, {"threshold": 1.0}, {"scales": [1.0]}],
     groups.RefinementConfig: [{"conf_fg": 0.3, "conf_bg": 0.3}, {"conf_fg": 1.0, "conf_bg": 0.0}],
+    groups.ActivationConfig: [{"epochs": 1, "batch_size": 1, "crop": 1}],
     groups.PseudoMasksConfig: [{"background": 0.0}, {"background": 1.0}, {"power": 1e-3}],
     groups.SegmenterConfig: [{"iterations": 1, "batch_size": 1, "crop": 1, "seed": 0, "precision": "auto"}],
     groups.PredictionsConfig: [{"scales": [1.0]}],
@@ -82,8 +86,7 @@ ACCEPTED: dict[type, list[dict[str, Any]]] = {
 def test_the_configuration_has_a_node_for_each_step_that_a_choice_makes() -> None:
     nodes = {item.name: item.default_factory for item in dataclasses.fields(PipelineConfig)}
     assert nodes.keys() >= {step for steps in GROUPS.values() for step in steps}
-    alone = {"amn_maps": AmnMapsConfig}  # which one method makes, and which has fields of its own
-    assert {step: nodes[step] for step in BASES} == BASES | alone
+    assert {step: nodes[step] for step in BASES} == BASES
 
 
 def test_each_method_of_ours_is_registered_once() -> None:
@@ -93,18 +96,14 @@ def test_each_method_of_ours_is_registered_once() -> None:
 
 @pytest.mark.parametrize(("step", "stage"), MADE)
 def test_a_choice_has_the_fields_of_its_group_and_keeps_their_ranges(step: str, stage: Stage[Any]) -> None:
-    base = BASES.get(step)
-    if base is None:
-        assert step in ("amn", "irn")  # which one method makes
-        return
+    base = BASES[step]
     assert issubclass(stage.config, base)
     for kind in (base, stage.config):
-        made = {"batch_size": 1, "crop": 1} if kind is groups.SegmenterConfig else {}
         for values, sentence in REFUSED[base]:
             with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
-                kind(**made | values)
+                kind(**values)
         for values in ACCEPTED.get(base, []):
-            kind(**made | values)
+            kind(**values)
 
 
 @pytest.mark.parametrize(("step", "stage"), MADE)

@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 
 from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive, check_range
 from amn_ray.core.settings import for_evaluation, shared
-from amn_ray.nn.config import LAYERS, PRECISIONS, BackboneConfig
-from amn_ray.stages.groups import MapsConfig
-from amn_ray.training.config import TrainingConfig
+from amn_ray.nn.config import LAYERS, BackboneConfig
+from amn_ray.nn.precision import PRECISIONS
+from amn_ray.stages.groups import ActivationConfig, MapsConfig
 
 
 @dataclass(kw_only=True)
-class AmnConfig(TrainingConfig):
+class AmnConfig(ActivationConfig):
     """Training with the per-pixel classification loss (PCL) and label conditioning (LC)."""
 
     backbone: BackboneConfig | None = shared()
-    epochs: int = 5
-    batch_size: int = 16
-    crop: int = 512
     scale: list[float] = field(default_factory=lambda: [0.5, 1.5])
     """Training images are resized by a factor drawn from this range."""
     lr_backbone: float = 5e-6
@@ -34,7 +31,7 @@ class AmnConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "epochs", "lr_backbone", "lr_head")
+        check_positive(self, "lr_backbone", "lr_head")
         check_not_negative(self, "weight_decay")
         check_fraction(self, "smoothing", "dropout")
         check_choice(self, "lc", LAYERS)

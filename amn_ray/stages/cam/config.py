@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from amn_ray.core.checks import check_choice
 from amn_ray.core.settings import shared
-from amn_ray.nn.config import PRECISIONS
+from amn_ray.nn.precision import PRECISIONS
 from amn_ray.stages.groups import MapsConfig
 
 

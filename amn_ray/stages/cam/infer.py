@@ -30,8 +30,8 @@ class MakeCam:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`image_id`, `image`, `labels` -> rows of data.maps.SCHEMA."""
+        from amn_ray.nn.class_activation import cam_maps
         from amn_ray.nn.multiscale import same_size_groups
-        from amn_ray.stages.cam.model import cam_maps
 
         rows = batch.to_pylist()
         images = [decode_image(row["image"], self.pixels) for row in rows]

@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 
 from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive, check_range
 from amn_ray.core.settings import shared
-from amn_ray.nn.config import PRECISIONS, BackboneConfig
-from amn_ray.stages.groups import PseudoMasksConfig
-from amn_ray.training.config import TrainingConfig
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.nn.precision import PRECISIONS
+from amn_ray.stages.groups import BoundariesConfig, PseudoMasksConfig
 
 
 @dataclass(kw_only=True)
-class IrnConfig(TrainingConfig):
+class IrnConfig(BoundariesConfig):
     """Training of the edge and displacement branches."""
 
     backbone: BackboneConfig | None = shared()
-    epochs: int = 3
-    batch_size: int = 32
-    crop: int = 512
     scale: list[float] = field(default_factory=lambda: [0.5, 1.5])
     """Training images are resized by a factor drawn from this range."""
     radius: int = 10
@@ -33,7 +30,7 @@ class IrnConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "epochs", "lr_edge", "lr_displacement", "power")
+        check_positive(self, "lr_edge", "lr_displacement", "power")
         check_not_negative(self, "weight_decay")
         check_fraction(self, "momentum")
         check_range(self, "scale")

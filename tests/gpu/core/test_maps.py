@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from amn_ray.nn import multiscale
+from amn_ray.nn.class_activation import cam_maps
 from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.multiscale import same_size_groups
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps
-from amn_ray.stages.cam.model import cam_maps
 from amn_ray.stages.deeplabv2.model import DeepLabNet, predict
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.model import IrnNet, edge_maps

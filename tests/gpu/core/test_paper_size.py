@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from amn_ray.nn.class_activation import cam_maps
 from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps
 from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.model import cam_maps
 from amn_ray.stages.deeplabv2.config import DeepLabConfig
 from amn_ray.stages.deeplabv2.model import DeepLabNet, predict
 from amn_ray.stages.irn.config import IrnConfig, WalkConfig

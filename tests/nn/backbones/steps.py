@@ -13,12 +13,12 @@ from amn_ray.data.images import encode_mask, encode_png
 from amn_ray.data.maps import stored_size
 from amn_ray.data.pixels import Pixels
 from amn_ray.nn.backbones.backbone import backbone_in
+from amn_ray.nn.class_activation import cam_maps
 from amn_ray.nn.config import LAYERS, BackboneConfig
 from amn_ray.stages.amn import train as amn
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.example import AmnExample
 from amn_ray.stages.amn.model import AmnNet, amn_maps
-from amn_ray.stages.cam.model import cam_maps
 from amn_ray.stages.classifier import train as classifier
 from amn_ray.stages.classifier.config import ClassifierConfig
 from amn_ray.stages.classifier.example import ClassifierExample

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive
 from amn_ray.core.settings import shared
-from amn_ray.nn.config import PRECISIONS, BackboneConfig
+from amn_ray.nn.config import BackboneConfig
+from amn_ray.nn.precision import PRECISIONS
 from amn_ray.stages.groups import MapsConfig, MapsNetworkConfig
 from amn_ray.training.config import TrainingConfig
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F  # noqa: N812
 from amn_ray.data.maps import full_size, stored_size
 from amn_ray.data.transforms import resize_image
 from amn_ray.nn.backbones.backbone import MEAN, STD
+from amn_ray.nn.class_activation import cam_maps
 from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.stages.cam.model import cam_maps
 from tests.conftest import noise
 
 CPU = torch.device("cpu")
