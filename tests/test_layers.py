@@ -98,6 +98,17 @@ def against_the_order(found: dict[str, dict[str, list[str]]]) -> list[str]:
     ]
 
 
+def private_in_ray(name: str) -> bool:
+    """Whether an imported name is none of Ray's public ones."""
+    parts = name.split(".")
+    return parts[0] == "ray" and (any(part.startswith("_") for part in parts) or parts[1:3] == ["core", "generated"])
+
+
+def test_only_one_module_touches_what_is_private_in_ray() -> None:
+    touching = {path for path in MODULES for name in imports(path) if private_in_ray(name)}
+    assert touching == {PACKAGE / "platform/ray_internals.py"}
+
+
 def test_every_unit_imports_only_from_units_before_it() -> None:
     found = graph()
     assert found.keys() == {*ORDER, DOUBLES, ROOT}, "a unit has no place in the order, or is no more there"

@@ -35,7 +35,7 @@ from amn_ray.data.pixels import DEFAULT
 from amn_ray.evaluation import metrics
 from amn_ray.inference.segmenter import Segmenter, Settings, _load_pyfunc, write_model
 from amn_ray.nn.backbones.registry import BACKBONES
-from amn_ray.platform import travelling
+from amn_ray.platform import plugin_env
 from amn_ray.platform.cluster import Cluster, ClusterConfig
 from amn_ray.platform.hardware import Hardware
 from amn_ray.recipe import records
@@ -427,8 +427,8 @@ def test_an_installed_plug_in_is_loaded_without_being_named(
 
 
 def test_a_node_that_lacks_what_a_plug_in_needs_is_named() -> None:
-    assert travelling.not_importable(["json", "amn_ray"]) is None
-    told = travelling.not_importable(["json", "nowhere"])
+    assert plugin_env.not_importable(["json", "amn_ray"]) is None
+    told = plugin_env.not_importable(["json", "nowhere"])
     assert told == (
         "cannot import the plug-in nowhere (ModuleNotFoundError: No module named 'nowhere'); install there what it "
         "needs, or leave it out"
@@ -438,7 +438,7 @@ def test_a_node_that_lacks_what_a_plug_in_needs_is_named() -> None:
 def test_a_cluster_is_asked_whether_all_its_nodes_can_import_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMN_RAY_PLUGINS", "nowhere")
     assert plugins.modules() == ["nowhere"]
-    told = travelling.not_importable(plugins.modules())
+    told = plugin_env.not_importable(plugins.modules())
     assert f"node 10.0.0.2 (worker) {told}".startswith("node 10.0.0.2 (worker) cannot import the plug-in nowhere")
 
 
@@ -449,12 +449,12 @@ def test_named_modules_and_packages_travel_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "pack" / "inner.py").write_text("")
     (tmp_path / "spaced").mkdir()
     (tmp_path / "spaced" / "inner.py").write_text("")
-    assert travelling.runtime_env(()) == {}
+    assert plugin_env.runtime_env(()) == {}
     plugins.load(["single", "pack.inner", "pack", "spaced.inner"], where=[str(tmp_path)])
     paths = [f"{tmp_path}/single.py", f"{tmp_path}/pack", f"{tmp_path}/spaced"]
-    assert travelling.runtime_env(("env_vars",)) == {"py_modules": paths}
-    assert travelling.runtime_env(("py_modules",)) == {}, "of a job that brings its own"
-    assert travelling.environment() == {"AMN_RAY_PLUGINS": "single,pack.inner,pack,spaced.inner"}
+    assert plugin_env.runtime_env(("env_vars",)) == {"py_modules": paths}
+    assert plugin_env.runtime_env(("py_modules",)) == {}, "of a job that brings its own"
+    assert plugin_env.environment() == {"AMN_RAY_PLUGINS": "single,pack.inner,pack,spaced.inner"}
 
 
 def test_a_process_that_has_not_imported_a_plug_in_does_so_when_it_meets_its_names(tmp_path: Path) -> None:

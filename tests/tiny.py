@@ -22,7 +22,7 @@ SETTINGS = [
     "classifier.epochs=2", "classifier.batch_size=8", "classifier.crop=64", "classifier.long_side=[64,80]",
     "amn.epochs=2", "amn.batch_size=8", "amn.crop=64", "amn.scale=[1.0,1.2]", "amn_maps.scales=[1.0]",
     "irn.epochs=1", "irn.batch_size=8", "irn.crop=64", "irn.radius=4",
-    "segmenter.iterations=5", "segmenter.batch_size=8", "segmenter.accumulate=2", "segmenter.crop=65",
+    "segmenter.iterations=5", "segmenter.batch_size=8", "segmenter.grad_accumulation=2", "segmenter.crop=65",
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def pipeline(composed: DictConfig) -> None:
     config = load(composed, written="store")
     if config.plan:
         if names_cluster():
-            console.say("plan", "as on this machine; the cluster of RAY_ADDRESS is not asked")
+            console.log("plan", "as on this machine; the cluster of RAY_ADDRESS is not asked")
         console.plan_table(pipeline.look_ahead(config))
         return
     prepared = pipeline.prepare(config)

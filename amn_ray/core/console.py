@@ -8,7 +8,7 @@ console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 """Prints names literally, also with [brackets] and :colons:."""
 
 
-def say(step: str, text: str) -> None:
+def log(step: str, text: str) -> None:
     """Log one line."""
     console.print(f"{step:>19}  {text}")
 

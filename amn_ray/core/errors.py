@@ -26,7 +26,7 @@ _TOLD = re.compile(rf"^\s*{re.escape(__name__)}\.(RequestError|RunError): (.+)$"
 
 
 @contextmanager
-def told_by_workers() -> Iterator[None]:
+def unwrap_worker_errors() -> Iterator[None]:
     """Re-raise a RequestError or RunError from a worker with its original type.
 
     Ray wraps it in its own exceptions, and pickling drops their causes; only the text remains.

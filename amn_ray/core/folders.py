@@ -14,7 +14,7 @@ import pyarrow.fs
 from amn_ray.core.places import OBJECT_STORES, without_secrets
 
 
-def write_whole(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
+def write_atomic(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
     """Write a file atomically: readers see all of it or nothing, and of two writers the last one wins.
 
     The file is written under a temporary name and then renamed. Object stores need no rename: an object exists only
@@ -86,7 +86,7 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file atomically: readers see all of it or nothing."""
-        write_whole(self.fs, self.at(name), content)
+        write_atomic(self.fs, self.at(name), content)
 
     def remove(self, name: str = "") -> None:
         """Delete a file or folder in it, or the folder itself, if it exists."""

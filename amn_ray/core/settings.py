@@ -31,28 +31,28 @@ def for_evaluation(default: Any) -> Any:
     return field(default=default, metadata={_EVALUATION: True})
 
 
-def completed(settings: C, **values: Any) -> C:
+def filled(settings: C, **values: Any) -> C:
     """The settings, with the `shared` fields that are null filled from `values`; nested dataclasses likewise.
 
     Raises:
         RequestError: `values` lacks one of them.
     """
-    filled: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, item.name)
         if dataclasses.is_dataclass(value):
-            filled[item.name] = completed(value, **values)
+            found[item.name] = filled(value, **values)
         elif value is None and item.metadata.get(_SHARED):
             if item.name not in values:
                 raise RequestError(
                     f"{type(settings).__name__}.{item.name}: is shared() with the pipeline, which has no such setting; "
                     f"it has {', '.join(values)}"
                 )
-            filled[item.name] = values[item.name]
-    return dataclasses.replace(settings, **filled)  # type: ignore[type-var]
+            found[item.name] = values[item.name]
+    return dataclasses.replace(settings, **found)  # type: ignore[type-var]
 
 
-def deciding(settings: Any) -> dict[str, Any]:
+def affecting_result(settings: Any) -> dict[str, Any]:
     """The settings that affect the result, as JSON: all fields but those that are `for_evaluation`."""
     if settings is None:
         return {}

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from amn_ray.core.folders import write_whole
+from amn_ray.core.folders import write_atomic
 
 _INDEX = {"image_id": pa.string(), "file": pa.string(), "group": pa.int32(), "row": pa.int32()}
 
@@ -61,7 +61,7 @@ class Table:
         )
         stream = pa.BufferOutputStream()
         pq.write_table(table, stream, compression="zstd")
-        write_whole(self.fs, self._index, stream.getvalue().to_pybytes())
+        write_atomic(self.fs, self._index, stream.getvalue().to_pybytes())
 
     @property
     def _index(self) -> str:

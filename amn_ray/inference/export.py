@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from amn_ray.core.artifacts import TABLE, Artifact, Store
 from amn_ray.core.checks import check_choice
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.errors import RequestError
 from amn_ray.core.folders import Folder
 from amn_ray.data.images import decode_mask, encode_palette_mask
@@ -91,7 +91,7 @@ def export(config: ExportConfig) -> None:
             list(pool.map(write, masks(ids[start : start + BATCH])))
     lines = "".join(f"{image_id}\n" for image_id in ids)
     out.write(f"ImageSets/Segmentation/{split}.txt", lines.encode())
-    say("export", f"{len(ids)} masks of {config.step} ({split}) in {out.url}")
+    log("export", f"{len(ids)} masks of {config.step} ({split}) in {out.url}")
 
 
 def refuse_full(out: Folder, overwrite: bool, remedy: str = "choose another folder or set overwrite=true") -> None:

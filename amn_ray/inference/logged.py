@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amn_ray.core.artifacts import MODEL, Store
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.events import Event, Observer, RunEnded
 from amn_ray.inference.segmenter import Settings, opener_of, write_model
 from amn_ray.platform.tracking_config import TrackingConfig
@@ -25,7 +25,7 @@ class LoggedModel(Observer):
         if isinstance(event, RunEnded) and "segmenter" in event.artifacts:
             weights = event.artifacts["segmenter"]
             if opener_of(weights) is None:
-                say("segmenter", f"is not logged as a model, which {weights.stage} cannot be")
+                log("segmenter", f"is not logged as a model, which {weights.stage} cannot be")
                 return
             (run,) = records.named(self.store, [self.run])
             settings = Settings.of(run)

@@ -56,4 +56,4 @@ def run_observed(
         tracking,  # last, since it ends the run in MLflow
     ]
     ended = pipeline.run(observers, tracker.uri, since)
-    return ended, tracker.told_all
+    return ended, tracker.all_delivered

@@ -25,8 +25,8 @@ import ray.data
 
 from amn_ray.core import plugins
 from amn_ray.core.artifacts import MODEL, Artifact, Store, fingerprint
-from amn_ray.core.console import say, time_left
-from amn_ray.core.errors import RequestError, RunError, told_by_workers
+from amn_ray.core.console import log, time_left
+from amn_ray.core.errors import RequestError, RunError, unwrap_worker_errors
 from amn_ray.data.digests import digests
 from amn_ray.data.images import BadFile, encode_overlay, encode_palette_mask
 from amn_ray.data.maps import grid_maps, to_row
@@ -34,10 +34,10 @@ from amn_ray.data.photograph_checks import brightness, dark_warning
 from amn_ray.inference.export import refuse_full
 from amn_ray.inference.photographs import Found, assign, find, some
 from amn_ray.inference.segmenter import REFINEMENT, Segmenter, Settings, mask_of
-from amn_ray.platform import travelling
+from amn_ray.platform import plugin_env
 from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster, ClusterConfig
 from amn_ray.platform.mapping import actors_of_tries, pool, tasks_of_tries
-from amn_ray.platform.memory import told_if_killed
+from amn_ray.platform.memory import report_killed_workers
 from amn_ray.recipe import records as runs
 
 RECORD = "predict.json"
@@ -83,7 +83,7 @@ def predict(config: PredictConfig) -> None:
     weights = run.step("segmenter", needed_by="predict")
     settings = Settings.of(run)
     if config.crf and settings.crf is None:
-        say("predict", f"without CRF, as in the run (prediction_refinement={run.settings[REFINEMENT]})")
+        log("predict", f"without CRF, as in the run (prediction_refinement={run.settings[REFINEMENT]})")
     found = find(str(config.images))
     out = Store.reading(str(config.out), "out")
     if found.is_folder and f"{out.path}/".startswith(f"{found.source.path}/"):
@@ -92,16 +92,16 @@ def predict(config: PredictConfig) -> None:
     identity = fingerprint(weights.fingerprint, settings.predictions, settings.crf if config.crf else None)
     masks = _claim(out, identity, config, _content(found))
     if found.others:
-        say("predict", f"{len(found.others)} files are no images and are passed over: {some(found.others)}")
+        log("predict", f"{len(found.others)} files are no images and are passed over: {some(found.others)}")
     done = set() if config.overwrite else _present(out)
     left = {name: mask for name, mask in masks.items() if mask not in done}
     if len(left) < len(masks):
-        say("predict", f"{len(masks) - len(left)} masks are there already")
+        log("predict", f"{len(masks) - len(left)} masks are there already")
     failures = dict(found.broken)
     if left:
         failures |= _run(Cluster(config.cluster), left, found.source, out, settings, weights, crf=config.crf)
     total = len(found.images) + len(found.broken)
-    say("predict", f"{total - len(failures)} masks and overlays in {out.path}")
+    log("predict", f"{total - len(failures)} masks and overlays in {out.path}")
     if failures:
         shown = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())[:SHOWN])
         more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
@@ -157,7 +157,7 @@ def _claim(out: Store, identity: str, config: PredictConfig, images: Mapping[str
             out.remove(f"{MASKS}/{known[name]}.png")
             out.remove(f"{OVERLAYS}/{known[name]}.jpg")
         if changed:
-            say("predict", f"{len(changed)} images changed, and are segmented again: {some(sorted(changed))}")
+            log("predict", f"{len(changed)} images changed, and are segmented again: {some(sorted(changed))}")
     masks = assign(list(images), known)
     record = {"predictions": identity, "masks": known | masks, "content": content | dict(images)}
     out.write(RECORD, json.dumps(record, ensure_ascii=False).encode())
@@ -187,8 +187,8 @@ def _run(
     cluster.check_shared(out, "out")
     cluster.check_seen(source, files[0], "images")
     cluster.check_seen(weights, MODEL, "store")
-    cluster.check_everywhere(travelling.not_importable, plugins.modules(), working_only=True)
-    share = cluster.map_share()
+    cluster.check_everywhere(plugin_env.not_importable, plugins.modules(), working_only=True)
+    resources = cluster.map_resources()
     table = pa.table({"file": files, "mask": list(masks.values())})
     blocks = [table.slice(start, BATCH).combine_chunks() for start in range(0, len(files), BATCH)]
     finish = partial(_finish, source=source, out=out, settings=settings, crf=crf)
@@ -196,19 +196,22 @@ def _run(
     shares: list[float] = []
     started = told = time.monotonic()
     done = 0
-    with told_if_killed("predict", f"{share.setting}, cluster.cpu_actors or the size of the images"), told_by_workers():
+    with (
+        report_killed_workers("predict", f"{resources.setting}, cluster.cpu_actors or the size of the images"),
+        unwrap_worker_errors(),
+    ):
         results = (
             ray.data.from_arrow(blocks)
             .map_batches(
                 MakeLogits,
                 fn_constructor_kwargs={
-                    "source": source, "settings": settings, "weights": weights, "threads": share.threads,
+                    "source": source, "settings": settings, "weights": weights, "threads": resources.threads,
                 },
                 batch_size=BATCH,
                 batch_format="pyarrow",
-                compute=pool(cluster, share, len(blocks)),
-                num_cpus=share.reserved_cpus,
-                num_gpus=share.gpus or None,
+                compute=pool(cluster, resources, len(blocks)),
+                num_cpus=resources.reserved_cpus,
+                num_gpus=resources.gpus or None,
                 ray_remote_args_fn=actors_of_tries,
             )
             .map_batches(
@@ -216,7 +219,7 @@ def _run(
                 batch_size=BATCH,
                 batch_format="pyarrow",
                 num_cpus=LIGHT_TASK_CPUS,  # it takes a core, but actors that hold all must not wait for it
-                concurrency=min(cluster.cpu_share().count, len(blocks)),
+                concurrency=min(cluster.cpu_resources().count, len(blocks)),
                 ray_remote_args_fn=tasks_of_tries,
             )
         )  # fmt: skip
@@ -228,9 +231,9 @@ def _run(
                 told = time.monotonic()
                 speed = done / (told - started)
                 left = time_left((len(files) - done) / speed)
-                say("predict", f"{done}/{len(files)} images, {speed:.1f} images/s, {left} left")
+                log("predict", f"{done}/{len(files)} images, {speed:.1f} images/s, {left} left")
     if warning := dark_warning(shares, settings.pixels):
-        say("predict", f"warning: {warning}")
+        log("predict", f"warning: {warning}")
     return failures
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 
 import grpc
-from ray._private.grpc_utils import init_grpc_channel
-from ray._private.services import canonicalize_bootstrap_address
-from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import AuthenticationError
 
 from amn_ray.core.errors import RequestError
 from amn_ray.core.places import without_secrets
+from amn_ray.platform import ray_internals
 
 VARIABLE = "RAY_ADDRESS"
 ANSWER_S = 15.0
@@ -46,12 +44,11 @@ def answering() -> str:
     if given != "auto" and not (is_host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
         raise refused_address("is not host:port; set it as `ray start --head` prints it (port 6379), or to auto")
     try:
-        address = canonicalize_bootstrap_address(given)
+        address = ray_internals.canonical_address(given)
     except ConnectionError as error:
         raise refused_address(
             "no cluster runs on this machine; start one with `ray start --head`, or unset RAY_ADDRESS to run locally"
         ) from error
-    assert address is not None, "auto is a cluster or an error"
     _ask(address)
     return address
 
@@ -67,18 +64,15 @@ def _given() -> str:
 
 def _ask(address: str) -> None:
     """Refuse an address at which no head of a cluster answers."""
-    with init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # as in Ray's own channels
-        head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-        try:
-            head.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=ANSWER_S)
-        except (grpc.RpcError, AuthenticationError) as error:
-            if isinstance(error, AuthenticationError) or error.code() == grpc.StatusCode.UNAUTHENTICATED:
-                raise refused_address(
-                    "the Ray cluster there does not accept this token (RAY_AUTH_TOKEN, else ~/.ray/auth_token); use "
-                    "that of the cluster"
-                ) from error
+    try:
+        ray_internals.check_head(address, ANSWER_S)
+    except (grpc.RpcError, AuthenticationError) as error:
+        if isinstance(error, AuthenticationError) or error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise refused_address(
-                f"no Ray cluster answers there ({error.code().name.lower()}); give the address that `ray start --head` "
-                "printed (port 6379, not the dashboard's 8265 or the client's 10001), or unset RAY_ADDRESS to run "
-                "locally"
+                "the Ray cluster there does not accept this token (RAY_AUTH_TOKEN, else ~/.ray/auth_token); use that "
+                "of the cluster"
             ) from error
+        raise refused_address(
+            f"no Ray cluster answers there ({error.code().name.lower()}); give the address that `ray start --head` "
+            "printed (port 6379, not the dashboard's 8265 or the client's 10001), or unset RAY_ADDRESS to run locally"
+        ) from error

@@ -23,29 +23,20 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-# Read on import. Trials log similar lines, none of which may be dropped.
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-
-import grpc
 import ray
-from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-from ray._private.utils import get_used_memory
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.data import DataContext
 from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amn_ray.core.checks import check_choice
-from amn_ray.core.console import say
-from amn_ray.core.errors import RequestError, RunError, told_by_workers
+from amn_ray.core.console import log
+from amn_ray.core.errors import RequestError, RunError, unwrap_worker_errors
 from amn_ray.core.folders import Folder
 from amn_ray.core.places import without_secrets
-from amn_ray.platform import submitted, travelling
+from amn_ray.platform import plugin_env, ray_internals, submitted
 from amn_ray.platform.address import answering, names_cluster, refused_address
-from amn_ray.platform.granted import granted_cpus
-from amn_ray.platform.local_ray import on_this_host
-from amn_ray.platform.memory import OOM_RETRIES, MemoryFull, Shortage, tell_retries, told_if_killed
+from amn_ray.platform.available_cpus import available_cpus
+from amn_ray.platform.memory import OOM_RETRIES, MemoryFull, Shortage, report_killed_workers, shorten_retry_messages
 
 LIGHT_TASK_CPUS = 0.0001
 """What a light task reserves: Ray's smallest amount. (With 0 Ray would also place them on a head without CPUs.)"""
@@ -108,7 +99,7 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True)
-class Share:
+class Resources:
     """The resources of each of `count` workers or actors."""
 
     count: int
@@ -159,7 +150,7 @@ def _set_node_environment() -> None:
     short tasks of several kinds.
     """
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
-    os.environ.setdefault("RAY_num_workers_soft_limit", str(max(8, granted_cpus())))
+    os.environ.setdefault("RAY_num_workers_soft_limit", str(max(8, available_cpus())))
 
 
 def authenticate(is_own: bool) -> None:
@@ -171,15 +162,15 @@ def authenticate(is_own: bool) -> None:
         is_own: whether a local Ray is started. A missing token is then written to ~/.ray/auth_token or, without a
             writable home, kept in the environment. A cluster is joined with a token if there is one.
     """
-    if is_own or AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+    if is_own or ray_internals.has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    Config.initialize("")  # reads the environment again: Ray did so on import
+    ray_internals.read_environment_again()
     if is_own:
         try:
-            ensure_token_if_auth_enabled()
+            ray_internals.ensure_token()
         except (OSError, RuntimeError):  # RuntimeError: no home
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-            AuthenticationTokenLoader.instance().reset_cache()
+            ray_internals.forget_token()
 
 
 def _set_driver_environment() -> None:
@@ -213,15 +204,15 @@ def _free_port() -> int:
 class Cluster:
     """A connection to Ray, made when the first stage needs it (a fully cached pipeline never does)."""
 
-    def __init__(self, config: ClusterConfig, at_once: int = 1, is_own: bool | None = None) -> None:
+    def __init__(self, config: ClusterConfig, max_concurrency: int = 1, is_own: bool | None = None) -> None:
         """Args:
         config: its settings.
-        at_once: the number of pipelines that share the cluster, this one included.
+        max_concurrency: the number of pipelines that share the cluster, this one included.
         is_own: whether it is a local Ray that we start; None: unless RAY_ADDRESS names a cluster. (The processes of a
             study's trials do not have that variable.)
         """
         self.config = config
-        self.at_once = at_once
+        self.max_concurrency = max_concurrency
         self.is_own = config.address == "local" or not names_cluster() if is_own is None else is_own
 
     def connect(self) -> None:
@@ -233,7 +224,7 @@ class Cluster:
         _set_driver_environment()
         if ray.is_initialized():
             return
-        tell_retries()
+        shorten_retry_messages()
         with _kept_sigterm():
             self._start()
         self._wait_for_nodes()
@@ -252,9 +243,9 @@ class Cluster:
         }
         if not self.is_own:
             # A local Ray's processes inherit this one's environment; those of a cluster were started by others.
-            settings = {name: os.environ[name] for name in RAY_SETTINGS} | travelling.environment()
+            settings = {name: os.environ[name] for name in RAY_SETTINGS} | plugin_env.environment()
             environment = {name: value for name, value in settings.items() if name not in submitted.variables()}
-            modules = travelling.runtime_env(submitted.runtime_env().keys())
+            modules = plugin_env.runtime_env(submitted.runtime_env().keys())
             address = answering()
             try:
                 ray.init(address, runtime_env={"env_vars": environment, **modules}, **common)
@@ -268,10 +259,10 @@ class Cluster:
         # Ray runs on this machine it does not know which is meant.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         try:
-            with on_this_host():
+            with ray_internals.on_this_host():
                 ray.init(
                     address="local",
-                    num_cpus=self.config.cpus or granted_cpus(),
+                    num_cpus=self.config.cpus or available_cpus(),
                     include_dashboard=True,
                     dashboard_host="127.0.0.1",
                     dashboard_port=port,
@@ -300,7 +291,7 @@ class Cluster:
                     "for fewer"
                 )
             if not told:
-                say("cluster", f"waits for nodes: {there} of {self.config.nodes} have joined")
+                log("cluster", f"waits for nodes: {there} of {self.config.nodes} have joined")
                 told = True
             time.sleep(1)
 
@@ -320,17 +311,13 @@ class Cluster:
         # DEFAULT: not within the resources of a study's trial, if this is one.
         settings: dict[str, Any] = {"num_cpus": LIGHT_TASK_CPUS, "scheduling_strategy": "DEFAULT"}
         remote = ray.remote(**settings, max_calls=int(ends))(function)
-        with told_if_killed(function.__name__, "what else runs on this cluster"), told_by_workers():
+        with report_killed_workers(function.__name__, "what else runs on this cluster"), unwrap_worker_errors():
             return ray.get(remote.remote(*arguments))
 
     def spilled_gb(self) -> float:
         """GiB that all nodes have spilled from their object stores to disk so far; 0 if they do not answer now."""
         self.connect()
-        state = get_state_from_address(ray.get_runtime_context().gcs_address)
-        try:
-            return get_memory_info_reply(state).store_stats.spilled_bytes_total / 2**30
-        except grpc.RpcError:  # a node died just now
-            return 0
+        return ray_internals.spilled_bytes() / 2**30
 
     def ask_everywhere(self, function: Callable[..., T], *arguments: Any) -> list[T]:
         """The results of the function on all nodes with CPUs.
@@ -384,7 +371,7 @@ class Cluster:
             if wrong is not None:
                 raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {wrong}")
 
-    def patiently(self, stage: str, work: Callable[[], T], progress: Callable[[], int]) -> T:
+    def retry_on_low_memory(self, stage: str, work: Callable[[], T], progress: Callable[[], int]) -> T:
         """The result of `work`, which is called again after each lack of memory, once memory is free.
 
         Args:
@@ -404,7 +391,7 @@ class Cluster:
                 shortages = shortages + 1 if reached == before else 1
                 if shortages > SHORTAGES:
                     raise
-                say(stage, f"warning: {str(error).removeprefix(f'{stage}: ')}; waits for memory, then continues")
+                log(stage, f"warning: {str(error).removeprefix(f'{stage}: ')}; waits for memory, then continues")
                 self.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
 
     def wait_for_memory(self, shortage: Shortage, at_most_s: float) -> None:
@@ -485,19 +472,19 @@ class Cluster:
         Each is a process, which takes a second of a core to start, while a shard is read fast.
         """
         self.connect()
-        return max(1, int(sum(self._node_cpus) / 2) // self.at_once)
+        return max(1, int(sum(self._node_cpus) / 2) // self.max_concurrency)
 
-    def loaders(self, beside: Share) -> int:
+    def loaders(self, beside: Resources) -> int:
         """The number of concurrent tasks that make training examples: one per CPU that the workers leave, or a few.
 
         Ray Data spreads them evenly over the nodes, so the smallest node decides.
         """
-        left = len(self._node_cpus) * min(self._node_cpus) / self.at_once - beside.count * beside.cpus
-        return max(int(left), LOADERS * max(1, len(self._node_cpus) // self.at_once))
+        left = len(self._node_cpus) * min(self._node_cpus) / self.max_concurrency - beside.count * beside.cpus
+        return max(int(left), LOADERS * max(1, len(self._node_cpus) // self.max_concurrency))
 
     def _even_share(self, count: int) -> float:
         """The most CPUs that each of `count` workers can have, so that those of all pipelines fit on the nodes."""
-        nodes, wanted = Counter(self._node_cpus), count * self.at_once
+        nodes, wanted = Counter(self._node_cpus), count * self.max_concurrency
 
         def fitting(size: float) -> int:
             return sum(number * int(cpus / size + 1e-9) for cpus, number in nodes.items())
@@ -511,7 +498,7 @@ class Cluster:
         if self.config.device == "cpu":
             return 0
         each, nodes = self.config.worker_cpus or 1, [node["Resources"] for node in _working()]
-        return sum(int(min(node.get("GPU", 0), node["CPU"] / each)) for node in nodes) // self.at_once
+        return sum(int(min(node.get("GPU", 0), node["CPU"] / each)) for node in nodes) // self.max_concurrency
 
     def trials_at_once(self) -> int:
         """The number of concurrent trials of a study.
@@ -533,7 +520,7 @@ class Cluster:
             )
         return wanted
 
-    def train_share(self, batch_size: int) -> Share:
+    def train_resources(self, batch_size: int) -> Resources:
         """Resources of the training workers, which divide a batch evenly.
 
         Raises:
@@ -548,35 +535,35 @@ class Cluster:
         if self._gpus:
             dividing = max(count for count in range(1, self._gpus + 1) if batch_size % count == 0)
             count, cpus = self.config.train_workers or dividing, self.config.worker_cpus or 1
-            return Share(count, cpus=cpus, gpus=1, setting="cluster.train_workers")
+            return Resources(count, cpus=cpus, gpus=1, setting="cluster.train_workers")
         count = self.config.train_workers or 1
         cpus = self.config.worker_cpus or self._even_share(count)
-        return Share(count, cpus=cpus, setting="cluster.train_workers")
+        return Resources(count, cpus=cpus, setting="cluster.train_workers")
 
-    def map_share(self) -> Share:
+    def map_resources(self) -> Resources:
         """Resources of the actors that make maps."""
         self.connect()
         if self._gpus:
             count = self.config.map_actors or self._gpus
             cpus, grows = self.config.worker_cpus or 1, self._grows(self.config.map_actors)
-            return Share(count, cpus=cpus, gpus=1, may_grow=grows, setting="cluster.map_actors")
+            return Resources(count, cpus=cpus, gpus=1, may_grow=grows, setting="cluster.map_actors")
         # One actor with two threads stalls whenever anything else runs on either of its two cores.
-        possible = sum(max(1, min(2, int(cpus)), int(cpus // 2)) for cpus in self._node_cpus) // self.at_once
+        possible = sum(max(1, min(2, int(cpus)), int(cpus // 2)) for cpus in self._node_cpus) // self.max_concurrency
         count = self.config.map_actors or max(1, possible)
         cpus = self.config.worker_cpus or self._even_share(count)
         grows = self._grows(self.config.map_actors)
-        return Share(count, cpus=cpus, may_grow=grows, setting="cluster.map_actors")
+        return Resources(count, cpus=cpus, may_grow=grows, setting="cluster.map_actors")
 
-    def cpu_share(self) -> Share:
+    def cpu_resources(self) -> Resources:
         """Resources of the actors that run on CPUs alone: CRF and scores."""
         self.connect()
-        possible = sum(max(1, int(cpus)) for cpus in self._node_cpus) // self.at_once
+        possible = sum(max(1, int(cpus)) for cpus in self._node_cpus) // self.max_concurrency
         count = self.config.cpu_actors or max(1, possible)
         cpus, grows = min(1.0, self._even_share(count)), self._grows(self.config.cpu_actors)
-        return Share(count, cpus=cpus, may_grow=grows, setting="cluster.cpu_actors")
+        return Resources(count, cpus=cpus, may_grow=grows, setting="cluster.cpu_actors")
 
     def _grows(self, asked: int | None) -> bool:
-        return not self.is_own and asked is None and self.at_once == 1
+        return not self.is_own and asked is None and self.max_concurrency == 1
 
 
 def _does_not_see(folder: Folder, name: str, key: str) -> str | None:
@@ -590,7 +577,7 @@ def _does_not_see(folder: Folder, name: str, key: str) -> str | None:
 
 def _used_memory() -> float:
     """The used memory of this machine or container in GiB, as Ray's memory monitor counts it."""
-    return get_used_memory() / 2**30
+    return ray_internals.used_memory() / 2**30
 
 
 def _alive() -> list[dict[str, Any]]:

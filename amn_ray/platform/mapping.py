@@ -19,16 +19,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
-from ray.data._internal.datasource.range_datasource import RangeDatasource
-from ray.data.checkpoint import CheckpointConfig, CheckpointManager
-from ray.data.checkpoint.checkpoint_writer import PENDING_CHECKPOINT_SUFFIX
+from ray.data.checkpoint import CheckpointConfig
 
 from amn_ray.core.artifacts import Artifact
-from amn_ray.core.console import say, time_left
-from amn_ray.core.errors import RunError, told_by_workers
+from amn_ray.core.console import log, time_left
+from amn_ray.core.errors import RunError, unwrap_worker_errors
 from amn_ray.core.tables import Table
-from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster, Share
-from amn_ray.platform.memory import RETRIES, told_if_killed
+from amn_ray.platform import ray_internals
+from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster, Resources
+from amn_ray.platform.memory import RETRIES, report_killed_workers
 from amn_ray.platform.pacing import paced
 
 PROGRESS = "progress"
@@ -36,7 +35,7 @@ PROGRESS_S = 30
 """Seconds between two lines about progress."""
 BATCH = 16
 """Rows per call of a mapper."""
-_PENDING = f"{PENDING_CHECKPOINT_SUFFIX}.parquet"
+_PENDING = f"{ray_internals.PENDING_CHECKPOINT_SUFFIX}.parquet"
 
 
 On = Literal["networks", "cpus", "tasks"]
@@ -74,14 +73,14 @@ def map_table(
         RunError: raised by the mapper, its process was killed, or rows are missing or duplicated at the end.
     """
     cluster.connect()
-    share = None
+    resources = None
     if on == "networks":
-        share = cluster.map_share()
-        settings = {**settings, "threads": share.threads}
+        resources = cluster.map_resources()
+        settings = {**settings, "threads": resources.threads}
     elif on == "cpus":
-        share = cluster.cpu_share()
-    work = partial(_map_rest, cluster, source, columns, mapper, settings, output, share)
-    speed = cluster.patiently(output.stage, work, progress=output.fresh_table().count)
+        resources = cluster.cpu_resources()
+    work = partial(_map_rest, cluster, source, columns, mapper, settings, output, resources)
+    speed = cluster.retry_on_low_memory(output.stage, work, progress=output.fresh_table().count)
     return {"rows": source.manifest()["rows"], "metrics": {"images_per_second": speed}}
 
 
@@ -92,7 +91,7 @@ def _map_rest(
     mapper: type,
     settings: Mapping[str, Any],
     output: Artifact,
-    share: Share | None,
+    resources: Resources | None,
 ) -> float:
     """The work of map_table; it resumes when it is called again."""
     gc.collect()  # actors of a failed dataset live as long as its error, and hold their CPUs
@@ -105,12 +104,14 @@ def _map_rest(
     output.check_claim()
     started = time.monotonic()
     light = {"num_cpus": LIGHT_TASK_CPUS}
-    at_once = cluster.light_tasks()
+    max_concurrency = cluster.light_tasks()
     with (
         _row_checkpoints(output),
-        told_progress(output.stage, table_out, expected),
-        told_if_killed(output.stage, f"{share.setting if share else 'cluster.cpus'}, or dataset.max_side"),
-        told_by_workers(),
+        report_progress(output.stage, table_out, expected),
+        report_killed_workers(
+            output.stage, f"{resources.setting if resources else 'cluster.cpus'}, or dataset.max_side"
+        ),
+        unwrap_worker_errors(),
     ):
         rows = paced(
             ray.data.read_parquet(
@@ -119,7 +120,7 @@ def _map_rest(
                 columns=["image_id", *columns],
                 file_extensions=None,  # else a path that holds ? has none, and its rows are left out
                 override_num_blocks=len(table_in.files),
-                concurrency=at_once,
+                concurrency=max_concurrency,
                 **light,
             )
         )
@@ -129,14 +130,19 @@ def _map_rest(
             _forget_doubtful(Table(output.fs, output.at(PROGRESS)))
             done = listing.remote(Table(output.fs, output.at(PROGRESS)))
             rows = rows.map_batches(
-                _left, fn_kwargs={"done": done}, batch_size=None, batch_format="pyarrow", concurrency=at_once, **light
+                _left,
+                fn_kwargs={"done": done},
+                batch_size=None,
+                batch_format="pyarrow",
+                concurrency=max_concurrency,
+                **light,
             )
-        if share is None:
+        if resources is None:
             made = rows.map_batches(
                 partial(_map, mapper, dict(settings)),
                 batch_size=BATCH,
                 batch_format="pyarrow",
-                num_cpus=Share(1, cpus=1).reserved_cpus,
+                num_cpus=Resources(1, cpus=1).reserved_cpus,
                 ray_remote_args_fn=tasks_of_tries,
             )
         else:
@@ -145,13 +151,17 @@ def _map_rest(
                 fn_constructor_kwargs=dict(settings),
                 batch_size=BATCH,
                 batch_format="pyarrow",
-                compute=pool(cluster, share, len(table_in.files)),
-                num_cpus=share.reserved_cpus,
-                num_gpus=share.gpus or None,
+                compute=pool(cluster, resources, len(table_in.files)),
+                num_cpus=resources.reserved_cpus,
+                num_gpus=resources.gpus or None,
                 ray_remote_args_fn=actors_of_tries,
             )
         made.write_parquet(
-            table_out.path, filesystem=table_out.fs, compression="zstd", ray_remote_args=light, concurrency=at_once
+            table_out.path,
+            filesystem=table_out.fs,
+            compression="zstd",
+            ray_remote_args=light,
+            concurrency=max_concurrency,
         )
     seconds = time.monotonic() - started
     cluster.run_remote(check_rows, table_in, table_out)
@@ -159,15 +169,15 @@ def _map_rest(
     return (expected - before) / seconds
 
 
-def pool(cluster: Cluster, share: Share, num_pieces: int) -> ActorPoolStrategy:
+def pool(cluster: Cluster, resources: Resources, num_pieces: int) -> ActorPoolStrategy:
     """The actors of a stage: not more than pieces of work, since each takes seconds to start.
 
-    On a cluster, lost nodes are not waited for, and nodes that join are used if `share.may_grow`.
+    On a cluster, lost nodes are not waited for, and nodes that join are used if `resources.may_grow`.
     """
-    wanted = min(share.count, num_pieces)
+    wanted = min(resources.count, num_pieces)
     if cluster.is_own:
         return ActorPoolStrategy(size=wanted)
-    return ActorPoolStrategy(min_size=1, initial_size=wanted, max_size=num_pieces if share.may_grow else wanted)
+    return ActorPoolStrategy(min_size=1, initial_size=wanted, max_size=num_pieces if resources.may_grow else wanted)
 
 
 def actors_of_tries() -> dict[str, int]:
@@ -194,13 +204,17 @@ def check_rows(source: Table, made: Table) -> None:
         )
 
 
-def numbers(count: int, num_blocks: int, at_once: int | None, num_cpus: float = LIGHT_TASK_CPUS) -> ray.data.Dataset:
-    """A dataset with the column `id` = 0…count−1, read by `at_once` tasks of `num_cpus`.
+def numbers(
+    count: int, num_blocks: int, max_concurrency: int | None, num_cpus: float = LIGHT_TASK_CPUS
+) -> ray.data.Dataset:
+    """A dataset with the column `id` = 0…count−1, read by `max_concurrency` tasks of `num_cpus`.
 
     `ray.data.range` reserves a whole CPU per task, which a node with one CPU does not have beside a worker.
     """
-    source = RangeDatasource(n=count, block_format="arrow", column_name="id")
-    return ray.data.read_datasource(source, concurrency=at_once, num_cpus=num_cpus, override_num_blocks=num_blocks)
+    source = ray_internals.range_source(count)
+    return ray.data.read_datasource(
+        source, concurrency=max_concurrency, num_cpus=num_cpus, override_num_blocks=num_blocks
+    )
 
 
 def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:
@@ -208,7 +222,7 @@ def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:
 
 
 @contextmanager
-def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
+def report_progress(step: str, table: Table, total: int) -> Iterator[None]:
     """Log every half minute how many rows are written and the remaining time."""
     ended = threading.Event()
     started, before = time.monotonic(), table.count()
@@ -218,7 +232,7 @@ def told_progress(step: str, table: Table, total: int) -> Iterator[None]:
             done = table.count()
             if before < done < total:
                 speed = (done - before) / (time.monotonic() - started)
-                say(step, f"{done}/{total} images, {speed:.1f} images/s, {time_left((total - done) / speed)} left")
+                log(step, f"{done}/{total} images, {speed:.1f} images/s, {time_left((total - done) / speed)} left")
 
     watcher = threading.Thread(target=tell, daemon=True)
     watcher.start()
@@ -256,20 +270,6 @@ def _left(batch: pa.Table, done: ray.ObjectRef) -> Iterator[pa.Table]:
         yield left
 
 
-class _Cleaner(CheckpointManager):
-    """Removes what a dead run left half written, and nothing else.
-
-    Ray's own class would also drop finished rows, in actors that need a CPU each, while the models hold all CPUs.
-    """
-
-    def load_checkpoint(
-        self, data_file_dir: str | None = None, data_file_filesystem: pa.fs.FileSystem | None = None
-    ) -> tuple[None, int]:
-        """See ray.data's CheckpointManager."""
-        self._clean_pending_checkpoints(data_file_dir, data_file_filesystem)
-        return None, 0
-
-
 @contextmanager
 def _row_checkpoints(output: Artifact) -> Iterator[None]:
     context = DataContext.get_current()
@@ -277,7 +277,7 @@ def _row_checkpoints(output: Artifact) -> Iterator[None]:
         id_column="image_id",
         checkpoint_path=output.at(PROGRESS),
         override_filesystem=output.fs,
-        checkpoint_manager_cls=_Cleaner,
+        checkpoint_manager_cls=ray_internals.Cleaner,
         delete_checkpoint_on_success=False,  # only once the rows have been counted
     )
     try:

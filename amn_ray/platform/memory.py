@@ -7,14 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from ray._private import worker
-from ray._private.state import state
-from ray.core.generated import common_pb2, gcs_pb2
-
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.errors import RequestError, RunError
+from amn_ray.platform import ray_internals
 
 RETRIES = 3
 """Retries of a task whose process died."""
@@ -43,7 +39,7 @@ class Shortage:
     """By the workers that were killed."""
 
     @classmethod
-    def told_by(cls, error: BaseException | str) -> Shortage | None:
+    def parse(cls, error: BaseException | str) -> Shortage | None:
         """Parsed from the text of Ray's error; None if that has another cause."""
         text = str(error)
         where = _NODE.search(text)
@@ -69,18 +65,9 @@ class Shortage:
 
     @classmethod
     def since(cls, started: float) -> Shortage | None:
-        """The last shortage since `started` (time.time()), from Ray's table of workers.
-
-        If an actor was restarted, Ray's errors do not give the reason; this table does.
-        """
-        rows = state._connect_and_get_accessor().get_worker_table()
-        workers = [gcs_pb2.WorkerTableData.FromString(row) for row in rows]
-        killed = [
-            worker
-            for worker in workers
-            if worker.exit_type == common_pb2.NODE_OUT_OF_MEMORY and worker.end_time_ms >= 1000 * started
-        ]
-        return cls.told_by(max(killed, key=lambda worker: worker.end_time_ms).exit_detail) if killed else None
+        """The last shortage since `started` (time.time())."""
+        text = ray_internals.last_killed_for_memory(started)
+        return None if text is None else cls.parse(text)
 
 
 class MemoryFull(RunError):
@@ -111,7 +98,7 @@ class Work:
 def killed(error: BaseException, work: Work) -> RunError | None:
     """The error that reports killed workers; None if `error` has another cause."""
     crashed = bool(_CRASHED.search(str(error))) and "node has died" not in str(error)
-    shortage = Shortage.told_by(error) or (Shortage.since(work.started) if crashed else None)
+    shortage = Shortage.parse(error) or (Shortage.since(work.started) if crashed else None)
     if shortage is not None:
         return MemoryFull(f"{work.stage}: {work.advice(shortage)}", shortage)
     if crashed:
@@ -123,7 +110,7 @@ def killed(error: BaseException, work: Work) -> RunError | None:
 
 
 @contextmanager
-def told_if_killed(stage: str, remedy: str) -> Iterator[None]:
+def report_killed_workers(stage: str, remedy: str) -> Iterator[None]:
     """Report killed workers in one sentence.
 
     Args:
@@ -148,7 +135,7 @@ def told_if_killed(stage: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def working(work: Work) -> Iterator[None]:
-    """Name this work in messages about retries; see `tell_retries`."""
+    """Name this work in messages about retries; see `shorten_retry_messages`."""
     _running.append(work)
     try:
         yield
@@ -158,21 +145,20 @@ def working(work: Work) -> Iterator[None]:
 
 _running: list[Work] = []
 """The work in progress; messages name the last one."""
-_print_all = worker.print_to_stdstream
 
 
-def tell_retries() -> None:
+def shorten_retry_messages() -> None:
     """From now on, print one sentence instead of Ray's page about each retry."""
-    worker.print_to_stdstream = _print
+    ray_internals.filter_printed(_is_shortened)
 
 
-def _print(data: dict[str, Any], ignore_prefix: bool) -> None:
+def _is_shortened(data: ray_internals.Lines) -> bool:
     text = "\n".join(data["lines"])
     shortage = None
     if data.get("pid") == "raylet" and "will be retried" in text:
         work = _running[-1] if _running else Work("memory", "what runs at the same time", time.time())
-        shortage = Shortage.told_by(text) or Shortage.since(work.started)
+        shortage = Shortage.parse(text) or Shortage.since(work.started)
     if shortage is None:
-        _print_all(data, ignore_prefix)
-    else:
-        say(work.stage, f"warning: {work.advice(shortage)}; it is retried")
+        return False
+    log(work.stage, f"warning: {work.advice(shortage)}; it is retried")
+    return True

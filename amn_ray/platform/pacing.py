@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 
 from ray.data import Dataset
-from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+from amn_ray.platform.ray_internals import ExecutionCallback
 
 PAUSE_S = 0.02
 """Seconds between two iterations of the loop; each starts and collects any number of tasks."""

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
-
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.errors import RequestError
 from amn_ray.core.places import local_path
+from amn_ray.platform.ray_internals import JOB_CONFIG
 
 IMAGENET = "imagenet"
 """The name of weights that is not a file."""
@@ -21,7 +20,7 @@ READ = ("images", "dataset.root", "backbone.weights", "segmenter.backbone.weight
 
 def runtime_env() -> Mapping[str, Any]:
     """The job's own runtime environment; what it sets must not be set again."""
-    config = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR) or "{}")
+    config = json.loads(os.environ.get(JOB_CONFIG) or "{}")
     return config.get("runtime_env") or {}
 
 
@@ -32,7 +31,7 @@ def variables() -> Mapping[str, str]:
 
 def leave() -> None:
     """Drop the job's runtime environment, which belongs to its cluster, before a local Ray starts."""
-    os.environ.pop(RAY_JOB_CONFIG_JSON_ENV_VAR, None)
+    os.environ.pop(JOB_CONFIG, None)
 
 
 def check_places(settings: Mapping[str, Any], written: str) -> None:
@@ -52,8 +51,8 @@ def check_places(settings: Mapping[str, Any], written: str) -> None:
             f"{written}={settings[written]}: would lie in {place}, a folder of Ray's session that Ray removes; give an "
             "absolute path that all nodes mount, or s3://bucket/prefix"
         )
-    if place is not None and RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ and not Path(settings[written]).is_absolute():
-        say(written, f"{place} (of the machine on which Ray runs this job)")
+    if place is not None and JOB_CONFIG in os.environ and not Path(settings[written]).is_absolute():
+        log(written, f"{place} (of the machine on which Ray runs this job)")
     if _session(Path.cwd()) is None:
         return
     for key in READ:

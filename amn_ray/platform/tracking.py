@@ -34,7 +34,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from sqlalchemy import make_url
 
 from amn_ray.core.artifacts import Store, fingerprint
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.errors import RequestError
 from amn_ray.core.places import without_secrets
 from amn_ray.platform.claims import claimed
@@ -136,19 +136,19 @@ class Tracker:
                 waiting[0]()
             except Exception as error:  # of any kind: tracking must not end a run
                 if _is_final(error):
-                    say("mlflow", f"warning: {self.name} refused a record ({_reason(error)})")
+                    log("mlflow", f"warning: {self.name} refused a record ({_reason(error)})")
                     waiting.popleft()
                     continue
                 if self._broken_since is None:
                     self._broken_since = time.monotonic()
-                    say("mlflow", f"warning: {self.name} does not answer ({_reason(error)}); everything else continues")
+                    log("mlflow", f"warning: {self.name} does not answer ({_reason(error)}); everything else continues")
                 if time.monotonic() >= deadline:
                     return
                 time.sleep(min(RETRY_S, max(0.0, deadline - time.monotonic())))
             else:
                 waiting.popleft()
         if self._broken_since is not None:
-            say("mlflow", f"{self.name} answers again, and has received all records")
+            log("mlflow", f"{self.name} answers again, and has received all records")
             self._broken_since = None
 
     @contextmanager
@@ -186,16 +186,16 @@ class Tracker:
         self.tell(lambda: self.client.set_terminated(run.run_id, status))
         if run.parent is None or run.parent.is_foreign:
             self.deliver(PATIENCE_S if status == "FINISHED" else 0)
-            if not self.told_all:
+            if not self.all_delivered:
                 missing = len(self._queue) + len(self._files)
-                say(
+                log(
                     "mlflow",
                     f"warning: {self.name} still does not answer, {missing} record(s) were not delivered; "
                     "run the same command again to deliver them, which takes seconds",
                 )
 
     @property
-    def told_all(self) -> bool:
+    def all_delivered(self) -> bool:
         """Whether everything has been delivered."""
         return not (self._queue or self._files)
 

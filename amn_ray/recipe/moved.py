@@ -25,6 +25,7 @@ KEYS: Mapping[str, str] = {
     "crf": "refined, amn_refined or predictions_refined",
     "irn.walk": "pseudo_masks",
     "deeplab.scales": "segmenter.scales (of training) and predictions.scales",
+    "deeplab.accumulate": "segmenter.grad_accumulation",
     "deeplab": "segmenter",
     "branch": "activation (branch=cam is activation=none, branch=amn is activation=amn)",
     "stage": "step",

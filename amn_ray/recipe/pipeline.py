@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amn_ray.core.artifacts import Store, fingerprint
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.errors import RequestError
 from amn_ray.core.events import Observer, RunEnded
 from amn_ray.core.folders import Folder
@@ -67,7 +67,7 @@ def prepare(
     if missing := missing_modules():
         raise RequestError(f"this machine {missing}")
     if config.until in NOW_WEIGHTS:
-        say("until", f"{config.until} ends with its weights; until={NOW_WEIGHTS[config.until]} makes what 0.1 made")
+        log("until", f"{config.until} ends with its weights; until={NOW_WEIGHTS[config.until]} makes what 0.1 made")
     splits = _listed(config) if splits is None else splits
     store = Store.open(config.store)
     cluster = Cluster(config.cluster) if cluster is None else cluster
@@ -97,9 +97,9 @@ def look_ahead(config: PipelineConfig) -> Plan:
 def _listed(config: PipelineConfig) -> dict[str, Summary]:
     splits = list_splits(config.dataset, needs_val=needs_val(config))
     for label, count in splits["train"].unknown_classes.items():
-        say("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
+        log("images", f"warning: {count} objects of class {label!r} are ignored, it is not in the class list")
     for warning in dict.fromkeys(warning for summary in splits.values() for warning in summary.warnings):
-        say("images", f"warning: {warning}")
+        log("images", f"warning: {warning}")
     return splits
 
 

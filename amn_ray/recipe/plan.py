@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from amn_ray.core.artifacts import Artifact, Store
-from amn_ray.core.settings import chosen_modules, completed, deciding
+from amn_ray.core.settings import affecting_result, chosen_modules, filled
 from amn_ray.data.listing import Summary
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.platform.hardware import Hardware
@@ -195,7 +195,7 @@ def _scoring(
         stage=stage,
         settings=settings,
         inputs=inputs,
-        artifact=store.artifact(stage.name, stage.version, deciding(settings), inputs),
+        artifact=store.artifact(stage.name, stage.version, affecting_result(settings), inputs),
         chosen=frozenset(chosen_modules(settings)),
         metrics=metrics,
     )
@@ -205,7 +205,7 @@ def _resolved(step: Step, config: PipelineConfig, hardware: Hardware) -> Any:
     """The settings of a step, with those of the pipeline where its own are null."""
     if not dataclasses.is_dataclass(step.settings) or isinstance(step.settings, Summary | BackboneConfig):
         return step.settings
-    settings: Any = completed(step.settings, seed=config.seed, precision=config.precision, backbone=config.backbone)
+    settings: Any = filled(step.settings, seed=config.seed, precision=config.precision, backbone=config.backbone)
     changed: dict[str, Any] = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from amn_ray.core.artifacts import Artifact, Store
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.errors import RequestError
 from amn_ray.core.events import Event, Observer, RunBegan, RunEnded
 from amn_ray.core.folders import Folder
@@ -131,7 +131,7 @@ def every(store: Store) -> list[Run]:
     contents = [(json.loads(run.read(RECORD)), run) for run in _recorded(store)]
     ended = [(content["ended"], run) for content, run in contents if content.get("format") == FORMAT]
     if len(ended) < len(contents):
-        say("runs", f"{len(contents) - len(ended)} runs in {folder(store).url} are of another version, and passed over")
+        log("runs", f"{len(contents) - len(ended)} runs in {folder(store).url} are of another version, and passed over")
     found = [_read(store, run) for _, run in sorted(ended, key=lambda pair: pair[0], reverse=True)]
     if not found:
         raise RequestError(

@@ -29,7 +29,7 @@ from amn_ray.core.provenance import missing_modules
 from amn_ray.core.settings import flat
 from amn_ray.core.tables import Table
 from amn_ray.nn import footprint
-from amn_ray.platform import travelling
+from amn_ray.platform import plugin_env
 from amn_ray.platform.claims import claimed
 from amn_ray.platform.cluster import Cluster
 from amn_ray.recipe.made import check_made
@@ -283,7 +283,7 @@ class Runner:
             self.cluster.check_tracking(self.tracking_uri)
             self.cluster.check_shared(self.store, "store")
             self.cluster.check_everywhere(missing_modules, working_only=True)
-            self.cluster.check_everywhere(travelling.not_importable, plugins.modules(), working_only=True)
+            self.cluster.check_everywhere(plugin_env.not_importable, plugins.modules(), working_only=True)
             self._checked |= nodes
 
 

@@ -10,7 +10,7 @@ import rich.console
 from rich.table import Table
 
 from amn_ray.core.artifacts import Artifact
-from amn_ray.core.console import console, say
+from amn_ray.core.console import console, log
 from amn_ray.core.events import Event, Observer, Scored, StepEnded, StepIsMade, StepWaits, Warned
 from amn_ray.evaluation.metrics import OF_ALL
 from amn_ray.recipe.plan import Plan
@@ -36,21 +36,21 @@ class Console(Observer):
         """See Observer."""
         match event:
             case StepWaits():
-                say(event.step, f"waits for another run that makes {_place(event.artifact)}")
+                log(event.step, f"waits for another run that makes {_place(event.artifact)}")
             case StepIsMade():
-                say(event.step, f"→ {_place(event.artifact)}")
+                log(event.step, f"→ {_place(event.artifact)}")
             case StepEnded() if event.reused:
-                say(event.step, f"is there already ({_place(event.artifact)})" + _by_other_code(event))
+                log(event.step, f"is there already ({_place(event.artifact)})" + _by_other_code(event))
             case Warned():
-                say(event.step, f"warning: {event.sentence}")
+                log(event.step, f"warning: {event.sentence}")
             case Scored() if "mean_average_precision" in event.manifest["metrics"]:
                 precision = event.manifest["metrics"]["mean_average_precision"]
-                say(
+                log(
                     event.step,
                     f"mean average precision of the labels of val {100 * precision:.1f}" + _by_other_code(event),
                 )
             case Scored() if "miou" in event.manifest["metrics"]:
-                say(event.step, one_line(event.manifest["metrics"]) + _by_other_code(event))
+                log(event.step, one_line(event.manifest["metrics"]) + _by_other_code(event))
 
     def callbacks(self, step: str) -> Sequence[Any]:
         """See Observer."""
@@ -114,9 +114,9 @@ def _cell(value: float | None, scale: float, form: str) -> str:
 
 def where_to_look(summary: str, figures: str) -> None:
     """Paths of the results."""
-    say("summary", summary)
-    say("figures", figures)
-    say("runs", "make mlflow")
+    log("summary", summary)
+    log("figures", figures)
+    log("runs", "make mlflow")
 
 
 PERCENT = ("iou", "precision", "recall", "undefined", "false_positive", "false_negative", "mean_average_precision")

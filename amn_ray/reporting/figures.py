@@ -27,7 +27,7 @@ from matplotlib.font_manager import fontManager, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
 
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.data.images import voc_palette
 
 fontManager.addfont(noto_cjk_sans_otc.FONT_PATH)
@@ -62,7 +62,7 @@ def _save(figure: Figure, path: Path) -> Path:
 
 @cache  # a pipeline draws several figures with the same names
 def _tell_boxes(letters: str) -> None:
-    say("figures", f"warning: boxes stand for {letters}, which no installed font has; the tables have the whole names")
+    log("figures", f"warning: boxes stand for {letters}, which no installed font has; the tables have the whole names")
 
 
 def _draw(figure: Figure, path: Path) -> set[str]:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from amn_ray.core.artifacts import Store, fingerprint
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.errors import RequestError
 from amn_ray.core.folders import Folder
 from amn_ray.evaluation.bootstrap import counts_by_label, mean_std, paired_difference
@@ -113,7 +113,7 @@ def report(config: ReportConfig) -> Path:
     sections += [_study_section(store, folder, pictures) for folder in studies]
     for name in ("report.html", "report.md"):
         (out / name).write_text(page(name, sections, out), encoding="utf-8")
-        say("report", str(out / name))
+        log("report", str(out / name))
     return out
 
 
@@ -172,7 +172,7 @@ def _readable(studies: Sequence[Folder], known: Collection[str]) -> list[Folder]
     for study in studies:
         missing = len(set(_runs_of(study)) - set(known))
         if missing:
-            say("report", f"study {study.name} is passed over: {missing} of its runs are of another version or removed")
+            log("report", f"study {study.name} is passed over: {missing} of its runs are of another version or removed")
         else:
             found.append(study)
     return found

@@ -18,14 +18,14 @@ import numpy as np
 import pyarrow as pa
 
 from amn_ray.core.artifacts import TABLE, Artifact
-from amn_ray.core.errors import RequestError, RunError, told_by_workers
+from amn_ray.core.errors import RequestError, RunError, unwrap_worker_errors
 from amn_ray.data.apart import Died, apart
 from amn_ray.data.listing import Summary
 from amn_ray.data.records import RECORDS, list_records, records_of, shown
 from amn_ray.data.source import DatasetConfig, Record, Source
 from amn_ray.platform.cluster import LIGHT_TASK_CPUS, Cluster
-from amn_ray.platform.mapping import numbers, told_progress
-from amn_ray.platform.memory import told_if_killed
+from amn_ray.platform.mapping import numbers, report_progress
+from amn_ray.platform.memory import report_killed_workers
 
 TRIES = "tries"
 """A file per shard: how often it was begun. They are removed with the records."""
@@ -124,9 +124,9 @@ def read_table(
     read = ReadShards(source, output, read_row, schema, skip_bad=summary.config.max_bad_fraction > 0)
     shards = numbers(num_shards, num_shards, None, READER_CPUS)
     with (
-        told_if_killed(output.stage, "dataset.rows_per_shard, or dataset.max_side"),
-        told_by_workers(),
-        told_progress(output.stage, output.fresh_table(), total),
+        report_killed_workers(output.stage, "dataset.rows_per_shard, or dataset.max_side"),
+        unwrap_worker_errors(),
+        report_progress(output.stage, output.fresh_table(), total),
     ):
         shards.map_batches(read, batch_size=None, num_cpus=READER_CPUS).write_parquet(
             output.at(TABLE),

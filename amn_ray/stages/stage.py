@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from amn_ray.core.artifacts import Artifact
-from amn_ray.core.settings import deciding
+from amn_ray.core.settings import affecting_result
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
@@ -64,7 +64,7 @@ class Stage(Generic[C]):
     """Inputs that it uses where there are any."""
     metrics: tuple[str, ...] = ()
     """What it reports besides its seconds."""
-    identity: Callable[[C], Mapping[str, Any]] = field(default=deciding)
+    identity: Callable[[C], Mapping[str, Any]] = field(default=affecting_result)
     """What of the settings decides the result, as JSON."""
     check_reuse: Callable[[C, Mapping[str, Any]], None] = field(default=_accept)
     """Refuses, by a RequestError, what is in the store: (settings, manifest)."""

@@ -15,19 +15,20 @@ import ray.train
 from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from amn_ray.core.artifacts import MODEL, Artifact
-from amn_ray.core.console import say
-from amn_ray.core.errors import RequestError, RunError, told_by_workers
+from amn_ray.core.console import log
+from amn_ray.core.errors import RequestError, RunError, unwrap_worker_errors
+from amn_ray.platform import ray_internals
 from amn_ray.platform.cluster import Cluster
 from amn_ray.platform.memory import MemoryFull, Shortage, Work, killed, working
 from amn_ray.training.config import TrainingConfig
-from amn_ray.training.feed import Example, Feed
-from amn_ray.training.job import HISTORY, Job, Probe
+from amn_ray.training.job import HISTORY, Probe, TrainJob
+from amn_ray.training.stream import Example, TrainStream
 
 RUN = "train"
 RESTARTS = 3
+NoRoom = ray_internals.startup_timeout()
 
 
 def train(
@@ -52,11 +53,11 @@ def train(
     After a worker was killed for lack of memory, it waits for memory first.
 
     Args:
-        worker: runs the algorithm on each worker, given {"job": Job}.
+        worker: runs the algorithm on each worker, given {"job": TrainJob}.
         config: the stage's settings.
         output: where checkpoints, history and weights go.
         cluster: where it runs.
-        sources: what is read per image, see Feed.
+        sources: what is read per image, see TrainStream.
         example: makes a training example from that.
         num_classes: N, without the background.
         backbone: holds the initial weights; None starts from random ones.
@@ -72,77 +73,77 @@ def train(
         RequestError: the batch size does not fit the number of workers or images.
         RunError: the training failed despite restarts.
     """
-    share = cluster.train_share(config.batch_size)
-    feed = Feed(
+    resources = cluster.train_resources(config.batch_size)
+    stream = TrainStream(
         sources=sources,
         example=example,
         seed=config.seed or 0,
         batch_size=config.batch_size,
-        loaders=cluster.loaders(share),
+        loaders=cluster.loaders(resources),
     )
-    if feed.batch_size % share.count:
+    if stream.batch_size % resources.count:
         raise RequestError(
-            f"{output.stage}.batch_size={feed.batch_size} cannot be divided among {share.count} training workers; "
-            "change one of them (cluster.train_workers)"
+            f"{output.stage}.batch_size={stream.batch_size} cannot be divided among {resources.count} training "
+            "workers; change one of them (cluster.train_workers)"
         )
-    if feed.steps_per_epoch == 0:
+    if stream.steps_per_epoch == 0:
         raise RequestError(
-            f"{output.stage}.batch_size={feed.batch_size}: the data set has fewer images and "
+            f"{output.stage}.batch_size={stream.batch_size}: the data set has fewer images and "
             "incomplete batches are dropped; lower the batch size"
         )
-    job = Job(
+    job = TrainJob(
         config=config,
         num_classes=num_classes,
         output=output,
         backbone=backbone,
-        feed=feed,
-        num_steps=(epochs or 0) * feed.steps_per_epoch if num_steps is None else num_steps,
-        share=share,
+        stream=stream,
+        num_steps=(epochs or 0) * stream.steps_per_epoch if num_steps is None else num_steps,
+        resources=resources,
         probe=probe,
     )
     deaths, waiting = 0, None
     while not output.exists(MODEL):
         output.check_claim()
         try:
-            cluster.patiently(
+            cluster.retry_on_low_memory(
                 output.stage, partial(_fit, worker, job, callbacks), progress=partial(_finished_epochs, output)
             )
         except ray.exceptions.RayActorError as error:  # Ray Train restarts its workers, but not its controller
             deaths += 1
             if deaths > RESTARTS:
                 raise RunError(f"{output.stage}: training failed; its controller died {deaths} times") from error
-            say(output.stage, "the controller of the training died; continues from the last epoch")
-        except WorkerGroupStartupTimeoutError:
-            share = cluster.train_share(config.batch_size)  # fewer workers, if a node was lost
-            if share.gpus < job.share.gpus:
-                share = job.share  # without GPUs it would take days
-            job = replace(job, share=share, feed=replace(feed, loaders=cluster.loaders(share)))
-            if share != waiting:
-                room = f"{share.count} × {share.cpus:g} CPUs" + " and a GPU" * (share.gpus > 0)
-                say(output.stage, f"waits for free resources: {room}")
-            waiting = share
+            log(output.stage, "the controller of the training died; continues from the last epoch")
+        except NoRoom:
+            resources = cluster.train_resources(config.batch_size)  # fewer workers, if a node was lost
+            if resources.gpus < job.resources.gpus:
+                resources = job.resources  # without GPUs it would take days
+            job = replace(job, resources=resources, stream=replace(stream, loaders=cluster.loaders(resources)))
+            if resources != waiting:
+                room = f"{resources.count} × {resources.cpus:g} CPUs" + " and a GPU" * (resources.gpus > 0)
+                log(output.stage, f"waits for free resources: {room}")
+            waiting = resources
     output.remove(RUN)
     told = json.loads(output.read(HISTORY))
     metrics = {"loss": told["history"][-1]["loss"], "images_per_second": told["images_per_second"]}
     return {
         "rows": sources[0][0].manifest()["rows"],
-        "gpus": job.share.count * job.share.gpus,
+        "gpus": job.resources.count * job.resources.gpus,
         "history": told["history"],
         "metrics": metrics,
     }
 
 
-def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallback]) -> None:
-    share, stage = job.share, job.output.stage
-    work = Work(stage, f"{stage}.batch_size, {stage}.crop or {share.setting}", time.time())
+def _fit(worker: Callable[[dict], None], job: TrainJob, callbacks: Sequence[UserCallback]) -> None:
+    resources, stage = job.resources, job.output.stage
+    work = Work(stage, f"{stage}.batch_size, {stage}.crop or {resources.setting}", time.time())
     options = ExecutionOptions(preserve_order=True)
     trainer = TorchTrainer(
         worker,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
-            num_workers=share.count,
-            use_gpu=share.gpus > 0,
-            resources_per_worker={"CPU": share.reserved_cpus} | ({"GPU": share.gpus} if share.gpus else {}),
+            num_workers=resources.count,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker={"CPU": resources.reserved_cpus} | ({"GPU": resources.gpus} if resources.gpus else {}),
         ),
         run_config=RunConfig(
             name=RUN,
@@ -158,11 +159,11 @@ def _fit(worker: Callable[[dict], None], job: Job, callbacks: Sequence[UserCallb
         dataset_config=DataConfig(execution_options=options),
     )
     try:
-        with working(work), told_by_workers():
+        with working(work), unwrap_worker_errors():
             trainer.fit()
     except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
         cause = getattr(error, "controller_failure", None)
-        if isinstance(cause, WorkerGroupStartupTimeoutError | RequestError | RunError):
+        if isinstance(cause, NoRoom | RequestError | RunError):
             raise cause from error
         told = killed(error, work)
         if isinstance(error, ray.exceptions.RayActorError) and not isinstance(told, MemoryFull):
@@ -185,12 +186,12 @@ class _NotAgain(UserCallback):
         for error in worker_exceptions.values():
             if isinstance(error, RequestError | RunError):
                 raise error
-            if shortage := Shortage.told_by(error):
+            if shortage := Shortage.parse(error):
                 raise MemoryFull(f"{self.work.stage}: {self.work.advice(shortage)}", shortage)
 
 
-def _remaining(job: Job) -> ray.data.Dataset:
-    return job.feed.dataset(_finished_epochs(job.output), job.num_steps, job.share.count)
+def _remaining(job: TrainJob) -> ray.data.Dataset:
+    return job.stream.dataset(_finished_epochs(job.output), job.num_steps, job.resources.count)
 
 
 def _finished_epochs(output: Artifact) -> int:

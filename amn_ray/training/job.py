@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from amn_ray.core.artifacts import Artifact
-from amn_ray.platform.cluster import Share
-from amn_ray.training.feed import Feed
+from amn_ray.platform.cluster import Resources
+from amn_ray.training.stream import TrainStream
 
 TRAINING_METRICS = ("loss", "images_per_second")
 """Metrics of every stage that trains, from its last epoch."""
@@ -23,7 +23,7 @@ workers) -> metrics. All workers call it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainJob:
     """The specification of one training."""
 
     config: Any
@@ -33,17 +33,17 @@ class Job:
     output: Artifact
     backbone: Artifact | None
     """Holds the initial weights; None starts from random ones."""
-    feed: Feed
+    stream: TrainStream
     num_steps: int
     """Optimizer steps in all; the last epoch may be cut short."""
-    share: Share
+    resources: Resources
     """The number of workers and the resources of each."""
     probe: Probe | None = None
     """Called after each reported epoch; its metrics are added to the report."""
 
     @property
     def num_epochs(self) -> int:
-        return math.ceil(self.num_steps / self.feed.steps_per_epoch)
+        return math.ceil(self.num_steps / self.stream.steps_per_epoch)
 
     @property
     def epochs_per_checkpoint(self) -> int:
@@ -52,4 +52,4 @@ class Job:
 
     def steps_of(self, epoch: int) -> int:
         """The number of steps of an epoch (0, 1, …)."""
-        return min(self.feed.steps_per_epoch, self.num_steps - epoch * self.feed.steps_per_epoch)
+        return min(self.stream.steps_per_epoch, self.num_steps - epoch * self.stream.steps_per_epoch)

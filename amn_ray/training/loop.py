@@ -24,8 +24,8 @@ from amn_ray.core.artifacts import MODEL
 from amn_ray.core.errors import RequestError, RunError
 from amn_ray.nn import weights
 from amn_ray.nn.backbones.backbone import backbone_in
-from amn_ray.training.feed import STEP
-from amn_ray.training.job import BACKBONE, HISTORY, Job
+from amn_ray.training.job import BACKBONE, HISTORY, TrainJob
+from amn_ray.training.stream import STEP
 
 
 class Loop:
@@ -33,24 +33,24 @@ class Loop:
 
     def __init__(
         self,
-        job: Job,
+        job: TrainJob,
         build: Callable[[], nn.Module],
         optimise: Callable[[Any], tuple[Optimizer, LRScheduler | None]],
     ) -> None:
         logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs every report to the root logger
-        torch.set_num_threads(job.share.threads)
+        torch.set_num_threads(job.resources.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         context = ray.train.get_context()
         self.job = job
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        if job.share.gpus and not torch.cuda.is_available():
+        if job.resources.gpus and not torch.cuda.is_available():
             raise RequestError(
                 f"cluster.device: node {socket.gethostname()} has a GPU that PyTorch cannot use; check "
                 "`nvidia-smi` there, install a PyTorch that fits its driver, or set cluster.device=cpu"
             )
 
-        torch.manual_seed(job.feed.seed)
+        torch.manual_seed(job.stream.seed)
         # On its device before the optimizer exists: a checkpoint's momenta go where their parameters are.
         self.plain_model = build().to(self.device).to(memory_format=torch.channels_last)
         self.optimizer, self.schedule = optimise(self.plain_model)
@@ -67,14 +67,14 @@ class Loop:
         """This worker's part of every remaining batch; ends each epoch on the way."""
         shard = ray.train.get_dataset_shard("train")
         stream = iter(
-            shard.iter_torch_batches(batch_size=self.job.feed.batch_size // self.world_size, prefetch_batches=2)
+            shard.iter_torch_batches(batch_size=self.job.stream.batch_size // self.world_size, prefetch_batches=2)
         )
         while self.epoch < self.job.num_epochs:
             started = time.monotonic()
             # Dropout must not depend on what ran before a restart.
-            torch.manual_seed((self.job.feed.seed * 100_003 + self.epoch) * 1009 + self.rank)
+            torch.manual_seed((self.job.stream.seed * 100_003 + self.epoch) * 1009 + self.rank)
             self.model.train()
-            first = self.epoch * self.job.feed.steps_per_epoch
+            first = self.epoch * self.job.stream.steps_per_epoch
             for step in range(first, first + self.job.steps_of(self.epoch)):
                 yield self._batch(stream, step)
             self._end_epoch(time.monotonic() - started)
@@ -124,14 +124,14 @@ class Loop:
             dist.all_reduce(losses)
             losses /= self.world_size
         values = losses.tolist()
-        steps, first = len(values), self.epoch * self.job.feed.steps_per_epoch
+        steps, first = len(values), self.epoch * self.job.stream.steps_per_epoch
         for offset, value in enumerate(values):
             if not math.isfinite(value):
                 raise RunError(
                     f"{self.job.output.stage}: the loss became {value} at step {first + offset} "
                     f"(epoch {self.epoch}); lower the learning rate, or use precision=fp32"
                 )
-        self.speed = steps * self.job.feed.batch_size / seconds
+        self.speed = steps * self.job.stream.batch_size / seconds
         every = max(1, steps // 20)
         self.history += [
             {"step": first + offset + 1, "loss": sum(part) / len(part)}

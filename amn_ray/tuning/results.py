@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.folders import Folder
 from amn_ray.evaluation.bootstrap import mean_std
 from amn_ray.reporting import figures
@@ -126,7 +126,7 @@ def tell(result: StudyResult, study: StudyConfig, folder: Folder) -> None:
     print_table(table)
     for row in result.rows:
         if row.state == "stopped":
-            say("stopped", f"{row.trial.label} after epoch {row.epoch}, at a mIoU of {100 * (row.objective or 0):.1f}")
+            log("stopped", f"{row.trial.label} after epoch {row.epoch}, at a mIoU of {100 * (row.objective or 0):.1f}")
         elif row.state == "failed":
-            say("failed", f"{row.trial.label}: {row.error}")
-    say("results", folder.url)
+            log("failed", f"{row.trial.label}: {row.error}")
+    log("results", folder.url)

@@ -27,7 +27,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from amn_ray.core import plugins
 from amn_ray.core.artifacts import Store, fingerprint
-from amn_ray.core.console import say
+from amn_ray.core.console import log
 from amn_ray.core.errors import RequestError, RunError
 from amn_ray.core.folders import Folder
 from amn_ray.core.places import locate
@@ -47,8 +47,8 @@ from amn_ray.recipe.config import PipelineConfig
 from amn_ray.recipe.plan import make_plan as plan_of
 from amn_ray.stages.score.stage import any_score
 from amn_ray.tuning import results, study
+from amn_ray.tuning.amn_probe import EPOCH, OBJECTIVE, PROBE, AmnWatch
 from amn_ray.tuning.config import SweepConfig
-from amn_ray.tuning.probe import EPOCH, OBJECTIVE, PROBE, AmnWatch
 from amn_ray.tuning.records import Record, Records
 from amn_ray.tuning.study import StudyConfig, Trial
 
@@ -81,7 +81,7 @@ class Plan:
     """The overrides of the study's own command line."""
     since: float
     """When that was given."""
-    at_once: int = 1
+    max_concurrency: int = 1
     is_own: bool = True
     """See Cluster, both."""
     run_id: str = ""
@@ -132,7 +132,7 @@ def sweep(
     name = plan.folder.name
     with (
         claimed(
-            store, f"study-{name}", is_done=lambda: False, on_wait=lambda: say("study", "waits: it is running already")
+            store, f"study-{name}", is_done=lambda: False, on_wait=lambda: log("study", "waits: it is running already")
         ),
         tracker.run(f"study {settings.study.name}", name, {"git_commit": git_commit()}) as parent,
     ):
@@ -144,12 +144,12 @@ def sweep(
         if settings.rebuild:
             known = []
         done = sum(record.repeats for record in known)
-        say("study", f"{name}: {plan.total} trials" + (f", {done} of them have ended before" if known else ""))
+        log("study", f"{name}: {plan.total} trials" + (f", {done} of them have ended before" if known else ""))
         if done < plan.total:
             cluster = Cluster(settings.cluster)
             cluster.check_tracking(tracker.uri)
             cluster.check_shared(store, "store")
-            plan = dataclasses.replace(plan, at_once=cluster.trials_at_once(), is_own=cluster.is_own)
+            plan = dataclasses.replace(plan, max_concurrency=cluster.trials_at_once(), is_own=cluster.is_own)
             try:
                 _fit(plan, known, settings)
             except BaseException:  # also Ctrl-C: the trials' processes end with ours, and cannot say so
@@ -292,10 +292,12 @@ def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
             tune.with_resources(tune.with_parameters(_trial, plan=plan), {"cpu": TRIAL_CPUS}),
             param_space={TRIAL: tune.grid_search(pending)} if plan.trials else {},
             tune_config=tune.TuneConfig(
-                search_alg=BasicVariantGenerator(max_concurrent=plan.at_once) if plan.trials else _optuna(plan, known),
+                search_alg=BasicVariantGenerator(max_concurrent=plan.max_concurrency)
+                if plan.trials
+                else _optuna(plan, known),
                 scheduler=_scheduler(plan.study, settings.amn.epochs),
                 num_samples=1 if plan.trials else plan.total - sum(record.repeats for record in known),
-                max_concurrent_trials=None if plan.trials else plan.at_once,
+                max_concurrent_trials=None if plan.trials else plan.max_concurrency,
                 # A new process costs seconds; but only one whose trial ended by itself can be used again.
                 reuse_actors=plan.study.asha is None,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -357,7 +359,7 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
     plan.records.begin(trial, chosen)
     try:
         pipe = plan.pipeline(trial)
-        cluster = Cluster(pipe.cluster, plan.at_once, plan.is_own)
+        cluster = Cluster(pipe.cluster, plan.max_concurrency, plan.is_own)
         prepared = pipeline.prepare(pipe, cluster, plan.splits.get(_data(pipe)))
         watching = [AmnWatch(prepared.plan)] if plan.study.asha is not None else []
         ended, tracked = run_observed(
@@ -388,14 +390,14 @@ class Progress(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        say("trial", f"{self.plan.trial(trial.config).label} starts")
+        log("trial", f"{self.plan.trial(trial.config).label} starts")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         """See ray.tune.Callback."""
         if PROBE in result:
-            say("trial", f"{self.plan.trial(trial.config).label}: epoch {result[EPOCH]}, mIoU {result[PROBE]:.4f}")
+            log("trial", f"{self.plan.trial(trial.config).label}: epoch {result[EPOCH]}, mIoU {result[PROBE]:.4f}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
@@ -417,7 +419,7 @@ class Progress(tune.Callback):
 
     def _tell(self, trial: Trial, what: str) -> None:
         ended = sum(record.repeats for record in self.plan.records.all() if record.ended)
-        say("trial", f"{trial.label}: {what} ({ended} of {self.plan.total})")
+        log("trial", f"{trial.label}: {what} ({ended} of {self.plan.total})")
 
     def _end_mlflow(self, stopped: list[str]) -> None:
         """A process that is ended by force leaves its runs RUNNING."""
@@ -425,4 +427,4 @@ class Progress(tune.Callback):
             tracker = Tracker(self.plan.tracking, Store.open(self.plan.store))
             tracker.end_running(self.plan.run_id, stopped)
         except Exception as error:  # of any kind: a trial is not worse because MLflow is away
-            say("trial", f"warning: MLflow does not know of it ({error})")
+            log("trial", f"warning: MLflow does not know of it ({error})")

@@ -153,7 +153,7 @@ def _as_in_a_terminal() -> Iterator[None]:
 
 def start(*code: str, **environment: str) -> subprocess.Popen[bytes]:
     """A job whose work is `code`, in a process of its own."""
-    lines = ["import os, signal, sys, time", "from amn_ray.cli import entry", "from amn_ray.core.console import say"]
+    lines = ["import os, signal, sys, time", "from amn_ray.cli import entry", "from amn_ray.core.console import log"]
     script = Path(tempfile.mkdtemp()) / "job.py"
     script.write_text(
         "\n".join([*lines, "def main():", *(f"    {line}" for line in code), "entry.run('pipeline', main)"])
@@ -171,9 +171,9 @@ def start(*code: str, **environment: str) -> subprocess.Popen[bytes]:
 def test_a_closed_terminal_ends_a_job_as_sigterm_does(number: signal.Signals, words: str) -> None:
     process = start(
         "try:",
-        "    say('cam', 'begun'); sys.stdout.flush(); time.sleep(60)",
+        "    log('cam', 'begun'); sys.stdout.flush(); time.sleep(60)",
         "finally:",
-        "    say('cam', 'KILLED')",
+        "    log('cam', 'KILLED')",
     )
     assert process.stdout is not None
     assert b"begun" in process.stdout.readline()
@@ -185,12 +185,12 @@ def test_a_closed_terminal_ends_a_job_as_sigterm_does(number: signal.Signals, wo
 
 
 def test_a_job_under_nohup_outlives_its_terminal() -> None:
-    process = start("os.kill(os.getpid(), signal.SIGHUP)", "say('cam', 'still here')")
+    process = start("os.kill(os.getpid(), signal.SIGHUP)", "log('cam', 'still here')")
     process.communicate()
     assert process.returncode == 128 + signal.SIGHUP
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        process = start("os.kill(os.getpid(), signal.SIGHUP)", "say('cam', 'still here')")
+        process = start("os.kill(os.getpid(), signal.SIGHUP)", "log('cam', 'still here')")
     finally:
         signal.signal(signal.SIGHUP, before)
     out, err = process.communicate()
@@ -222,7 +222,7 @@ def test_a_reader_that_goes_does_not_end_a_job(stream: str, tmp_path: Path) -> N
     process = start(
         "time.sleep(0.2)",
         "for _ in range(3):",
-        "    say('cam', 'x' * 10000)",
+        "    log('cam', 'x' * 10000)",
         f"    print('y' * 10000, file=sys.{stream}, flush=True)",
         f"open({str(tmp_path / 'end')!r}, 'w').close()",
         "raise entry.RunError('τ: ' + 'z' * 100000)",
@@ -255,7 +255,7 @@ def test_a_job_without_standard_streams_runs(tmp_path: Path) -> None:
 )
 def test_a_terminal_that_lacks_our_letters_shows_others(environment: dict[str, str], tmp_path: Path) -> None:
     process = start(
-        "say('cam', 'τ → –')",
+        "log('cam', 'τ → –')",
         "import subprocess; subprocess.run([sys.executable, '-c', 'print(\"\\u03c4\")'], check=True)",
         f"open({str(tmp_path)!r} + '/\\u732b.txt', 'w').write('τ')",
         "raise entry.RunError('τ')",

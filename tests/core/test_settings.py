@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 import pytest
 
 from amn_ray.core.errors import RequestError
-from amn_ray.core.settings import build, completed, deciding, flat, for_evaluation, shared
+from amn_ray.core.settings import affecting_result, build, filled, flat, for_evaluation, shared
 
 
 @dataclass(kw_only=True)
@@ -43,25 +43,25 @@ def plain(settings: Any) -> Any:
 
 def test_shared_fields_that_are_null_are_filled_also_in_nested_settings_and_nothing_else_is() -> None:
     large = Network(name="large")
-    filled = completed(Settings(), seed=3, network=large, plain="not shared", threshold=0.9, unknown=1)
-    assert filled == Settings(seed=3, network=large, optimiser=Optimiser(seed=3))
+    settings = filled(Settings(), seed=3, network=large, plain="not shared", threshold=0.9, unknown=1)
+    assert settings == Settings(seed=3, network=large, optimiser=Optimiser(seed=3))
 
 
 def test_a_value_of_ones_own_is_kept_also_if_it_is_zero() -> None:
     own = Settings(seed=0, network=Network(weights="mine"), optimiser=Optimiser(seed=7))
-    assert completed(own, seed=3, network=Network(name="large")) == own
+    assert filled(own, seed=3, network=Network(name="large")) == own
 
 
 def test_completing_leaves_the_settings_as_they_were_and_completes_them_once() -> None:
     before = Settings()
-    once = completed(before, seed=3, network=Network())
+    once = filled(before, seed=3, network=Network())
     assert before == Settings()
-    assert completed(once, seed=4, network=Network(name="large")) == once
+    assert filled(once, seed=4, network=Network(name="large")) == once
 
 
 def test_a_shared_field_for_which_the_pipeline_has_no_value_is_refused() -> None:
     with pytest.raises(RequestError, match=r"^Settings\.network: is shared\(\) with the pipeline, which has no such"):
-        completed(Settings(), seed=3)
+        filled(Settings(), seed=3)
 
 
 def test_completed_settings_are_checked_again() -> None:
@@ -74,24 +74,24 @@ def test_completed_settings_are_checked_again() -> None:
                 raise ValueError(f"seed={self.seed}")
 
     with pytest.raises(ValueError, match="seed=-1"):
-        completed(Checked(), seed=-1)
+        filled(Checked(), seed=-1)
 
 
 def test_a_field_for_the_evaluation_decides_nothing_and_every_other_one_does() -> None:
-    assert deciding(Settings()) == {
+    assert affecting_result(Settings()) == {
         "seed": None, "network": None, "plain": None, "scales": [1.0, 0.5],
         "optimiser": {"seed": None, "rate": 0.1, "start": None},
     }  # fmt: skip
-    assert deciding(Settings(threshold=0.9)) == deciding(Settings())
+    assert affecting_result(Settings(threshold=0.9)) == affecting_result(Settings())
     others = [
         Settings(seed=1), Settings(network=Network()), Settings(plain=""), Settings(scales=[1.0]),
         Settings(optimiser=Optimiser(rate=0.2)),
     ]  # fmt: skip
-    assert len({json.dumps(deciding(one), sort_keys=True) for one in [Settings(), *others]}) == 6
+    assert len({json.dumps(affecting_result(one), sort_keys=True) for one in [Settings(), *others]}) == 6
 
 
 def test_a_step_without_settings_has_none_that_decide() -> None:
-    assert deciding(None) == {}
+    assert affecting_result(None) == {}
 
 
 def test_flat_settings_have_dotted_keys_and_no_password() -> None:

@@ -219,7 +219,7 @@ def four(
     split: str = "train",
     at: str = "annotations/instances_train.json",
 ) -> Path:
-    """A split: images 1…4 are nut, bolt, nut, bolt, where nothing else is said; entries are completed by defaults."""
+    """A split: images 1…4 are nut, bolt, nut, bolt, where nothing else is said; entries are filled by defaults."""
     images = [{"id": number} for number in range(1, 5)] if images is None else images
     if annotations is None:
         annotations = [{"image_id": number, "category_id": 2 - number % 2} for number in range(1, 5)]

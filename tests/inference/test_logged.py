@@ -98,7 +98,7 @@ def test_a_run_that_trained_a_network_logs_it_once_with_all_that_it_needs(watche
     for _ in range(2):  # the same command again
         watched.tell(RunBegan(settings=RECORDED))
         watched.end(watched.made(DEEPLAB.name))
-    assert watched.tracker.told_all
+    assert watched.tracker.all_delivered
     uri = watched.child().data.tags[MODEL_TAG]
     (version,) = watched.tracker.client.search_model_versions("name='parts'")
     assert watched.tracker.client.get_model_version_by_alias("parts", "best").version == version.version

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from amn_ray.core.errors import RequestError
-from amn_ray.platform import address
+from amn_ray.platform import address, ray_internals
 from amn_ray.platform.cluster import Cluster, ClusterConfig
 from tests.conftest import free_port
 
@@ -106,7 +106,7 @@ def test_auto_without_a_cluster_on_this_machine_is_refused(monkeypatch: pytest.M
     def none_found(given: str) -> str:
         raise ConnectionError("Could not find any running Ray instance.")
 
-    monkeypatch.setattr(address, "canonicalize_bootstrap_address", none_found)
+    monkeypatch.setattr(ray_internals, "canonicalize_bootstrap_address", none_found)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(RequestError, match=r"^RAY_ADDRESS=auto: no cluster runs on this machine"):
         address.answering()

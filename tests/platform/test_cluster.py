@@ -47,85 +47,85 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
 @pytest.mark.parametrize(("batch", "workers"), [(16, 4), (10, 2), (9, 3), (7, 1)])
 def test_a_batch_is_dealt_to_as_many_gpus_as_divide_it(nodes: Nodes, batch: int, workers: int) -> None:
     nodes(32, gpus=[4])
-    share = Cluster(ClusterConfig()).train_share(batch)
-    assert (share.count, share.gpus) == (workers, 1)
-    assert Cluster(ClusterConfig(train_workers=2)).train_share(batch).count == 2
+    resources = Cluster(ClusterConfig()).train_resources(batch)
+    assert (resources.count, resources.gpus) == (workers, 1)
+    assert Cluster(ClusterConfig(train_workers=2)).train_resources(batch).count == 2
 
 
 def test_a_laptops_cores_go_to_one_training_worker_or_an_actor_per_two_cores(nodes: Nodes) -> None:
     nodes(8)
     cluster = Cluster(ClusterConfig())
-    assert (cluster.train_share(16).count, cluster.train_share(16).cpus) == (1, 8)
-    assert (cluster.map_share().count, cluster.map_share().cpus, cluster.map_share().threads) == (4, 2, 2)
-    assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (8, 1)
+    assert (cluster.train_resources(16).count, cluster.train_resources(16).cpus) == (1, 8)
+    assert (cluster.map_resources().count, cluster.map_resources().cpus, cluster.map_resources().threads) == (4, 2, 2)
+    assert (cluster.cpu_resources().count, cluster.cpu_resources().cpus) == (8, 1)
 
 
 def test_two_cores_get_an_actor_each(nodes: Nodes) -> None:
     nodes(2)
-    assert (Cluster(ClusterConfig()).map_share().count, Cluster(ClusterConfig()).map_share().threads) == (2, 1)
+    assert (Cluster(ClusterConfig()).map_resources().count, Cluster(ClusterConfig()).map_resources().threads) == (2, 1)
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 6, 16, 64])
-@pytest.mark.parametrize("kind", ["map_share", "cpu_share", "train_share"])
+@pytest.mark.parametrize("kind", ["map_resources", "cpu_resources", "train_resources"])
 def test_however_many_jobs_share_a_node_light_tasks_find_room(nodes: Nodes, cpus: int, kind: str) -> None:
     nodes(cpus)
     cluster = Cluster(ClusterConfig())
-    share = getattr(cluster, kind)(*[16] * (kind == "train_share"))
-    as_many_as_fit = int(cpus / share.reserved_cpus + 1e-9)
-    assert as_many_as_fit >= share.count
-    assert cpus - as_many_as_fit * share.reserved_cpus >= 2 * cluster.light_tasks() * module.LIGHT_TASK_CPUS
+    resources = getattr(cluster, kind)(*[16] * (kind == "train_resources"))
+    as_many_as_fit = int(cpus / resources.reserved_cpus + 1e-9)
+    assert as_many_as_fit >= resources.count
+    assert cpus - as_many_as_fit * resources.reserved_cpus >= 2 * cluster.light_tasks() * module.LIGHT_TASK_CPUS
 
 
 def test_every_node_of_one_cpu_gets_an_actor_beside_which_examples_are_made(nodes: Nodes) -> None:
     nodes(1, 1, 1, 0)
     cluster = Cluster(ClusterConfig())
-    assert (cluster.map_share().count, cluster.map_share().cpus) == (3, 1)
-    assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (3, 1)
-    assert cluster.train_share(16).cpus == 1
-    assert cluster.loaders(cluster.train_share(16)) == 3 * module.LOADERS
+    assert (cluster.map_resources().count, cluster.map_resources().cpus) == (3, 1)
+    assert (cluster.cpu_resources().count, cluster.cpu_resources().cpus) == (3, 1)
+    assert cluster.train_resources(16).cpus == 1
+    assert cluster.loaders(cluster.train_resources(16)) == 3 * module.LOADERS
 
 
 def test_what_training_leaves_makes_examples(nodes: Nodes) -> None:
     nodes(16, 16, gpus=[1, 1])
     cluster = Cluster(ClusterConfig())
-    assert cluster.loaders(cluster.train_share(16)) == 30
+    assert cluster.loaders(cluster.train_resources(16)) == 30
 
 
 def test_a_small_node_is_not_given_more_makers_of_examples_than_it_has_processors(nodes: Nodes) -> None:
     nodes(16, 16, 8, 8, gpus=[0, 0, 1, 1])
     cluster = Cluster(ClusterConfig())
-    assert cluster.loaders(cluster.train_share(16)) / 4 <= 8
+    assert cluster.loaders(cluster.train_resources(16)) / 4 <= 8
 
 
 def test_gpus_without_a_processor_for_their_worker_do_not_count(nodes: Nodes) -> None:
     nodes(0, 8, 2, gpus=[1, 2, 4])  # a head without CPUs, and a node with more GPUs than CPUs
     cluster = Cluster(ClusterConfig())
-    assert cluster.train_share(16).count == 4
-    assert cluster.map_share().count == 4
+    assert cluster.train_resources(16).count == 4
+    assert cluster.map_resources().count == 4
     assert cluster.trials_at_once() == 4
-    assert Cluster(ClusterConfig(worker_cpus=4)).train_share(16).count == 2
+    assert Cluster(ClusterConfig(worker_cpus=4)).train_resources(16).count == 2
 
 
 @pytest.mark.parametrize("sizes", [(4,), (1, 1), (16, 3), (16, 4, 1), (32, 32, 8)])
-@pytest.mark.parametrize(("count", "at_once"), [(1, 1), (2, 1), (3, 1), (2, 3), (5, 2)])
+@pytest.mark.parametrize(("count", "max_concurrency"), [(1, 1), (2, 1), (3, 1), (2, 3), (5, 2)])
 def test_an_even_share_fits_on_the_nodes_and_none_that_is_larger_does(
-    nodes: Nodes, sizes: tuple[int, ...], count: int, at_once: int
+    nodes: Nodes, sizes: tuple[int, ...], count: int, max_concurrency: int
 ) -> None:
     nodes(*sizes)
-    cluster = Cluster(ClusterConfig(train_workers=count), at_once)
-    share = cluster.train_share(1).cpus
+    cluster = Cluster(ClusterConfig(train_workers=count), max_concurrency)
+    resources = cluster.train_resources(1).cpus
 
     def fits(cpus: float) -> bool:
         free = list(cluster._node_cpus)
-        for _ in range(count * at_once):  # equal ones: wherever there is room
+        for _ in range(count * max_concurrency):  # equal ones: wherever there is room
             place = next((index for index, room in enumerate(free) if room >= cpus - 1e-9), None)
             if place is None:
                 return False
             free[place] -= cpus
         return True
 
-    assert fits(share)
-    assert not fits(1.001 * share)
+    assert fits(resources)
+    assert not fits(1.001 * resources)
 
 
 def test_a_ray_of_our_own_asks_for_a_token_in_whichever_order_the_modules_are_imported(tmp_path: Path) -> None:
@@ -146,19 +146,19 @@ assert get_authentication_mode() == AuthenticationMode.TOKEN
 
 def test_nodes_that_join_are_used_unless_a_number_was_asked_for_or_trials_share_them(nodes: Nodes) -> None:
     nodes(4, 4)
-    for config, at_once, is_own, grows in (
+    for config, max_concurrency, is_own, grows in (
         (ClusterConfig(), 1, False, True),
         (ClusterConfig(), 1, True, False),
         (ClusterConfig(), 2, False, False),
         (ClusterConfig(map_actors=3, cpu_actors=3), 1, False, False),
     ):
-        cluster = Cluster(config, at_once, is_own)
-        for share in (cluster.map_share(), cluster.cpu_share()):
-            strategy = pool(cluster, share, num_pieces=100)
-            assert share.may_grow == grows
-            assert strategy.max_size == (100 if grows else share.count)
-            assert strategy.min_size == (share.count if is_own else 1), "lost nodes are not waited for"
-        assert pool(cluster, cluster.cpu_share(), num_pieces=1).max_size == 1
+        cluster = Cluster(config, max_concurrency, is_own)
+        for resources in (cluster.map_resources(), cluster.cpu_resources()):
+            strategy = pool(cluster, resources, num_pieces=100)
+            assert resources.may_grow == grows
+            assert strategy.max_size == (100 if grows else resources.count)
+            assert strategy.min_size == (resources.count if is_own else 1), "lost nodes are not waited for"
+        assert pool(cluster, cluster.cpu_resources(), num_pieces=1).max_size == 1
 
 
 def test_a_server_on_this_machine_is_refused_where_others_would_look_for_it_on_themselves(
@@ -249,7 +249,7 @@ class Worker:
         return "done"
 
     def run(self) -> str:
-        return Cluster(ClusterConfig()).patiently("amn", self.work, lambda: self.point)
+        return Cluster(ClusterConfig()).retry_on_low_memory("amn", self.work, lambda: self.point)
 
 
 def test_work_that_was_killed_for_want_of_memory_waits_for_it_and_goes_on_where_it_was(
@@ -288,34 +288,34 @@ def test_memory_is_waited_for_until_there_is_room_or_for_long_enough(cluster: Cl
 
 def test_a_device_can_be_asked_for(nodes: Nodes) -> None:
     nodes(8, gpus=[2])
-    assert Cluster(ClusterConfig(device="cpu")).map_share().gpus == 0
-    assert Cluster(ClusterConfig(device="gpu")).map_share().gpus == 1
+    assert Cluster(ClusterConfig(device="cpu")).map_resources().gpus == 0
+    assert Cluster(ClusterConfig(device="gpu")).map_resources().gpus == 1
 
 
 def test_workers_get_the_cpus_that_were_asked_for(nodes: Nodes) -> None:
     nodes(8, gpus=[2])
-    for share in (
-        Cluster(ClusterConfig(worker_cpus=3)).map_share(),
-        Cluster(ClusterConfig(worker_cpus=3)).train_share(16),
-        Cluster(ClusterConfig(worker_cpus=3, device="cpu")).train_share(16),
+    for resources in (
+        Cluster(ClusterConfig(worker_cpus=3)).map_resources(),
+        Cluster(ClusterConfig(worker_cpus=3)).train_resources(16),
+        Cluster(ClusterConfig(worker_cpus=3, device="cpu")).train_resources(16),
     ):
-        assert share.cpus == 3
+        assert resources.cpus == 3
 
 
 def test_more_training_workers_than_gpus_are_refused(nodes: Nodes) -> None:
     nodes(8, gpus=[2])
     with pytest.raises(RequestError, match=r"cluster.train_workers=3: the cluster has 2 GPU"):
-        Cluster(ClusterConfig(train_workers=3)).train_share(9)
+        Cluster(ClusterConfig(train_workers=3)).train_resources(9)
 
 
 def test_trials_share_what_the_cluster_has(nodes: Nodes) -> None:
     nodes(16, 16)
     assert Cluster(ClusterConfig()).trials_at_once() == 8
-    shares = [Cluster(ClusterConfig(), at_once).map_share() for at_once in (1, 8)]
-    assert [(share.count, share.cpus) for share in shares] == [(16, 2), (2, 2)]
-    for at_once, kind in itertools.product((1, 2, 8), ("map_share", "cpu_share")):
-        share = getattr(Cluster(ClusterConfig(), at_once), kind)()
-        assert share.count * share.cpus * at_once <= 32
+    shares = [Cluster(ClusterConfig(), max_concurrency).map_resources() for max_concurrency in (1, 8)]
+    assert [(resources.count, resources.cpus) for resources in shares] == [(16, 2), (2, 2)]
+    for max_concurrency, kind in itertools.product((1, 2, 8), ("map_resources", "cpu_resources")):
+        resources = getattr(Cluster(ClusterConfig(), max_concurrency), kind)()
+        assert resources.count * resources.cpus * max_concurrency <= 32
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ import ray
 from amn_ray.core.artifacts import TABLE, Artifact, Store
 from amn_ray.core.errors import RequestError, RunError
 from amn_ray.platform import mapping
-from amn_ray.platform.cluster import Cluster, ClusterConfig, Share
+from amn_ray.platform.cluster import Cluster, ClusterConfig, Resources
 from amn_ray.testing import Breakable
 
 ROWS = 40
-ONE = Share(1, cpus=1)
+ONE = Resources(1, cpus=1)
 
 
 @pytest.fixture
@@ -38,23 +38,23 @@ def places(tmp_path: Path) -> tuple[Artifact, Artifact]:
 
 
 class Dealt(Cluster):
-    """The cluster of all tests, which deals this share to actors."""
+    """The cluster of all tests, which deals this resources to actors."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, resources: Resources) -> None:
         super().__init__(ClusterConfig())
-        self.share = share
+        self.resources = resources
 
-    def cpu_share(self) -> Share:
-        return self.share
+    def cpu_resources(self) -> Resources:
+        return self.resources
 
 
-def run(cluster: Cluster, places: tuple[Artifact, Artifact], share: Share | None, **settings: Any) -> float:
-    """In actors of this share or, with None, in tasks; returns the rows per second."""
+def run(cluster: Cluster, places: tuple[Artifact, Artifact], resources: Resources | None, **settings: Any) -> float:
+    """In actors of this resources or, with None, in tasks; returns the rows per second."""
     source, output = places
-    if share is None:
+    if resources is None:
         result = mapping.map_table(cluster, source, ["value"], Breakable, settings, output, on="tasks")
     else:
-        result = mapping.map_table(Dealt(share), source, ["value"], Breakable, settings, output, on="cpus")
+        result = mapping.map_table(Dealt(resources), source, ["value"], Breakable, settings, output, on="cpus")
     assert result["rows"] == ROWS
     return result["metrics"]["images_per_second"]
 
@@ -64,11 +64,11 @@ def calls(folder: Path) -> list[str]:
     return sorted(name for path in folder.glob("calls-*") for name in path.read_text().split())
 
 
-@pytest.mark.parametrize("share", [ONE, None])
+@pytest.mark.parametrize("resources", [ONE, None])
 def test_every_row_is_mapped_once(
-    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path, share: Share | None
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path, resources: Resources | None
 ) -> None:
-    assert run(cluster, places, share, log=str(tmp_path)) > 0
+    assert run(cluster, places, resources, log=str(tmp_path)) > 0
     table = places[1].fresh_table()
     assert table.ids() == [f"{index:03d}" for index in range(ROWS)]
     assert table.column("double")["003"] == 6
@@ -78,8 +78,8 @@ def test_every_row_is_mapped_once(
 def test_shards_are_read_and_written_also_while_models_hold_all_processors(
     cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
 ) -> None:
-    share = Share(2, cpus=ray.cluster_resources()["CPU"] / 2)
-    assert run(cluster, places, share, log=str(tmp_path)) > 0
+    resources = Resources(2, cpus=ray.cluster_resources()["CPU"] / 2)
+    assert run(cluster, places, resources, log=str(tmp_path)) > 0
     assert len(calls(tmp_path)) == ROWS
 
 
@@ -104,7 +104,7 @@ def test_a_run_that_died_goes_on_without_losing_or_repeating_rows(
     shutil.copy(record, record.with_suffix(".pending.parquet"))
     doubtful = pq.read_table(record).column("image_id").to_pylist()
     # Also where models hold all processors, so that nothing else that the stage needs may wait for one.
-    run(cluster, places, Share(2, cpus=ray.cluster_resources()["CPU"] / 2), log=str(tmp_path))
+    run(cluster, places, Resources(2, cpus=ray.cluster_resources()["CPU"] / 2), log=str(tmp_path))
     rows = places[1].fresh_table().read(["double"])
     assert rows.column("image_id").to_pylist() == [f"{index:03d}" for index in range(ROWS)]
     made = Counter(calls(tmp_path))
@@ -119,20 +119,20 @@ def test_an_actor_that_is_killed_loses_no_row(
     assert places[1].fresh_table().ids() == [f"{index:03d}" for index in range(ROWS)]
 
 
-@pytest.mark.parametrize("share", [replace(ONE, setting="cluster.map_actors"), None])
+@pytest.mark.parametrize("resources", [replace(ONE, setting="cluster.map_actors"), None])
 def test_rows_that_kill_whoever_maps_them_end_the_stage_after_a_few_tries_and_not_never(
     cluster: Cluster,
     places: tuple[Artifact, Artifact],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    share: Share | None,
+    resources: Resources | None,
 ) -> None:
     monkeypatch.setattr(mapping, "RETRIES", 1)
-    setting = share.setting if share else "cluster.cpus"
+    setting = resources.setting if resources else "cluster.cpus"
     with pytest.raises(
         RunError, match=rf"^out: a worker was killed by a signal again and again.* lower {setting}"
     ) as told:
-        run(cluster, places, share, log=str(tmp_path), kill_at="022")
+        run(cluster, places, resources, log=str(tmp_path), kill_at="022")
     assert "\n" not in str(told.value)
 
 

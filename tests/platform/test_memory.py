@@ -6,13 +6,12 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from ray._private import worker
 from ray.core.generated import common_pb2, gcs_pb2
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError
 
 from amn_ray.core.errors import RequestError, RunError
-from amn_ray.platform import memory
-from amn_ray.platform.memory import Shortage, Work, killed, told_if_killed
+from amn_ray.platform import memory, ray_internals
+from amn_ray.platform.memory import Shortage, Work, killed, report_killed_workers
 
 SELECTED = "(Task: job ID=01000000, lease ID=00, task name={}, required resources={{CPU: 0.5}}, pid={}, actual memory used={}GB, worker ID=a5)"  # noqa: E501
 
@@ -40,7 +39,7 @@ Refer to the documentation on how to address the out of memory issue: https://do
 
 
 def test_what_ray_says_of_a_full_memory_is_read() -> None:
-    found = Shortage.told_by(OutOfMemoryError(page(9.05)))
+    found = Shortage.parse(OutOfMemoryError(page(9.05)))
     assert found == Shortage(node="192.0.2.2", used=22.36, limit=23.54, threshold=24e9 / 2**30, held=9.05)
     assert str(found) == (
         "a worker on node 192.0.2.2 was killed because memory was full; it held 9.1 GiB, all processes there 22.4 of "
@@ -49,23 +48,23 @@ def test_what_ray_says_of_a_full_memory_is_read() -> None:
 
 
 def test_several_workers_that_were_killed_at_once_held_their_sum() -> None:
-    found = Shortage.told_by(page(2.0, 3.5))
+    found = Shortage.parse(page(2.0, 3.5))
     assert found is not None
     assert found.held == 5.5
-    twice = Shortage.told_by(f"Training failed due to worker errors:\n{page(2.0, 3.5)}\n{page(2.0, 3.5)}")
+    twice = Shortage.parse(f"Training failed due to worker errors:\n{page(2.0, 3.5)}\n{page(2.0, 3.5)}")
     assert twice == found, "each rank tells the same"
 
 
 @pytest.mark.parametrize("error", [ValueError("no memory for that"), RuntimeError("CUDA out of memory"), OSError("")])
 def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
-    assert Shortage.told_by(error) is None
+    assert Shortage.parse(error) is None
     assert killed(error, Work("cam", "nothing", time.time())) is None
-    with pytest.raises(type(error)), told_if_killed("cam", "nothing"):
+    with pytest.raises(type(error)), report_killed_workers("cam", "nothing"):
         raise error
 
 
 def test_a_worker_that_was_killed_is_told_in_one_sentence_with_its_stage_and_what_to_lower() -> None:
-    with pytest.raises(RunError) as told, told_if_killed("crf", "cluster.cpu_actors"):
+    with pytest.raises(RunError) as told, report_killed_workers("crf", "cluster.cpu_actors"):
         raise OutOfMemoryError(page(9.05))
     assert str(told.value).startswith("crf: a worker on node 192.0.2.2 was killed because memory was full; it held 9.1")
     assert str(told.value).endswith("; lower cluster.cpu_actors, or free memory there")
@@ -79,7 +78,7 @@ CRASHES = [WorkerCrashedError(), ActorDiedError(), ActorUnavailableError("The ac
 @pytest.mark.parametrize("error", CRASHES)
 def test_a_worker_that_the_kernel_killed_is_told_too(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Shortage, "since", lambda started: None)
-    with pytest.raises(RunError) as told, told_if_killed("crf", "cluster.cpu_actors"):
+    with pytest.raises(RunError) as told, report_killed_workers("crf", "cluster.cpu_actors"):
         raise error
     assert str(told.value).startswith("crf: a worker was killed by a signal again and again, ")
     assert str(told.value).endswith("; lower cluster.cpu_actors")
@@ -98,17 +97,17 @@ def test_where_rays_error_does_not_tell_that_its_monitor_killed_the_worker_its_t
         gcs_pb2.WorkerTableData(is_alive=True),
     ]
     table = SimpleNamespace(get_worker_table=lambda: [worker.SerializeToString() for worker in dead])
-    monkeypatch.setattr(memory.state, "_connect_and_get_accessor", lambda: table)
-    with pytest.raises(RunError, match=r"^cam: a worker on node .* it held 2.0 GiB"), told_if_killed("cam", "x"):
+    monkeypatch.setattr(ray_internals.state, "_connect_and_get_accessor", lambda: table)
+    with pytest.raises(RunError, match=r"^cam: a worker on node .* it held 2.0 GiB"), report_killed_workers("cam", "x"):
         raise error
     dead[1:3] = []
-    with pytest.raises(RunError, match=r"^cam: a worker was killed by a signal"), told_if_killed("cam", "x"):
+    with pytest.raises(RunError, match=r"^cam: a worker was killed by a signal"), report_killed_workers("cam", "x"):
         raise error
 
 
 @pytest.mark.parametrize("error", [RequestError("mend it"), RunError("the loss became nan")])
 def test_what_is_a_sentence_already_stays_one(error: Exception) -> None:
-    with pytest.raises(type(error)) as told, told_if_killed("cam", "nothing"):
+    with pytest.raises(type(error)) as told, report_killed_workers("cam", "nothing"):
         raise error
     assert told.value is error
 
@@ -116,9 +115,10 @@ def test_what_is_a_sentence_already_stays_one(error: Exception) -> None:
 def test_instead_of_the_page_that_ray_prints_when_it_tries_again_there_is_a_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "print_to_stdstream", memory._print_all)
-    memory.tell_retries()
-    with told_if_killed("cam", "cluster.map_actors"):
+    worker = ray_internals.worker
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    memory.shorten_retry_messages()
+    with report_killed_workers("cam", "cluster.map_actors"):
         for text in (f"Task A.go failed due to oom. The task will be retried. Error: {page(9.05)}", "another line"):
             worker.print_to_stdstream({"lines": [text], "pid": "raylet", "is_err": False}, ignore_prefix=False)
     told, other = capsys.readouterr().out.splitlines()

@@ -275,13 +275,13 @@ def test_an_artifact_store_that_is_away_holds_up_neither_numbers_nor_states(
     with tracker.run("p", "f", {}) as run:
         run.artifact("summary.json", b"{}")
         run.metrics({"maps/miou": 0.5})
-    assert not tracker.told_all
+    assert not tracker.all_delivered
     assert "1 record(s) were not delivered" in capsys.readouterr().out
     found = tracker.client.get_run(run.run_id)
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"maps/miou": 0.5})
     Path(store.at("mlartifacts")).unlink()
     tracker.deliver()
-    assert tracker.told_all
+    assert tracker.all_delivered
     assert [item.path for item in tracker.client.list_artifacts(run.run_id)] == ["summary.json"]
 
 
@@ -311,7 +311,7 @@ def test_mlflow_keeps_its_records_in_a_store_of_any_name(tmp_path: Path) -> None
     tracker = Tracker(TrackingConfig(), store)
     with tracker.run("pipeline", "f", {}) as run:
         run.artifact("note.txt", b"1")
-    assert tracker.told_all
+    assert tracker.all_delivered
     assert RunStates(tracker.uri).of(run.run_id) == run.run_id
     assert {path.name for path in Path(store.path).iterdir()} >= {"mlflow.db", "mlartifacts"}
     assert len(list(Path(store.path).rglob("note.txt"))) == 1

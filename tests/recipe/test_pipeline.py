@@ -33,7 +33,7 @@ from amn_ray.stages.amn.stage import AMN, AMN_MAPS
 from amn_ray.stages.score.stage import score_names
 from amn_ray.stages.stage import Context
 from amn_ray.testing import Recorded
-from amn_ray.tuning.probe import AmnProbe
+from amn_ray.tuning.amn_probe import AmnProbe
 from tests.conftest import SECRET
 from tests.tiny import finish, kill_when, start, write_folder
 

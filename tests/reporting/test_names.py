@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from matplotlib.text import Text
 from PIL import Image
 
-from amn_ray.core.console import console, say
+from amn_ray.core.console import console, log
 from amn_ray.reporting import figures, results
 from amn_ray.reporting.report import Section, Table, file_stem, page
 
@@ -131,5 +131,5 @@ def test_files_about_a_data_set_have_names_that_any_file_system_takes(tmp_path: 
 def test_the_terminal_shows_names_as_they_are() -> None:
     for name in NAMES:
         with console.capture() as told:
-            say("images", name)
+            log("images", name)
         assert told.get() == f"{'images':>19}  {name}\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from amn_ray.core.settings import build, completed, deciding
+from amn_ray.core.settings import affecting_result, build, filled
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.recipe.config import PipelineConfig
 from amn_ray.stages import groups, methods, ours
@@ -108,15 +108,15 @@ def test_a_choice_has_the_fields_of_its_group_and_keeps_their_ranges(step: str, 
 
 @pytest.mark.parametrize(("step", "stage"), MADE)
 def test_the_settings_of_a_choice_come_back_from_a_manifest(step: str, stage: Stage[Any]) -> None:
-    settings = completed(stage.config(), **SHARED)
-    written = json.loads(json.dumps(deciding(settings)))
+    settings = filled(stage.config(), **SHARED)
+    written = json.loads(json.dumps(affecting_result(settings)))
     back = build(stage.config, written)
-    assert deciding(back) == deciding(settings)
+    assert affecting_result(back) == affecting_result(settings)
     assert all(getattr(back, name) == getattr(settings, name) for name in written)
 
 
 @pytest.mark.parametrize(("step", "stage"), MADE)
 def test_tau_is_the_only_setting_of_a_choice_that_decides_no_artifact(step: str, stage: Stage[Any]) -> None:
-    known = set(deciding(stage.config()))
+    known = set(affecting_result(stage.config()))
     hidden = {item.name for item in dataclasses.fields(stage.config)} - known
     assert hidden == ({"threshold"} if issubclass(stage.config, groups.MapsConfig) else set())

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from amn_ray.training.feed import STEP
 from amn_ray.training.loop import Loop
+from amn_ray.training.stream import STEP
 
 
 def stream(*steps: list[int]) -> Iterator[dict[str, Tensor]]:

@@ -20,14 +20,14 @@ from amn_ray.core.errors import RunError
 from amn_ray.data.images import MASK_SCHEMA, mask_row
 from amn_ray.data.pixels import DEFAULT
 from amn_ray.nn.config import BackboneConfig
-from amn_ray.platform.cluster import Cluster, ClusterConfig, Share
+from amn_ray.platform.cluster import Cluster, ClusterConfig, Resources
 from amn_ray.platform.memory import MemoryFull, Shortage, Work
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
 from amn_ray.testing import Breakable, Counted
 from amn_ray.training import driver
-from amn_ray.training.job import HISTORY, Job
+from amn_ray.training.job import HISTORY, TrainJob
 from tests.conftest import encode, noise
 from tests.platform.test_memory import page
 
@@ -101,12 +101,12 @@ def test_amn_on_two_workers_has_the_loss_curve_of_one_also_if_it_has_to_wait_for
     ray.get(other.__ray_ready__.remote())
     lines: list[str] = []
 
-    def say(step: str, text: str) -> None:
+    def log(step: str, text: str) -> None:
         lines.append(text)
         ray.kill(other)
         monkeypatch.delenv(patience)
 
-    monkeypatch.setattr(driver, "say", say)
+    monkeypatch.setattr(driver, "log", log)
     one, two = (losses(*sources, workers) for workers in (1, 2))
     assert lines == ["waits for free resources: 1 × 2 CPUs"]
     assert len(one) == 20
@@ -134,20 +134,20 @@ def end(output: Artifact) -> None:
 def test_gpus_that_have_gone_are_waited_for_and_not_replaced_by_processors(
     sources: tuple[Store, Artifact, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = iter([Share(2, cpus=1, gpus=1), Share(1, cpus=8), Share(1, cpus=1, gpus=1)])
-    tried: list[Share] = []
+    there = iter([Resources(2, cpus=1, gpus=1), Resources(1, cpus=8), Resources(1, cpus=1, gpus=1)])
+    tried: list[Resources] = []
 
-    def fit(worker: object, job: Job, callbacks: object) -> None:
-        tried.append(job.share)
+    def fit(worker: object, job: TrainJob, callbacks: object) -> None:
+        tried.append(job.resources)
         if len(tried) < 3:
-            raise WorkerGroupStartupTimeoutError(job.share.count)
+            raise WorkerGroupStartupTimeoutError(job.resources.count)
         end(job.output)
 
     monkeypatch.setattr(driver, "_fit", fit)
-    monkeypatch.setattr(Cluster, "train_share", lambda self, batch_size: next(there))
+    monkeypatch.setattr(Cluster, "train_resources", lambda self, batch_size: next(there))
     monkeypatch.setattr(Cluster, "loaders", lambda self, beside: 1)
     losses(*sources)
-    assert [(share.count, share.gpus) for share in tried] == [(2, 1), (2, 1), (1, 1)]
+    assert [(resources.count, resources.gpus) for resources in tried] == [(2, 1), (2, 1), (1, 1)]
 
 
 def test_workers_that_ray_killed_for_want_of_memory_are_not_started_again_at_once() -> None:
@@ -165,7 +165,7 @@ def test_a_training_whose_workers_are_killed_for_want_of_memory_goes_on_from_its
     epochs = iter([1, 2])
     waited: list[float] = []
 
-    def fit(worker: object, job: Job, callbacks: object) -> None:
+    def fit(worker: object, job: TrainJob, callbacks: object) -> None:
         if next(ends) == "full":
             raise MemoryFull("amn: full", Shortage(node="there", used=1, limit=1, threshold=1, held=1))
         end(job.output)
@@ -173,7 +173,7 @@ def test_a_training_whose_workers_are_killed_for_want_of_memory_goes_on_from_its
     monkeypatch.setattr(driver, "_fit", fit)
     monkeypatch.setattr(driver, "_finished_epochs", lambda output: next(epochs))
     monkeypatch.setattr(Cluster, "wait_for_memory", lambda cluster, shortage, at_most_s: waited.append(at_most_s))
-    monkeypatch.setattr(Cluster, "train_share", lambda self, batch_size: Share(1, cpus=1))
+    monkeypatch.setattr(Cluster, "train_resources", lambda self, batch_size: Resources(1, cpus=1))
     monkeypatch.setattr(Cluster, "loaders", lambda self, beside: 1)
     losses(*sources)
     assert waited == [60, 60], "each epoch may find memory full"

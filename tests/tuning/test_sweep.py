@@ -211,7 +211,7 @@ def test_asha_stops_trials_early_and_leaves_nothing_running(
     killed: tuple[Studies, dict[str, int], str, str, str], job: Job, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(sweep, "say", lambda step, text: lines.append(text))
+    monkeypatch.setattr(sweep, "log", lambda step, text: lines.append(text))
     studies, *_ = killed
     code, told = studies.run(job, "rates")
     assert code == 0, told

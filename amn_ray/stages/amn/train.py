@@ -13,14 +13,14 @@ from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.model import AmnNet, pcl_loss
 
 if TYPE_CHECKING:
-    from amn_ray.training.job import Job
+    from amn_ray.training.job import TrainJob
 
 
 def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
     from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
 
-    job: Job = settings["job"]
+    job: TrainJob = settings["job"]
     config: AmnConfig = job.config
     loop = Loop(job, lambda: AmnNet(config, job.num_classes), lambda model: (optimiser(model, config), None))
     for batch in loop.batches():

@@ -15,14 +15,14 @@ from amn_ray.nn.precision import autocast
 from amn_ray.stages.classifier.config import ClassifierConfig
 
 if TYPE_CHECKING:
-    from amn_ray.training.job import Job
+    from amn_ray.training.job import TrainJob
 
 
 def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
     from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
 
-    job: Job = settings["job"]
+    job: TrainJob = settings["job"]
     config: ClassifierConfig = job.config
     loop = Loop(job, lambda: network(config, job.num_classes), lambda model: optimisation(model, config, job.num_steps))
     for batch in loop.batches():

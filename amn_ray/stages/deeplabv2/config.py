@@ -17,7 +17,7 @@ class DeepLabConfig(SegmenterConfig):
 
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(name="resnet101"))
     """weights: null starts from the classifier's."""
-    accumulate: int = 1
+    grad_accumulation: int = 1
     """Parts that a worker's batch goes through the network in: less memory, and the same gradient unless BatchNorm
     takes a batch's statistics."""
     factors: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.25, 1.5])
@@ -34,7 +34,7 @@ class DeepLabConfig(SegmenterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "accumulate", "lr", "power")
+        check_positive(self, "grad_accumulation", "lr", "power")
         check_not_negative(self, "weight_decay")
         check_fraction(self, "momentum")
         check_pyramid(self)

@@ -16,7 +16,7 @@ from amn_ray.stages.deeplabv2.config import DeepLabConfig
 from amn_ray.stages.deeplabv2.model import DeepLabNet, segmentation_loss
 
 if TYPE_CHECKING:
-    from amn_ray.training.job import Job
+    from amn_ray.training.job import TrainJob
 
 DECAY_EVERY = 10
 
@@ -25,7 +25,7 @@ def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
     from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
 
-    job: Job = settings["job"]
+    job: TrainJob = settings["job"]
     config: DeepLabConfig = job.config
     loop = Loop(
         job,
@@ -42,7 +42,7 @@ def batch_losses(model: nn.Module, batch: dict[str, Tensor], config: DeepLabConf
     labels = [batch[f"label{i}"] for i in range(len(config.scales))]
     labels.append(labels[0])  # of the maximum over scales
     counts = [(label != IGNORE).sum() for label in labels]
-    size = -(-len(image) // config.accumulate)
+    size = -(-len(image) // config.grad_accumulation)
     for start in range(0, len(image), size):
         part = slice(start, start + size)
         with autocast(image.device, config.precision):

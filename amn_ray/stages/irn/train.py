@@ -14,14 +14,14 @@ from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.model import IrnNet, irn_loss
 
 if TYPE_CHECKING:
-    from amn_ray.training.job import Job
+    from amn_ray.training.job import TrainJob
 
 
 def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
     from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
 
-    job: Job = settings["job"]
+    job: TrainJob = settings["job"]
     config: IrnConfig = job.config
     loop = Loop(job, lambda: IrnNet(config), lambda model: optimisation(model, config, job.num_steps))
     for batch in loop.batches():

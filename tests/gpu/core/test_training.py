@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "classifier": {"crop": 64, "long_side": [48, 80]},
     "amn": {"crop": 64, "dropout": 0},  # whose random numbers differ between devices
     "irn": {"crop": 64, "radius": 4},
-    "deeplabv2": {"crop": 65, "accumulate": 2},
+    "deeplabv2": {"crop": 65, "grad_accumulation": 2},
 }
 LEARNS: dict[str, dict[str, Any]] = {
     "classifier": {"lr_backbone": 0.02, "lr_head": 0.2},

@@ -129,7 +129,7 @@ def scene(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray, l
 
 
 def batch_of(training: Training, count: int, size: int, device: torch.device) -> Batch:
-    """A batch as the loop's feed makes it: encoded images, augmented examples, stacked, on the device."""
+    """A batch as the loop's stream makes it: encoded images, augmented examples, stacked, on the device."""
     examples = []
     for seed in range(count):
         image, mask, labels = scene(seed, size, size)

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
 from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.precision import autocast
-from amn_ray.training.job import Job
+from amn_ray.training.job import TrainJob
 from amn_ray.training.loop import Loop
 from lse_seeds.lse.config import LseHeadConfig
 from lse_seeds.lse.model import LseClassifier
@@ -17,7 +17,7 @@ from lse_seeds.lse.model import LseClassifier
 
 def train_worker(settings: dict) -> None:
     """The whole training, on each worker."""
-    job: Job = settings["job"]
+    job: TrainJob = settings["job"]
     config: LseHeadConfig = job.config
     loop = Loop(job, lambda: network(config, job.num_classes), lambda model: optimisation(model, config, job.num_steps))
     for batch in loop.batches():

@@ -28,7 +28,7 @@ from amn_ray.recipe.plan import Plan, make_plan
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps
 from amn_ray.stages.score.infer import SCHEMA as SCORES
-from amn_ray.tuning.probe import AmnProbe, AmnWatch
+from amn_ray.tuning.amn_probe import AmnProbe, AmnWatch
 
 CONFIG = AmnConfig(
     backbone=BackboneConfig(name="resnet18", weights=None, batchnorm="batch"), precision="fp32", epochs=2, batch_size=4,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from amn_ray.platform import granted
+from amn_ray.platform import available_cpus as module
 
 Tree = dict[str, str]
 
@@ -16,8 +16,8 @@ Tree = dict[str, str]
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of 64 processors, whose cgroups are files below this folder."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
-    monkeypatch.setattr(granted, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(granted, "OWN", tmp_path / "own")
+    monkeypatch.setattr(module, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(module, "OWN", tmp_path / "own")
     return tmp_path
 
 
@@ -55,14 +55,14 @@ V1 = "12:memory:/docker/1f\n4:cpu,cpuacct:/docker/1f\n1:name=systemd:/\n"
 )
 def test_a_quota_of_any_group_around_the_process_counts(machine: Path, own: str, files: Tree, cpus: int) -> None:
     write(machine, own, files)
-    assert granted.granted_cpus() == cpus
+    assert module.available_cpus() == cpus
 
 
 def test_an_affinity_counts_also_beside_a_larger_quota(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(machine, "0::/\n", {"cpu.max": "400000 100000"})
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
-    assert granted.granted_cpus() == 2
+    assert module.available_cpus() == 2
 
 
 def test_a_machine_without_cgroups_has_its_affinity(machine: Path) -> None:
-    assert granted.granted_cpus() == 64
+    assert module.available_cpus() == 64

@@ -25,7 +25,7 @@ STEP = "step"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feed:
+class TrainStream:
     """What is read per image, and how a training example is made from it."""
 
     sources: Sequence[tuple[Artifact, Sequence[str]]]
@@ -51,15 +51,15 @@ class Feed:
         steps = max(0, num_steps - start_epoch * self.steps_per_epoch)  # the last epoch may be cut short
         first = start_epoch * self.steps_per_epoch * self.batch_size
         blocks = max(1, steps * num_workers)
-        at_once = min(self.loaders, blocks)
-        positions = numbers(steps * self.batch_size, blocks, at_once)
+        max_concurrency = min(self.loaders, blocks)
+        positions = numbers(steps * self.batch_size, blocks, max_concurrency)
         return paced(
             positions.map_batches(
                 self._load,
                 fn_kwargs={"first": first},
                 batch_size=None,
                 num_cpus=LIGHT_TASK_CPUS,
-                concurrency=at_once,
+                concurrency=max_concurrency,
             )
         )
 

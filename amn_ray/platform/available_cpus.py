@@ -11,7 +11,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 
 
-def granted_cpus() -> int:
+def available_cpus() -> int:
     """The number of CPUs that this process may use: of its affinity, or of a cgroup's quota if that is lower.
 
     A quota is rounded down, but not below 1.

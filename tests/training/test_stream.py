@@ -13,10 +13,10 @@ from ray.data import Dataset
 
 from amn_ray.core.artifacts import TABLE, Store
 from amn_ray.data.pixels import DEFAULT
-from amn_ray.platform.cluster import Cluster, Share
+from amn_ray.platform.cluster import Cluster, Resources
 from amn_ray.stages.classifier.config import ClassifierConfig
 from amn_ray.stages.classifier.example import ClassifierExample
-from amn_ray.training.feed import Feed
+from amn_ray.training.stream import TrainStream
 from tests.conftest import encode, noise
 
 IMAGES, BATCH, STEPS = 10, 4, 5
@@ -24,13 +24,13 @@ IMAGES, BATCH, STEPS = 10, 4, 5
 
 
 @pytest.fixture
-def feed(tmp_path: Path) -> Feed:
+def stream(tmp_path: Path) -> TrainStream:
     images = Store.open(str(tmp_path)).artifact("images", 1, {}, {})
     Path(images.at(TABLE)).mkdir(parents=True)
     rows = [{"image_id": f"{i}", "image": encode(noise(20, 24, i)), "labels": [1 + i % 3]} for i in range(IMAGES)]
     pq.write_table(pa.Table.from_pylist(rows), Path(images.at(TABLE)) / "0.parquet")
     example = ClassifierExample(ClassifierConfig(crop=16, long_side=[16, 24]), 3, DEFAULT)
-    return Feed(sources=[(images, ("image", "labels"))], example=example, seed=0, batch_size=BATCH, loaders=2)
+    return TrainStream(sources=[(images, ("image", "labels"))], example=example, seed=0, batch_size=BATCH, loaders=2)
 
 
 class Holder:
@@ -47,26 +47,26 @@ def batches(dataset: Dataset, workers: int) -> list[np.ndarray]:
     return [np.concatenate(blocks[start : start + workers]) for start in range(0, len(blocks), workers)]
 
 
-def test_any_number_of_workers_sees_the_same_global_batches(cluster: Cluster, feed: Feed) -> None:
-    one, two = (batches(feed.dataset(0, STEPS, workers), workers) for workers in (1, 2))
+def test_any_number_of_workers_sees_the_same_global_batches(cluster: Cluster, stream: TrainStream) -> None:
+    one, two = (batches(stream.dataset(0, STEPS, workers), workers) for workers in (1, 2))
     assert len(one) == len(two) == STEPS
     for first, second in zip(one, two, strict=True):
         np.testing.assert_array_equal(first, second)
     assert (one[0] != one[2]).any(), "another epoch, another order and augmentation"
 
 
-def test_examples_are_made_also_while_models_hold_all_processors(cluster: Cluster, feed: Feed) -> None:
-    share = Share(1, cpus=ray.cluster_resources()["CPU"])
-    holder = ray.remote(num_cpus=share.reserved_cpus)(Holder).remote()
+def test_examples_are_made_also_while_models_hold_all_processors(cluster: Cluster, stream: TrainStream) -> None:
+    resources = Resources(1, cpus=ray.cluster_resources()["CPU"])
+    holder = ray.remote(num_cpus=resources.reserved_cpus)(Holder).remote()
     ray.get(holder.hold.remote())
-    assert len(batches(feed.dataset(0, STEPS, 1), 1)) == STEPS
+    assert len(batches(stream.dataset(0, STEPS, 1), 1)) == STEPS
 
 
-def test_a_restart_goes_on_with_the_next_epoch(cluster: Cluster, feed: Feed) -> None:
-    whole, rest = batches(feed.dataset(0, STEPS, 1), 1), batches(feed.dataset(1, STEPS, 1), 1)
+def test_a_restart_goes_on_with_the_next_epoch(cluster: Cluster, stream: TrainStream) -> None:
+    whole, rest = batches(stream.dataset(0, STEPS, 1), 1), batches(stream.dataset(1, STEPS, 1), 1)
     for first, second in zip(whole[2:], rest, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
-def test_after_the_last_epoch_nothing_is_left_although_it_was_cut_short(cluster: Cluster, feed: Feed) -> None:
-    assert feed.dataset(3, STEPS, 1).count() == 0
+def test_after_the_last_epoch_nothing_is_left_although_it_was_cut_short(cluster: Cluster, stream: TrainStream) -> None:
+    assert stream.dataset(3, STEPS, 1).count() == 0

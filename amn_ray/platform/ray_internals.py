@@ -1,0 +1,189 @@
+"""The private parts of Ray 2.60 that this package uses; no other module touches one.
+
+Where Ray has no public way to do something, the function below does it. A new version of Ray may change any of them:
+tests/platform/test_ray_internals.py calls each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# Read on import. Trials log similar lines, none of which may be dropped.
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+
+import grpc
+import pyarrow as pa
+import ray.data
+from ray._common.usage.usage_lib import usage_stats_enabled
+from ray._private import ray_constants, services, worker
+from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR as JOB_CONFIG
+from ray._private.services import canonicalize_bootstrap_address
+from ray._private.state import state
+from ray._private.utils import get_used_memory
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.core.generated import common_pb2, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
+from ray.data._internal.datasource.range_datasource import RangeDatasource
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data.checkpoint import CheckpointManager
+from ray.data.checkpoint.checkpoint_writer import PENDING_CHECKPOINT_SUFFIX
+
+__all__ = ["JOB_CONFIG", "PENDING_CHECKPOINT_SUFFIX", "ExecutionCallback"]
+
+# --- Starting and joining Ray ----------------------------------------------------------------------------------------
+
+DASHBOARD = (
+    "DataHead", "EventHead", "JobHead", "MetricsHead", "NodeHead", "ReportHead", "ServeHead", "StateHead",
+    "TaskEventsHead", "TrainHead",
+)  # fmt: skip
+"""The dashboard's modules without UsageStatsHead, which asks the metadata servers of three clouds for its location even
+where usage data is turned off."""
+
+
+@contextmanager
+def on_this_host() -> Iterator[None]:
+    """While it is active, Ray starts for this host only.
+
+    It uses the address 127.0.0.1, as Ray does on macOS and Windows: otherwise it looks up its address at a public name
+    server, and is lost when a laptop changes its network. Its dashboard, which Ray Train needs, contacts no other host
+    unless the user turned usage data on.
+    """
+    start, is_cluster = services.start_ray_process, ray_constants.ENABLE_RAY_CLUSTER
+
+    def start_quietly(command: Sequence[str], process_type: str, *arguments: Any, **settings: Any) -> Any:
+        if process_type == ray_constants.PROCESS_TYPE_DASHBOARD and not usage_stats_enabled():
+            command = [*command, f"--modules-to-load={','.join(DASHBOARD)}"]
+        return start(command, process_type, *arguments, **settings)
+
+    services.start_ray_process, ray_constants.ENABLE_RAY_CLUSTER = start_quietly, False
+    try:
+        yield
+    finally:
+        services.start_ray_process, ray_constants.ENABLE_RAY_CLUSTER = start, is_cluster
+
+
+def canonical_address(given: str) -> str:
+    """The address host:port that `ray.init` would use for `given`, such as `auto`.
+
+    Raises:
+        ConnectionError: it is `auto`, and no cluster runs on this machine.
+    """
+    address = canonicalize_bootstrap_address(given)
+    assert address is not None, "only of None and local"
+    return address
+
+
+def check_head(address: str, timeout: float) -> None:
+    """Ask the head of a cluster whether it is there.
+
+    Raises:
+        grpc.RpcError: it does not answer within `timeout` seconds.
+        ray.exceptions.AuthenticationError: it does not accept our token.
+    """
+    with init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # as in Ray's own channels
+        head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        head.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=timeout)
+
+
+def has_token() -> bool:
+    """Whether this user has a token, whichever RAY_AUTH_MODE is set."""
+    return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+
+
+def read_environment_again() -> None:
+    """Ray reads variables such as RAY_AUTH_MODE when it is imported."""
+    Config.initialize("")
+
+
+def ensure_token() -> None:
+    """Write a token to ~/.ray/auth_token if RAY_AUTH_MODE asks for one and there is none.
+
+    Raises:
+        OSError, RuntimeError: there is no home that can be written.
+    """
+    ensure_token_if_auth_enabled()
+
+
+def forget_token() -> None:
+    """Read RAY_AUTH_TOKEN again."""
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+# --- Memory, and what Ray prints -------------------------------------------------------------------------------------
+
+
+def used_memory() -> int:
+    """The used memory of this machine or container in bytes, as Ray's memory monitor counts it."""
+    return int(get_used_memory())
+
+
+def spilled_bytes() -> int:
+    """What all nodes have spilled from their object stores to disk so far; 0 if they do not answer now."""
+    try:
+        reply = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address))
+    except grpc.RpcError:  # a node died just now
+        return 0
+    return int(reply.store_stats.spilled_bytes_total)
+
+
+def last_killed_for_memory(since: float) -> str | None:
+    """Ray's text about the worker that its memory monitor killed last since a time (time.time()).
+
+    If an actor was restarted, Ray's errors do not give the reason; the table of workers does.
+    """
+    rows = state._connect_and_get_accessor().get_worker_table()
+    killed = [
+        found
+        for found in map(gcs_pb2.WorkerTableData.FromString, rows)
+        if found.exit_type == common_pb2.NODE_OUT_OF_MEMORY and found.end_time_ms >= 1000 * since
+    ]
+    return max(killed, key=lambda found: found.end_time_ms).exit_detail if killed else None
+
+
+Lines = dict[str, Any]
+"""`lines` that a process printed, and its `pid`."""
+_print = worker.print_to_stdstream
+
+
+def filter_printed(is_handled: Callable[[Lines], bool]) -> None:
+    """From now on, what Ray would print of other processes on this terminal goes through `is_handled` first."""
+
+    def print_rest(data: Lines, ignore_prefix: bool) -> None:
+        if not is_handled(data):
+            _print(data, ignore_prefix)
+
+    worker.print_to_stdstream = print_rest
+
+
+# --- Ray Data and Ray Train ------------------------------------------------------------------------------------------
+
+
+def range_source(count: int) -> ray.data.Datasource:
+    """The numbers 0…count−1 as a source with the column `id`: `ray.data.range` takes no CPUs for its tasks."""
+    return RangeDatasource(n=count, block_format="arrow", column_name="id")
+
+
+class Cleaner(CheckpointManager):
+    """Removes what a dead run left half written, and nothing else.
+
+    Ray's own class would also drop finished rows, in actors that need a CPU each, while the models hold all CPUs.
+    """
+
+    def load_checkpoint(
+        self, data_file_dir: str | None = None, data_file_filesystem: pa.fs.FileSystem | None = None
+    ) -> tuple[None, int]:
+        """See ray.data's CheckpointManager."""
+        self._clean_pending_checkpoints(data_file_dir, data_file_filesystem)
+        return None, 0
+
+
+def startup_timeout() -> type[Exception]:
+    """What Ray Train raises if the workers of a training found no room. (Its import costs time in other processes.)"""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return WorkerGroupStartupTimeoutError
