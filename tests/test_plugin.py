@@ -329,7 +329,7 @@ def test_a_plug_in_that_is_wrong_is_refused_in_one_sentence(job: Job, tmp_path: 
     [
         ({"mine.yaml": "maps: {threshhold: 0.3}"}, "maps=mine", "mine.yaml: maps.threshhold: Key 'threshhold' not in"),
         ({"mine.yaml": "maps: {threshold: much}"}, "maps=mine", "mine.yaml: maps.threshold: Value 'much'"),
-        ({"mine.yaml": "with: {recipe=shapes: {map: {threshold: 1}}}"}, "maps=mine", "mine.yaml: map: is no step"),
+        ({"mine.yaml": "with: {recipe=shapes: {map: {threshold: 1}}}"}, "maps=mine", "mine.yaml: map: is not a step"),
         (
             {},
             "maps=mine",
@@ -390,7 +390,7 @@ def test_a_plug_in_that_only_a_file_names_is_refused(job: Job, tmp_path: Path) -
     arguments = ["study=mine", "--config-dir", str(tmp_path / "conf"), f"store={tmp_path}/store"]
     exit_code, error = job("sweep", *arguments)
     assert exit_code == 2
-    assert "plugins=mine: is named by a file" in error
+    assert "plugins=mine: is set in a file" in error
     assert "AMN_RAY_PLUGINS=mine" in error
 
 
@@ -522,7 +522,7 @@ def test_a_stage_that_did_not_make_what_it_declares_is_refused_and_its_output_re
     [
         (None, "maps: the stage mine returned None, expected a dict with a dict of numbers as `metrics`"),
         ({"rows": 3}, "returned {'rows': 3}, expected a dict"),
-        ({"metrics": {"loss": np.float32(1)}}, "returned what is no JSON (Object of type float32 is not JSON"),
+        ({"metrics": {"loss": np.float32(1)}}, "returned a result that is not JSON (Object of type float32"),
     ],
 )  # fmt: skip
 def test_a_stage_that_returns_something_else_is_refused_and_its_output_kept(
@@ -570,12 +570,10 @@ def test_what_other_code_has_begun_is_told_when_the_work_goes_on(tmp_path: Path)
     runner = Runner(planned(store), store, Cluster(ClusterConfig()), [Told()], tracking_uri="")
     output = store.artifact("lse_maps", 1, {}, {})
     for digest in ("first", "first", "second", "second"):
-        runner._begin("maps", output, {"lse_seeds.lse.model": digest, "amn_ray.data.maps": "same"})
+        runner._record_start("maps", output, {"lse_seeds.lse.model": digest, "amn_ray.data.maps": "same"})
     (warned,) = told
     assert isinstance(warned, Warned)
-    assert warned.sentence == (
-        f"goes on with what other code began (lse_seeds.lse.model); remove {output.url} to begin anew"
-    )
+    assert warned.sentence == (f"resumes work of other code (lse_seeds.lse.model); remove {output.url} to start over")
 
 
 # --- a segmentation network of a plug-in ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What every job does around its work: one sentence instead of a traceback, and exit codes that mean something."""
+"""What every job does around its work: one-sentence errors instead of tracebacks, and meaningful exit codes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ ENDED_BY = {signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was close
 def run(job: str, main: Callable[[], None]) -> None:
     """Call the Hydra main of a job (see schemas.ROOTS) and exit: 0, 1 for a failed run, 2 for a bad request.
 
-    Hydra would report errors of the composition by itself, always with code 1; HYDRA_FULL_ERROR=1 stops it from that,
-    so the user's own wish for a traceback is kept in another variable.
+    Hydra would report composition errors itself, always with code 1; HYDRA_FULL_ERROR=1 prevents that, so the user's
+    own value is kept in another variable.
     """
     _use_utf8()
     _prepare_streams()
@@ -67,44 +67,44 @@ def plain_errors(job: str) -> Iterator[None]:
     try:
         yield
     except (RequestError, RunError) as error:
-        _leave(error.exit_code, str(error))
+        _exit(error.exit_code, str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(RequestError.exit_code, _sentence(job, error))
+        _exit(RequestError.exit_code, _one_line(job, error))
     except KeyboardInterrupt:
-        _leave(128 + signal.SIGINT, "interrupted; the same command goes on from here")
+        _exit(128 + signal.SIGINT, "interrupted; run the same command again to resume")
     except SystemExit as stop:
         if not _signals or stop.code == 128 + _signals[0]:
             raise
         number = _signals[0]
-        _leave(128 + number, f"{ENDED_BY[number]}; the same command goes on from here")
+        _exit(128 + number, f"{ENDED_BY[number]}; run the same command again to resume")
     except Exception as error:
-        told = _FULL.search(str(error))
-        if told is None:
+        disk_full = _DISK_FULL.search(str(error))
+        if disk_full is None:
             raise
-        _leave(
+        _exit(
             RunError.exit_code,
-            f"{told[0]}: free some where store= and out= are, and where Ray keeps its files (RAY_TMPDIR, else /tmp); "
-            "the same command goes on from here",
+            f"{disk_full[0]}: free some in store=, in out= and where Ray keeps its files (RAY_TMPDIR, else /tmp); "
+            "run the same command again to resume",
         )
 
 
-_FULL = re.compile(r"No space left on device|Disk quota exceeded|database or disk is full|Read-only file system")
-"""In errors of the system, of SQLite, and in what Ray tells of them."""
+_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|database or disk is full|Read-only file system")
+"""Disk errors of the system and of SQLite, also as quoted by Ray."""
 
 
 _signals: list[signal.Signals] = []
-"""Those that came: where one interrupts Ray, the exception that Ray makes of it does not tell."""
+"""Those received: if one interrupts Ray, Ray's exception does not say which."""
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
     _signals.append(signal.Signals(number))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell and the kernel both send it; the end takes a moment
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell and the kernel both send it; exiting takes a moment
     sys.exit(number)
 
 
 def _prepare_streams() -> None:
-    """No letter that a terminal lacks, and no terminal or reader that has gone, ends a job or hides its exit code."""
-    for number in range(3):  # else the next file that is opened becomes the standard output
+    """Keep unencodable characters and closed terminals or pipes from ending a job or hiding its exit code."""
+    for number in range(3):  # otherwise the next file opened becomes the standard output
         try:
             os.fstat(number)
         except OSError:
@@ -119,7 +119,7 @@ def _prepare_streams() -> None:
                     io.BufferedWriter(_Lasting(stream.fileno(), "w", closefd=False)),
                     encoding=stream.encoding,
                     errors="replace",
-                    line_buffering=True,  # what workers told is out when this process is killed
+                    line_buffering=True,  # workers' output survives if this process is killed
                 ),
             )
     if "PYTHONIOENCODING" in os.environ:  # workers print, too
@@ -127,7 +127,7 @@ def _prepare_streams() -> None:
 
 
 class _Lasting(io.FileIO):
-    """A stream whose reader may go: `… | head`, or a terminal that is closed while SIGHUP is ignored."""
+    """A stream whose reader may disappear: `… | head`, or a terminal that is closed while SIGHUP is ignored."""
 
     def write(self, content: ReadableBuffer) -> int:
         """Drops what cannot be written."""
@@ -138,11 +138,11 @@ class _Lasting(io.FileIO):
 
 
 def _prepare_user() -> None:
-    """Containers run as users that /etc/passwd does not name, but libraries ask for a home when they are imported."""
+    """Containers may run as users missing from /etc/passwd, but libraries look up a home directory on import."""
     try:
         Path.home()
     except RuntimeError:
-        os.environ["HOME"] = "/"  # as Docker has it; nothing is written there
+        os.environ["HOME"] = "/"  # Docker's default; nothing is written there
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -150,9 +150,9 @@ def _prepare_user() -> None:
 
 
 def _use_utf8() -> None:
-    """File names are UTF-8 for this process and all that it starts: Python begins again in its UTF-8 mode.
+    """Restart Python in UTF-8 mode if file names are not UTF-8, also for child processes.
 
-    PyArrow takes all names for UTF-8, Python takes them for what the locale says: one store would be two folders.
+    PyArrow assumes UTF-8 names, Python the locale's encoding: one store would become two folders.
     """
     if sys.getfilesystemencoding() != "utf-8":
         encoding = getattr(sys.stdout, "encoding", "utf-8")
@@ -161,7 +161,7 @@ def _use_utf8() -> None:
 
 
 def compose(job: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a job as if `overrides` were its command line; to be called within a Hydra main.
+    """The configuration of a job as if `overrides` were its command line; call it within a Hydra main.
 
     Raises:
         RequestError: there is no such configuration.
@@ -169,10 +169,10 @@ def compose(job: str, overrides: Sequence[str]) -> DictConfig:
     try:
         return hydra.compose(job, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise RequestError(_sentence(job, error)) from error
+        raise RequestError(_one_line(job, error)) from error
 
 
-def _leave(code: int, sentence: str) -> NoReturn:
+def _exit(code: int, sentence: str) -> NoReturn:
     console = Console(stderr=True, soft_wrap=True, emoji=False)
     if os.environ.get(TRACEBACK) == "1":
         console.print_exception()
@@ -181,8 +181,8 @@ def _leave(code: int, sentence: str) -> NoReturn:
     sys.exit(code)
 
 
-def _sentence(job: str, error: BaseException) -> str:
-    """What Hydra and OmegaConf tell in several lines and exceptions, in one."""
+def _one_line(job: str, error: BaseException) -> str:
+    """A multi-line, chained error of Hydra or OmegaConf as one line."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

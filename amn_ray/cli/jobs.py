@@ -1,4 +1,4 @@
-"""The jobs: from a composed configuration to the work, and what is printed at its end."""
+"""The jobs: each runs its work for a composed configuration, and prints the results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pipeline(composed: DictConfig) -> None:
     config = load(composed, written="store")
     if config.plan:
         if names_cluster():
-            console.log("plan", "as on this machine; the cluster of RAY_ADDRESS is not asked")
+            console.log("plan", "for this machine; the cluster at RAY_ADDRESS is not queried")
         console.plan_table(pipeline.look_ahead(config))
         return
     prepared = pipeline.prepare(config)
@@ -31,7 +31,7 @@ def pipeline(composed: DictConfig) -> None:
 
 
 def prepare(composed: DictConfig) -> None:
-    """Make the image tables only."""
+    """Build the image tables only."""
     composed.until = "images"
     pipeline(composed)
 
@@ -40,8 +40,8 @@ def sweep(composed: DictConfig) -> None:
     """Run a study."""
     from amn_ray.tuning.sweep import sweep
 
-    given = list(HydraConfig.get().overrides.task)
-    sweep(load(composed, written="store"), given, lambda overrides: entry.compose("sweep", [*given, *overrides]))
+    overrides = list(HydraConfig.get().overrides.task)
+    sweep(load(composed, written="store"), overrides, lambda extra: entry.compose("sweep", [*overrides, *extra]))
 
 
 def report(composed: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""`amn-ray JOB key=value …`, and `python jobs/JOB.py key=value …`: one page of what happens before a job's work."""
+"""`amn-ray JOB key=value …`, and `python jobs/JOB.py key=value …`: what happens before a job's work, on one page."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ JOBS = {
     "prepare": "build the tables of a data set only",
 }
 COMPOSED = {"prepare": "pipeline"}
-"""Jobs that are composed of another job's configuration."""
+"""Jobs that use another job's configuration."""
 
 
 def config_path() -> str:
-    """Where conf/ is: beside the package in a source tree, within it where it is installed."""
+    """Where conf/ is: beside the package in a source tree, inside it when installed."""
     beside = Path(__file__).parents[2] / "conf"
     return str(beside) if (beside / "pipeline.yaml").is_file() else "pkg://amn_ray.conf"
 

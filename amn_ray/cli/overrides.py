@@ -1,7 +1,7 @@
-"""What people type behind a job's name, as Hydra reads it: `dataset.root=/data/run (2)` means that folder.
+"""Command-line overrides, quoted for Hydra: `dataset.root=/data/run (2)` means that folder.
 
-Hydra's grammar gives a meaning to commas, quotes, brackets and numbers, and knows no `é`, `#`, `~` or second `=`. A
-setting that is a text can mean nothing but its characters, so its value is quoted for Hydra before Hydra sees it.
+Hydra's grammar interprets commas, quotes, brackets and numbers, and rejects `é`, `#`, `~` and a second `=`. The value
+of a string setting is always literal, so it is quoted before Hydra parses it.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ TEXT, TEXTS = "text", "texts"
 
 
 def as_meant(job: str, arguments: Sequence[str]) -> list[str]:
-    """A job's command line for Hydra, with the values of text settings quoted where Hydra would read something else.
+    """A job's command line for Hydra, with the values of string settings quoted where Hydra would misread them.
 
     Args:
         job: its name in schemas.ROOTS.
         arguments: as they were typed.
 
     Raises:
-        RequestError: an argument is no setting, or one that Hydra cannot read; several runs are asked for.
+        RequestError: an argument is not a setting, Hydra cannot parse it, or several runs are requested.
     """
-    given, unknown = get_args_parser().parse_known_args(list(arguments))
-    if given.multirun or any(argument.startswith("hydra.mode=") for argument in given.overrides):
-        raise RequestError("--multirun: a job is one run; for several give a study to jobs/sweep.py, see conf/study/")
+    parsed, unknown = get_args_parser().parse_known_args(list(arguments))
+    if parsed.multirun or any(argument.startswith("hydra.mode=") for argument in parsed.overrides):
+        raise RequestError("--multirun: a job is one run; for several, run a study with jobs/sweep.py, see conf/study/")
     for argument in unknown:
         if argument.startswith("-"):
             raise RequestError(
                 f"{argument}: no such option; settings are given as key=value without dashes, `--help` shows all keys"
             )
-    # argparse does not know those that follow an option.
-    overrides = [*given.overrides, *unknown]
+    # argparse puts those after an option into `unknown`.
+    overrides = [*parsed.overrides, *unknown]
     meant = [_as_meant(job, override) for override in overrides]
     return [*meant, *(argument for argument in arguments if argument not in overrides)]
 
@@ -65,7 +65,7 @@ def _as_meant(job: str, argument: str) -> str:
         )
     if key == "dataset" and ("/" in value or value.startswith("~")):
         raise RequestError(
-            f"{argument}: names a kind of data set (shapes, voc12, coco14, folder), not its place; set dataset=folder "
+            f"{argument}: names a kind of data set (shapes, voc12, coco14, folder), not its path; set dataset=folder "
             f"{shlex.quote(f'dataset.root={value}')}"
         )
     refuse_old_key(key)
@@ -86,32 +86,32 @@ def _as_meant(job: str, argument: str) -> str:
         return f"{key}={quoted_list(f'[{value}]')}"
     if kind == TEXTS and isinstance(read, ChoiceSweep) and read.simple_form:  # commas without brackets
         return f"{key}={quoted_list(f'[{value}]')}"
-    if kind == TEXTS and _is_list(value) and not (isinstance(read, list) and all(map(_is_text, read))):
+    if kind == TEXTS and _is_list(value) and not (isinstance(read, list) and all(map(_is_string, read))):
         return f"{key}={quoted_list(value)}"
     if isinstance(read, Sweep):
         raise RequestError(
-            f"{argument}: names several values, but a job is one run; for several give a study to jobs/sweep.py, and a "
-            f"list in brackets, as in {shlex.quote(f'{key}=[{value}]')}"
+            f"{argument}: names several values, but a job is one run; for several, run a study with jobs/sweep.py; "
+            f"write a list in brackets, as in {shlex.quote(f'{key}=[{value}]')}"
         )
     if reason:
         better = quoted_list(value) if _is_list(value) else quoted(value)
         raise RequestError(
-            f"{argument}: Hydra cannot read this ({reason}); quote a text that holds other characters than letters, "
-            f"digits, spaces and - _ . / : as in {shlex.quote(f'{key}={better}')}"
+            f"{argument}: Hydra cannot read this ({reason}); quote a value with characters other than "
+            f"letters, digits, spaces and - _ . / : as in {shlex.quote(f'{key}={better}')}"
         )
     return argument
 
 
 def _refuse_part_of_shared(job: str, key: str) -> None:
-    """A step's setting that the pipeline fills as a whole, such as irn.backbone, has no parts of its own to be set."""
+    """Reject parts of a step's setting that the pipeline fills as a whole, such as irn.backbone."""
     for prefix, name in _shared_parts(job).items():
         if key.lstrip("+").startswith(f"{prefix}."):
             part = key.lstrip("+").removeprefix(f"{prefix}.")
-            raise RequestError(f"{key}: {prefix} is that of the whole pipeline; set {name}.{part}")
+            raise RequestError(f"{key}: {prefix} is shared by the whole pipeline; set {name}.{part}")
 
 
 def with_recorded(arguments: Sequence[str]) -> list[str]:
-    """A command line with `run=NAME` replaced by what was typed for that run; what is typed besides it counts more.
+    """A command line with `run=NAME` replaced by that run's overrides; other overrides given take precedence.
 
     Raises:
         RequestError: the store has no such run.
@@ -122,19 +122,19 @@ def with_recorded(arguments: Sequence[str]) -> list[str]:
     store = Store.reading(given.get("store", PipelineConfig.store))
     (run,) = named(store, [given["run"]])
     rest = [argument for argument in arguments if not argument.startswith("run=")]
-    changed = {argument.partition("=")[0] for argument in rest} | {"store"}  # the store is where the run was found
-    repeated = [typed for typed in run.command if typed.partition("=")[0] not in changed]
-    for typed in repeated:
-        if "***" in typed:
-            key = typed.partition("=")[0]
+    changed = {argument.partition("=")[0] for argument in rest} | {"store"}  # the run was found in this store
+    repeated = [override for override in run.command if override.partition("=")[0] not in changed]
+    for override in repeated:
+        if "***" in override:
+            key = override.partition("=")[0]
             raise RequestError(
-                f"run={given['run']}: {typed} holds a password, which is not recorded; give {key}= again"
+                f"run={given['run']}: {override} holds a password, which is not recorded; give {key}= again"
             )
     return [*repeated, *rest]
 
 
 def plugins_of(arguments: Sequence[str]) -> list[str]:
-    """The modules that a command line names as plug-ins, before anything else is read of it."""
+    """The plug-in modules of a command line, before anything else is parsed."""
     found: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -145,12 +145,12 @@ def plugins_of(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_trimmed(read: object, value: str) -> bool:
-    """Whether Hydra takes spaces away that are part of a text, as in dataset.separator=' '."""
+    """Whether Hydra strips spaces that are part of the value, as in dataset.separator=' '."""
     return isinstance(read, str) and read != value and value != value.strip()
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra reads it character by character."""
+    """A string quoted so that Hydra reads it literally."""
     return QuotedString(text, Quote.double).with_quotes()
 
 
@@ -160,24 +160,24 @@ def quoted_list(text: str) -> str:
 
 
 def _is_list(value: str) -> bool:
-    """Whether it is one whose elements are told by commas alone."""
+    """Whether it is a list whose elements are separated by commas alone."""
     return value.startswith("[") and value.endswith("]") and not set(value[1:-1]) & set('[]{}"')
 
 
-def _is_text(element: object) -> bool:
+def _is_string(element: object) -> bool:
     return isinstance(element, str | QuotedString)
 
 
 @lru_cache(maxsize=1)
 def _kinds(job: str) -> dict[str, str]:
-    """TEXT for each setting that is a text, TEXTS for each that is a list of them; Hydra's groups are none."""
+    """TEXT for each string setting, TEXTS for each list of strings; without Hydra's groups."""
     found = {key: kind for prefix, schema in schemas(job) for key, kind in _walk(schema, prefix)}
     return {key: kind for key, kind in found.items() if key not in GROUPS}
 
 
 @lru_cache(maxsize=1)
 def _shared_parts(job: str) -> dict[str, str]:
-    """By key of a step's setting that has parts: the pipeline's setting that fills it (see core.settings.shared)."""
+    """Key of a step's nested setting -> the pipeline's setting that fills it (see core.settings.shared)."""
     return {key: name for prefix, schema in schemas(job) for key, name in _walk_shared(schema, prefix)}
 
 

@@ -49,7 +49,7 @@ def register(job: str) -> None:
 
 
 def schemas(job: str) -> Iterator[tuple[str, type]]:
-    """All that can be set for a job: dataclasses, each with what comes before its keys."""
+    """All settings of a job: (prefix of the keys, dataclass)."""
     yield "", root(job)
     if job in PLANS:
         from amn_ray.data.registry import kinds

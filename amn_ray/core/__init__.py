@@ -1,1 +1,1 @@
-"""What all other units use: errors, checks, settings, events, the store and its tables. Imports no other unit."""
+"""Shared by all other units: errors, checks, settings, events, the store and its tables. Imports no other unit."""

@@ -1,6 +1,6 @@
-"""Artifacts: fingerprinted folders of Parquet tables and weights, which stages pass on to each other.
+"""Artifacts: fingerprinted folders of Parquet tables and weights, which stages pass to each other.
 
-An artifact is the folder `<store>/<stage>/<fingerprint>/`. The fingerprint is a hash of everything that decides
+An artifact is the folder `<store>/<stage>/<fingerprint>/`. The fingerprint is a hash of everything that determines
 its content, and `manifest.json` is written last and atomically: **a folder without a manifest does not exist**. A
 stage whose artifact exists does not run again: this is how pipelines resume and how runs share work. Every commit has
 an id and records the ids of its inputs; an artifact whose inputs have been rebuilt since is stale.
@@ -60,7 +60,7 @@ class Store(Folder):
 
     @classmethod
     def open(cls, url: str, key: str = "store") -> Store:
-        """Open a place to write to, and check that it is writable; `key` is the setting that named it.
+        """Open a location for writing and check that it is writable; `key` is the setting that names it.
 
         Raises:
             RequestError: the store cannot be created or written to.
@@ -73,12 +73,12 @@ class Store(Folder):
             store.write(probe, b"probe")
             store.remove(probe)
         except OSError as error:
-            raise _refused(url, key, "written", error) from error
+            raise _inaccessible(url, key, "written", error) from error
         return store
 
     @classmethod
     def reading(cls, url: str, key: str = "store") -> Store:
-        """Open a place to read from, which need not exist; `key` is the setting that named it.
+        """Open a location for reading, which need not exist; `key` is the setting that names it.
 
         Raises:
             RequestError: the store cannot be reached.
@@ -87,7 +87,7 @@ class Store(Folder):
         try:
             store.exists()
         except OSError as error:
-            raise _refused(url, key, "read", error) from error
+            raise _inaccessible(url, key, "read", error) from error
         return store
 
     @property
@@ -95,7 +95,7 @@ class Store(Folder):
         return isinstance(self.fs, pa.fs.LocalFileSystem)
 
     def artifact(self, stage: str, version: int, config: Any, inputs: Mapping[str, Artifact]) -> Artifact:
-        """The artifact that `stage` makes from `config` and `inputs`; it need not exist yet."""
+        """The artifact that `stage` builds from `config` and `inputs`; it need not exist yet."""
         sources = {name: item.fingerprint for name, item in inputs.items()}
         digest = fingerprint(stage, version, config, sources)
         return Artifact(self.fs, posixpath.join(self.path, stage, digest), stage, digest)
@@ -150,7 +150,7 @@ class Artifact(Folder):
         if manifest.get("format", 1) > FORMAT:
             raise RequestError(
                 f"{self.home.url}/{MANIFEST}: was written by a newer version of amn-ray (format {manifest['format']}, "
-                f"this one knows {FORMAT}); use that version, or another store"
+                f"this version supports up to {FORMAT}); use that version, or another store"
             )
         return manifest
 
@@ -164,7 +164,7 @@ class Artifact(Folder):
         if not self.complete:
             return None
         manifest = self.manifest()
-        if manifest.get("format", 1) < FORMAT:  # it does not say what it was made of
+        if manifest.get("format", 1) < FORMAT:  # it does not record its inputs
             return None
         is_current = manifest["input_ids"] == input_ids and manifest["committed"] >= since
         return manifest if is_current else None
@@ -177,7 +177,7 @@ class Artifact(Folder):
         return dataclasses.replace(self, path=posixpath.join(home.path, self.manifest().get("content", "")).rstrip("/"))
 
     def successor(self) -> Artifact:
-        """The rebuilt artifact: written to a subfolder, it replaces this one at its commit. It can be resumed."""
+        """The artifact to rebuild into: a subfolder that replaces this content on commit. A rebuild can be resumed."""
         home = self.home
         if not home.exists(NEXT):
             home.write(NEXT, new_id().encode())
@@ -191,8 +191,8 @@ class Artifact(Folder):
 
         Args:
             config: the settings that affect the result.
-            inputs: the artifacts that it was made from.
-            code: digests of the modules that made it (see core.code).
+            inputs: the artifacts that it was built from.
+            code: digests of the modules that produced it (see core.code).
             seconds: how long it took.
             result: what the stage returned.
 
@@ -246,9 +246,9 @@ def _open_table(artifact: Artifact) -> Table:
     return artifact.fresh_table()
 
 
-def _refused(url: str, key: str, done: str, error: OSError) -> RequestError:
+def _inaccessible(url: str, key: str, action: str, error: OSError) -> RequestError:
     return RequestError(
-        f"{key}={without_secrets(url)}: cannot be {done} ({first_line(error, url)}); give a directory or URL that you "
-        "may access, and for an object store its credentials (s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        f"{key}={without_secrets(url)}: cannot be {action} ({first_line(error, url)}); give a directory or URL that "
+        "you may access, and for an object store its credentials (s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
         "AWS_ENDPOINT_URL)"
     )

@@ -1,7 +1,7 @@
 """Range checks for configuration dataclasses. Each error is one sentence that begins with the key.
 
 `recipe.composition.load` puts the node's path in front (`maps.`, `amn_refined.`), so users see the key that they typed.
-Null is not checked.
+None is not checked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def check_positive(config: object, *names: str) -> None:
-    """Refuse values that are not greater than 0."""
+    """Reject values that are not greater than 0."""
     for name in names:
         value = getattr(config, name)
         if value is not None and not value > 0:
@@ -18,7 +18,7 @@ def check_positive(config: object, *names: str) -> None:
 
 
 def check_not_negative(config: object, *names: str) -> None:
-    """Refuse values below 0."""
+    """Reject values below 0."""
     for name in names:
         value = getattr(config, name)
         if value is not None and value < 0:
@@ -26,7 +26,7 @@ def check_not_negative(config: object, *names: str) -> None:
 
 
 def check_fraction(config: object, *names: str) -> None:
-    """Refuse values outside [0, 1]."""
+    """Reject values outside [0, 1]."""
     for name in names:
         value = getattr(config, name)
         if value is not None and not 0 <= value <= 1:
@@ -34,7 +34,7 @@ def check_fraction(config: object, *names: str) -> None:
 
 
 def check_choice(config: object, name: str, choices: Sequence[str]) -> None:
-    """Refuse a value, or an element of a list, that is not one of `choices`."""
+    """Reject a value, or an element of a list, that is not one of `choices`."""
     value = getattr(config, name)
     for item in value if isinstance(value, list) else [value]:
         if item is not None and item not in choices:
@@ -42,14 +42,14 @@ def check_choice(config: object, name: str, choices: Sequence[str]) -> None:
 
 
 def check_scales(config: object) -> None:
-    """Refuse an empty list of scales, or one that is not positive."""
+    """Reject an empty list of scales, or scales that are not positive."""
     scales = getattr(config, "scales")  # noqa: B009
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales={scales}: must be a list of factors greater than 0")
 
 
 def check_range(config: object, name: str) -> None:
-    """Refuse a pair that is not [lowest, highest] of positive numbers."""
+    """Reject a pair that is not [lowest, highest] of positive numbers."""
     value = getattr(config, name)
     if len(value) != 2 or not 0 < value[0] <= value[1]:
         raise ValueError(f"{name}={value}: must be [smallest, largest], greater than 0")

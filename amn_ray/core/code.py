@@ -1,4 +1,4 @@
-"""The code that makes an artifact: a digest of every module that its stage imports, directly or indirectly.
+"""The code that produces an artifact: a digest of every module that its stage imports, directly or indirectly.
 
 Comments, docstrings and layout do not count. Imports inside functions do; those under TYPE_CHECKING do not, since they
 are not executed.
@@ -20,20 +20,20 @@ OURS = "amn_ray"
 
 @lru_cache(maxsize=64)
 def code_of(*modules: str) -> Mapping[str, str]:
-    """Module name -> digest: of modules, and of all that they import from this package, their own and plug-ins."""
+    """Module name -> digest, of `modules` and all that they import from this package, their own and plug-ins."""
     packages = {OURS, *plugins.packages(), *(module.partition(".")[0] for module in modules)}
-    found: dict[str, str] = {}
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        if name in found or name.partition(".")[0] not in packages:
+    digests: dict[str, str] = {}
+    pending = list(modules)
+    while pending:
+        name = pending.pop()
+        if name in digests or name.partition(".")[0] not in packages:
             continue
         source = _source(name)
         if source is not None:
             tree = _parsed(source)
-            found[name] = tree.digest
-            waiting += [imported for imported in tree.imports(name) if imported not in found]
-    return dict(sorted(found.items()))
+            digests[name] = tree.digest
+            pending += [imported for imported in tree.imports(name) if imported not in digests]
+    return dict(sorted(digests.items()))
 
 
 def other_code(recorded: Mapping[str, str], *modules: str) -> list[str]:
@@ -43,7 +43,7 @@ def other_code(recorded: Mapping[str, str], *modules: str) -> list[str]:
 
 
 def _source(name: str) -> Path | None:
-    """The file of a module; None if the name is no module (a class, a function), or the module is not Python code."""
+    """The source file of a module; None if the name is not a module (but a class or function) or not Python code."""
     try:
         spec = find_spec(name)
     except (ImportError, AttributeError, ValueError):  # a name inside a module that is not a package
@@ -59,11 +59,11 @@ class _Code:
         self.imported = list(_imports(tree))
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                node.body = [part for part in node.body if not _is_text(part)]
+                node.body = [part for part in node.body if not _is_docstring(part)]
         self.digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
     def imports(self, name: str) -> Iterator[str]:
-        """Names of imported modules, and of what may be one: `from a import b` gives a and a.b."""
+        """Names of imported modules, and of what may be modules: `from a import b` gives a and a.b."""
         for level, module, names in self.imported:
             base = module
             if level:
@@ -71,10 +71,10 @@ class _Code:
                 parts = parts[: len(parts) - level + (1 if self.is_package else 0)]
                 base = ".".join([*parts, *([module] if module else [])])
             yield base
-            yield from (f"{base}.{one}" for one in names)
+            yield from (f"{base}.{imported}" for imported in names)
 
 
-def _is_text(node: ast.stmt) -> bool:
+def _is_docstring(node: ast.stmt) -> bool:
     """Whether it is a docstring of a module, class, function or field."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 class RequestError(Exception):
     """The user asked for something that cannot be done (exit code 2).
 
-    The message is one sentence: the file or key, what was found, what was expected, what to do.
+    The message is one sentence: the file or key, what was matches, what was expected, what to do.
     """
 
     exit_code = 2
@@ -22,7 +22,7 @@ class RunError(Exception):
     exit_code = 1
 
 
-_TOLD = re.compile(rf"^\s*{re.escape(__name__)}\.(RequestError|RunError): (.+)$", re.MULTILINE)
+_IN_MESSAGE = re.compile(rf"^\s*{re.escape(__name__)}\.(RequestError|RunError): (.+)$", re.MULTILINE)
 
 
 @contextmanager
@@ -36,8 +36,8 @@ def unwrap_worker_errors() -> Iterator[None]:
     except Exception as error:
         if type(error) in (RequestError, RunError):  # not subclasses: Ray derives its own from them
             raise
-        found = _TOLD.findall(str(error))
-        if not found:
+        matches = _IN_MESSAGE.findall(str(error))
+        if not matches:
             raise
-        name, message = found[-1]
+        name, message = matches[-1]
         raise (RequestError if name == "RequestError" else RunError)(message) from None

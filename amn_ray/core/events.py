@@ -14,22 +14,22 @@ class RunBegan:
     """All checks have passed; no step has begun."""
 
     settings: Mapping[str, Any]
-    """The whole configuration, as one level of dotted keys."""
+    """The whole configuration, flattened to dotted keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepBegan:
-    """A step begins: its artifact will be made, or is already in the store."""
+    """A step begins; its artifact may already exist."""
 
     step: str
     artifact: Artifact
     settings: Mapping[str, Any]
-    """The settings that affect its result, as one level of dotted keys."""
+    """The settings that affect its result, flattened to dotted keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepWaits:
-    """Another run is making this artifact."""
+    """Another run is building this artifact."""
 
     step: str
     artifact: Artifact
@@ -60,7 +60,7 @@ class StepEnded:
     reused: bool
     manifest: Mapping[str, Any]
     other_code: Sequence[str] = ()
-    """If it is reused: the modules that have changed since it was made."""
+    """If reused: the modules that have changed since it was built."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class RunEnded:
     scores: Mapping[str, Artifact]
     """By scored step."""
     manifests: Mapping[str, Mapping[str, Any]]
-    """Of artifacts by step, of scores by `<step>_score`."""
+    """Those of artifacts by step, those of scores by `<step>_score`."""
     summary: Mapping[str, Mapping[str, float]]
     """Step -> metric -> value."""
 
@@ -94,7 +94,7 @@ class RunFailed:
     """The run ended before its last step."""
 
     interrupted: bool
-    """By the user or a signal, not by an error."""
+    """Whether the user or a signal ended it, rather than an error."""
 
 
 Event = RunBegan | StepBegan | StepWaits | StepIsMade | Warned | StepEnded | Scored | RunEnded | RunFailed
@@ -107,15 +107,15 @@ class Observer:
         """Called for each event, in order."""
 
     def callbacks(self, step: str) -> Sequence[Any]:
-        """Callbacks of Ray Train for a training that is about to begin; they are sent to its controller."""
+        """Ray Train callbacks for a training run that is about to start; they are sent to its controller."""
         return ()
 
     def probe(self, step: str, settings: Any, artifacts: Mapping[str, Artifact]) -> Any:
-        """A function that measures the network after each epoch of a training that is about to begin; None for none.
+        """A function that evaluates the network after each epoch of a training run that is about to start, or None.
 
         Args:
             step: the training step.
-            settings: those of the step.
-            artifacts: of the steps before it, by step.
+            settings: the step's settings.
+            artifacts: those of earlier steps, by step.
         """
         return None

@@ -1,4 +1,4 @@
-"""Folders on a disk or in an object store, and files that readers see whole or not at all."""
+"""Folders on a disk or in an object store, and atomic writes of files."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def write_atomic(fs: pa.fs.FileSystem, path: str, content: bytes) -> None:
     with fs.open_output_stream(target) as stream:
         stream.write(content)
     if isinstance(fs, pa.fs.LocalFileSystem):
-        flush(target)  # or a power loss may leave the new name on an empty file
+        flush(target)  # otherwise a power loss may leave an empty file
     if not in_place:
         fs.move(target, path)
     if isinstance(fs, pa.fs.LocalFileSystem):
-        with suppress(OSError):  # some network disks flush no folders
+        with suppress(OSError):  # some network disks cannot flush folders
             flush(posixpath.dirname(path))
 
 
@@ -48,14 +48,14 @@ def flush(path: str) -> None:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of the store; small and picklable, so that it can travel to workers."""
+    """A folder of the store; small and picklable, so it can be sent to workers."""
 
     fs: pa.fs.FileSystem = field(compare=False)
     path: str
 
     @property
     def url(self) -> str:
-        """As users see it: a path, or `s3://bucket/…`."""
+        """As shown to users: a path, or `s3://bucket/…`."""
         if "://" in self.path:  # HTTP: the path is the URL
             return without_secrets(self.path)
         return self.path if isinstance(self.fs, pa.fs.LocalFileSystem) else f"{_scheme(self.fs)}://{self.path}"
@@ -69,13 +69,13 @@ class Folder:
         return posixpath.join(self.path, name)
 
     def folder(self, *names: str) -> Folder:
-        """A folder below it, which need not exist."""
+        """A subfolder, which need not exist."""
         return Folder(self.fs, posixpath.join(self.path, *names))
 
     def entries(self) -> list[pa.fs.FileInfo]:
         """The files and folders in it, by name."""
-        found = self.fs.get_file_info(pa.fs.FileSelector(self.path, allow_not_found=True))
-        return sorted(found, key=lambda info: info.base_name)
+        infos = self.fs.get_file_info(pa.fs.FileSelector(self.path, allow_not_found=True))
+        return sorted(infos, key=lambda info: info.base_name)
 
     def exists(self, name: str = "") -> bool:
         return self.fs.get_file_info(self.at(name)).type != pa.fs.FileType.NotFound
@@ -92,7 +92,7 @@ class Folder:
         """Delete a file or folder in it, or the folder itself, if it exists."""
         path = self.at(name) if name else self.path
         kind = self.fs.get_file_info(path).type
-        with suppress(FileNotFoundError):  # another process was faster
+        with suppress(FileNotFoundError):  # another process deleted it
             if kind == pa.fs.FileType.Directory:
                 self.fs.delete_dir(path)
             elif kind == pa.fs.FileType.File:

@@ -19,15 +19,15 @@ def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
     A path is taken literally, and so is a `file://` URL, except for its percent-encoding (`%20`).
 
     Raises:
-        RequestError: the URL is empty or cannot be opened; `key` is the setting that named it.
+        RequestError: the URL is empty or cannot be opened; `key` is the setting that names it.
     """
     if not url:
         raise RequestError(f"{key}= is empty: expected a directory or URL")
-    if url.startswith("file:"):  # pyarrow would end it at # or ?, and refuses spaces
-        found = _FILE_URL.fullmatch(url)
-        if found is None:
+    if url.startswith("file:"):  # pyarrow would cut it at # or ?, and rejects spaces
+        match = _FILE_URL.fullmatch(url)
+        if match is None:
             raise RequestError(f"{key}={url}: expected three slashes, as in file:///path, or a plain path")
-        return pa.fs.LocalFileSystem(), local_path(unquote(found[1], errors="surrogateescape"), key)
+        return pa.fs.LocalFileSystem(), local_path(unquote(match[1], errors="surrogateescape"), key)
     if "://" not in url:
         if _ONE_SLASH.match(url):
             raise RequestError(f"{key}={url}: expected two slashes, as in s3://bucket/prefix, or a plain path")
@@ -35,7 +35,7 @@ def locate(url: str, key: str = "store") -> tuple[pa.fs.FileSystem, str]:
     try:
         if url.split("://")[0] in OF_PYARROW:
             return pa.fs.FileSystem.from_uri(url)
-        import fsspec.core  # here: the numerical core imports this module, and runs where fsspec is not installed
+        import fsspec.core  # here: the numerical core imports this module and must run without fsspec
 
         fs, path = fsspec.core.url_to_fs(url)
         return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(fs)), path
@@ -47,17 +47,17 @@ def local_path(path: str, key: str) -> str:
     """A local path as an absolute one, with `~` expanded.
 
     Raises:
-        RequestError: the home does not exist, or the name is not UTF-8; `key` is the setting that named it.
+        RequestError: there is no home directory, or the name is not UTF-8; `key` is the setting that names it.
     """
     try:
-        found = str(Path(path).expanduser().resolve())
-        found.encode()
+        absolute = str(Path(path).expanduser().resolve())
+        absolute.encode()
     except UnicodeEncodeError as error:
         shown = os.fsencode(path).decode(errors="backslashreplace")
-        raise RequestError(f"{key}={shown}: its name is not UTF-8; rename it, or a link to it") from error
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home, or links in a circle
-        raise RequestError(f"{key}={path}: is not a path ({first_line(error, path)}); write it in full") from error
-    return found
+        raise RequestError(f"{key}={shown}: its name is not UTF-8; rename it, or give a symlink to it") from error
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home directory, or a symlink loop
+        raise RequestError(f"{key}={path}: is not a path ({first_line(error, path)}); give the full path") from error
+    return absolute
 
 
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?|(?!//))(/.*)")
@@ -65,7 +65,7 @@ _ONE_SLASH = re.compile(r"(s3|gs|gcs|hdfs|viewfs|abfss?|https?):/")
 OF_PYARROW = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 """The URL schemes, besides `file`, that pyarrow opens without fsspec."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
-"""Those without directories and renames, by pyarrow's names."""
+"""File systems without directories and renames, by pyarrow's type names."""
 
 
 def without_secrets(url: str) -> str:

@@ -1,7 +1,7 @@
-"""Plug-ins: modules that bring methods, backbones, metrics or data sets of their own, and register them on import.
+"""Plug-ins: modules that add methods, backbones, metrics or data sets, and register them on import.
 
-Those of installed packages have the entry point `amn_ray.plugins`; others are named, by `plugins=[module]`. Processes
-that a job starts find the named ones in AMN_RAY_PLUGINS, and import all plug-ins when a name is not registered there.
+Installed packages declare them with the entry point `amn_ray.plugins`; others are listed as `plugins=[module]`. A job's
+child processes find the listed ones in AMN_RAY_PLUGINS, and import all plug-ins when they miss a registered name.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from amn_ray.core.errors import RequestError
 
 ENTRY_POINTS = "amn_ray.plugins"
 NAMED = "AMN_RAY_PLUGINS"
-"""The environment variable that holds the named modules, separated by commas. Users may set it, too."""
+"""The environment variable with the listed modules, separated by commas. Users may set it, too."""
 
 
 def load(names: Iterable[str] = (), where: Iterable[str] = ()) -> None:
-    """Import the plug-ins of installed packages, those of AMN_RAY_PLUGINS and these ones, also for child processes.
+    """Import the plug-ins of installed packages, of AMN_RAY_PLUGINS and `names`, also for child processes.
 
     Args:
-        names: of modules.
-        where: folders to look in, after those of Python.
+        names: modules.
+        where: folders to search, after Python's own.
 
     Raises:
-        RequestError: one cannot be imported, or registers a name that there is already.
+        RequestError: one cannot be imported, or registers a name that is taken.
     """
     for point in _installed():
         _import(point.module, f"the installed plug-in {point.name}")
     wanted = list(dict.fromkeys([*named(), *names]))
     if wanted:
-        _look_in(where)
+        _extend_path(where)
     for name in wanted:
         _import(name, f"plugins={name}")
         os.environ[NAMED] = ",".join(dict.fromkeys([*named(), name]))
 
 
 def named() -> list[str]:
-    """The modules that are named, of which other nodes know nothing."""
+    """The listed modules, which other nodes do not know about."""
     return [name for name in os.environ.get(NAMED, "").split(",") if name]
 
 
 def modules() -> list[str]:
-    """All plug-ins: those of installed packages, and the named ones."""
+    """All plug-ins: those of installed packages, and the listed ones."""
     return list(dict.fromkeys([*(point.module for point in _installed()), *named()]))
 
 
 def packages() -> set[str]:
-    """The top-level packages, or modules, that plug-ins are."""
+    """The top-level packages or modules of all plug-ins."""
     return {name.partition(".")[0] for name in modules()}
 
 
 def place(name: str) -> Path:
-    """The file, or the folder of the package, that a named module is or lies in.
+    """The file or package folder of a module's top-level package.
 
     Raises:
         RequestError: it has none.
@@ -73,8 +73,8 @@ def _installed() -> Sequence[EntryPoint]:
     return sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
 
 
-def _look_in(where: Iterable[str]) -> None:
-    """For this process and those that it starts, behind the places where Python looks."""
+def _extend_path(where: Iterable[str]) -> None:
+    """Append folders to the module search path of this process and its children."""
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     new = [folder for folder in where if folder not in inherited]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*inherited, *new]))
@@ -86,7 +86,7 @@ def _import(name: str, what: str) -> None:
         importlib.import_module(name)
     except RequestError as error:
         raise RequestError(f"{what}: {error}") from error
-    except Exception as error:  # of any kind: it is somebody's code
+    except Exception as error:  # of any kind: it is third-party code
         raise RequestError(f"{what}: {reason(name, error)}") from error
 
 
@@ -94,8 +94,8 @@ def reason(name: str, error: Exception) -> str:
     """Why a module could not be imported, and what to do."""
     if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
         return (
-            f"there is no module {error.name} in {Path.cwd()}, on PYTHONPATH or installed; name a module as Python "
-            "imports it, without .py"
+            f"there is no module {error.name} in {Path.cwd()}, on PYTHONPATH or installed; give the name as in an "
+            "import statement, without .py"
         )
     text = " ".join(str(error).split())
     return f"cannot be imported ({type(error).__name__}: {text}); HYDRA_FULL_ERROR=1 shows where"

@@ -1,4 +1,4 @@
-"""The versions of code and packages that make artifacts."""
+"""The versions of the code and packages that produce artifacts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ MODULES = ("ray", "torch", "torchvision", "pydensecrf", "numpy", "pyarrow", "mlf
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """The versions of PACKAGES; "unknown" where a package was not installed under this name (a source tree)."""
-    found = dict.fromkeys(PACKAGES, "unknown")
+    """The versions of PACKAGES; "unknown" for a package that is not installed (a source tree)."""
+    result = dict.fromkeys(PACKAGES, "unknown")
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            result[name] = version(name)
+    return result
 
 
 def missing_modules() -> str | None:
-    """Modules that a pipeline needs and this Python lacks, in words that follow a node's name; imports nothing."""
+    """Modules that a pipeline needs and this Python lacks, as a phrase after a node's name; imports nothing."""
     missing = [name for name in MODULES if find_spec(name) is None]
     return f"lacks the Python module(s) {', '.join(missing)}; install requirements.txt there" if missing else None
 

@@ -32,28 +32,28 @@ def for_evaluation(default: Any) -> Any:
 
 
 def filled(settings: C, **values: Any) -> C:
-    """The settings, with the `shared` fields that are null filled from `values`; nested dataclasses likewise.
+    """The settings with null `shared` fields filled from `values`, also in nested dataclasses.
 
     Raises:
         RequestError: `values` lacks one of them.
     """
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, item.name)
         if dataclasses.is_dataclass(value):
-            found[item.name] = filled(value, **values)
+            changes[item.name] = filled(value, **values)
         elif value is None and item.metadata.get(_SHARED):
             if item.name not in values:
                 raise RequestError(
                     f"{type(settings).__name__}.{item.name}: is shared() with the pipeline, which has no such setting; "
                     f"it has {', '.join(values)}"
                 )
-            found[item.name] = values[item.name]
-    return dataclasses.replace(settings, **found)  # type: ignore[type-var]
+            changes[item.name] = values[item.name]
+    return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
 
 
 def affecting_result(settings: Any) -> dict[str, Any]:
-    """The settings that affect the result, as JSON: all fields but those that are `for_evaluation`."""
+    """The settings that affect the result, as JSON: all fields except those marked `for_evaluation`."""
     if settings is None:
         return {}
     hidden = {item.name for item in dataclasses.fields(settings) if item.metadata.get(_EVALUATION)}
@@ -61,18 +61,18 @@ def affecting_result(settings: Any) -> dict[str, Any]:
 
 
 def chosen_modules(settings: Any) -> set[str]:
-    """The modules whose code the settings choose by a name, such as that of a plug-in's backbone.
+    """The modules whose code the settings select by name, such as a plug-in's backbone.
 
-    A settings dataclass that chooses some has an attribute `modules`; nested dataclasses are asked likewise.
+    A settings dataclass that selects some has an attribute `modules`; nested dataclasses are searched, too.
     """
     if not dataclasses.is_dataclass(settings):
         return set()
-    found = set(getattr(settings, "modules", ()))
-    return found.union(*(chosen_modules(getattr(settings, item.name)) for item in dataclasses.fields(settings)))
+    modules = set(getattr(settings, "modules", ()))
+    return modules.union(*(chosen_modules(getattr(settings, item.name)) for item in dataclasses.fields(settings)))
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Dataclasses as one level of dotted keys, safe to store: passwords in URLs are left out."""
+    """Dataclasses flattened to dotted keys, safe to store: without passwords in URLs."""
     result: dict[str, Any] = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
@@ -84,16 +84,16 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def build(kind: type[C], plain: Mapping[str, Any]) -> C:
-    """A dataclass from its JSON; fields that it lacks keep their defaults.
+    """A dataclass from its JSON; missing fields keep their defaults.
 
     Raises:
-        TypeError: the JSON has a field that the dataclass lacks.
+        TypeError: the JSON has an unknown field.
     """
     hints = typing.get_type_hints(kind)
-    return kind(**{name: _built(hints.get(name), value) for name, value in plain.items()})
+    return kind(**{name: _build_value(hints.get(name), value) for name, value in plain.items()})
 
 
-def _built(hint: Any, value: Any) -> Any:
+def _build_value(hint: Any, value: Any) -> Any:
     if isinstance(hint, UnionType) or typing.get_origin(hint) is typing.Union:
         hint = next(part for part in typing.get_args(hint) if part is not NoneType)
     return build(hint, value) if dataclasses.is_dataclass(hint) and isinstance(value, Mapping) else value  # type: ignore[arg-type]

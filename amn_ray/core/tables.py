@@ -1,4 +1,4 @@
-"""Parquet tables with one row per image, whose rows are looked up by their ids."""
+"""Parquet tables with one row per image, looked up by image id."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Table:
         return sum(self._rows.get(path, 0) for path in files)
 
     def write_index(self) -> None:
-        """Write where each row is, so that readers need not open all shards; call it once all rows are written."""
-        places = [(image_id, posixpath.basename(path), group, row) for image_id, (path, group, row) in self._scanned()]
-        columns = list(zip(*places, strict=True)) or [(), (), (), ()]
+        """Write the index of rows, so that readers need not open all shards; call it after the last row is written."""
+        locations = [(image_id, posixpath.basename(path), group, row) for image_id, (path, group, row) in self._scan()]
+        columns = list(zip(*locations, strict=True)) or [(), (), (), ()]
         table = pa.table(
             {name: pa.array(values, kind) for (name, kind), values in zip(_INDEX.items(), columns, strict=True)}
         )
@@ -74,9 +74,9 @@ class Table:
             rows = pq.read_table(self._index, filesystem=self.fs, partitioning=None).to_pydict()
             files = [posixpath.join(self.path, name) for name in rows["file"]]
             return dict(zip(rows["image_id"], zip(files, rows["group"], rows["row"], strict=True), strict=True))
-        return dict(self._scanned())
+        return dict(self._scan())
 
-    def _scanned(self) -> Iterator[tuple[str, tuple[str, int, int]]]:
+    def _scan(self) -> Iterator[tuple[str, tuple[str, int, int]]]:
         """The same, read from the shards: image_id, (file, row group, row in the group)."""
         for path in self.files:
             with pq.ParquetFile(path, filesystem=self.fs) as shard:
@@ -100,12 +100,12 @@ class Table:
         return sorted(ids)
 
     def find(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows of a few ids, in their order, without reading the index of the whole table.
+        """The rows of a few ids, in the given order, without reading the index of the whole table.
 
         Raises:
             KeyError: an id is not in the table.
         """
-        from pyarrow import dataset  # imports pandas: a quarter of a second, and few processes need it
+        from pyarrow import dataset  # imports pandas: a quarter of a second, which few processes need
 
         wanted = dataset.dataset(self.files, filesystem=self.fs, format="parquet").to_table(
             columns=["image_id", *columns], filter=dataset.field("image_id").isin(list(ids))
@@ -127,7 +127,7 @@ class Table:
         return pa.concat_tables(shards).sort_by("image_id")
 
     def take(self, ids: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows of `ids`, in their order, as dicts of `columns`.
+        """The rows of `ids`, in the given order, as dicts of `columns`.
 
         Raises:
             KeyError: an id is not in the table.

@@ -1,1 +1,1 @@
-"""Numbers only: counts of pixels and the metrics from them. NumPy only."""
+"""Pixel counts and the metrics computed from them. NumPy and SciPy only."""

@@ -16,7 +16,7 @@ RESAMPLES = 2000
 
 
 def counts_by_label(image: ImageCounts, num_classes: int, threshold: int | None = None) -> np.ndarray:
-    """What one image adds to every label's IoU: int64 (3, C), rows hits, true and predicted pixels.
+    """The contribution of one image to every label's IoU: int64 (3, C), rows hits, true and predicted pixels.
 
     Args:
         image: of maps, or of a mask (a single bin).
@@ -67,8 +67,8 @@ class Difference:
 def paired_difference(first: np.ndarray, second: np.ndarray, rng: int = 0) -> Difference:
     """MIoU of `first` minus mIoU of `second`, averaged over the seeds.
 
-    Both are scored on the same images, so each resample takes the same images for both (and for all seeds). What varies
-    from seed to seed is not in the interval, but in `by_seed`.
+    Both are scored on the same images, so each resample takes the same images for both (and for all seeds). Variation
+    between seeds is not in the interval, but in `by_seed`.
 
     Args:
         first: counts (S, n, 3, C).

@@ -1,4 +1,4 @@
-"""mIoU and its relatives, all from one confusion matrix over a whole split.
+"""mIoU and related metrics, all from one confusion matrix over a whole split.
 
 Legend: N = classes without background; a confusion matrix is int64 (N+1, N+1), rows = truth, columns = prediction.
 """
@@ -11,7 +11,7 @@ from amn_ray.data.source import IGNORE
 
 
 def confusion_matrix(truth_HW: np.ndarray, prediction_HW: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count pixels by (truth, prediction); truth of 255 takes no part.
+    """Count pixels by (truth, prediction); truth of 255 is ignored.
 
     Args:
         truth_HW: labels 0…N or 255.

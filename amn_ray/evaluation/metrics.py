@@ -12,7 +12,7 @@ from amn_ray.core.errors import RequestError, RunError
 from amn_ray.evaluation.confusion import foreground_error_rates, foreground_precision_recall, mean_iou
 
 Metric = Callable[[np.ndarray], float]
-"""A confusion matrix int64 (N+1, N+1), rows = truth, columns = prediction -> a number. It travels to workers."""
+"""A confusion matrix int64 (N+1, N+1), rows = truth, columns = prediction -> a number. It is pickled for workers."""
 
 
 def _miou(confusion: np.ndarray) -> float:
@@ -36,21 +36,21 @@ def _recall(confusion: np.ndarray) -> float:
 
 
 PARTS = ("selection_miou", "report_miou")
-"""mIoU of the images that select, and of those that report (see selection.py)."""
+"""mIoU of the selection split and of the report split (see selection.py)."""
 OF_MAPS = ("best_miou", "best_tau", "tau_width", "tau_width_1", "selection_tau")
-"""What is measured of maps, besides all metrics and parts."""
+"""Metrics of maps only."""
 OF_MASKS = ("undefined",)
-"""What is measured of masks, likewise."""
+"""Metrics of masks only."""
 OF_ALL = ("all_miou", "all_best_miou")
-"""mIoU of all images that have masks, where these are more than the evaluated ones; the second one, at its own best τ,
-is of maps only."""
+"""mIoU of all images that have masks, if these are more than the evaluated ones; the second one, at its own best τ, is
+for maps only."""
 OF_STEPS = ("seconds", "images_per_second", "loss")
-"""What steps report themselves, under the same prefix."""
+"""Metrics that steps report themselves, under the same prefix."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric as it was registered."""
+    """A registered metric."""
 
     metric: Metric
     version: int = 1
@@ -66,31 +66,31 @@ _METRICS: dict[str, Measured] = {
 
 
 def register(name: str, metric: Metric, version: int = 1) -> None:
-    """Measure this, too, wherever maps and masks are scored.
+    """Add a metric to all scores of maps and masks.
 
     Args:
         name: of the metric; it is reported as `<step>/<name>`.
         metric: a function that other processes can import.
-        version: to be raised by whoever changes what it measures; scores are then made anew.
+        version: increase it when the definition changes; scores are then recomputed.
 
     Raises:
-        RequestError: there is another metric of that name.
-        ValueError: the name is none.
+        RequestError: another metric has that name.
+        ValueError: the name is invalid.
     """
     if not re.fullmatch(r"\w+", name):
         raise ValueError(f"metric {name!r}: must be letters, digits and _ only")
-    there = _METRICS.setdefault(name, Measured(metric, version))
-    if there != Measured(metric, version) or name in (*PARTS, *OF_MAPS, *OF_MASKS, *OF_ALL, *OF_STEPS):
+    existing = _METRICS.setdefault(name, Measured(metric, version))
+    if existing != Measured(metric, version) or name in (*PARTS, *OF_MAPS, *OF_MASKS, *OF_ALL, *OF_STEPS):
         raise RequestError(f"metric {name}: is declared twice; give one of them another name")
 
 
 def metrics() -> Mapping[str, Metric]:
-    """All of them, by name."""
+    """All metrics by name."""
     return {name: measured.metric for name, measured in _METRICS.items()}
 
 
 def versions() -> list[str]:
-    """The names of all of them, with their version where it is not the first."""
+    """The names of all metrics, with the version if it is not 1."""
     return [name if item.version == 1 else f"{name} {item.version}" for name, item in _METRICS.items()]
 
 
@@ -100,10 +100,10 @@ def measure(confusion: np.ndarray, measured: Mapping[str, Metric]) -> dict[str, 
     Raises:
         RunError: one of them cannot be computed.
     """
-    found = {}
+    values = {}
     for name, metric in measured.items():
         try:
-            found[name] = float(metric(confusion))
-        except Exception as error:  # of any kind: it may be somebody's code
+            values[name] = float(metric(confusion))
+        except Exception as error:  # of any kind: it may be third-party code
             raise RunError(f"metric {name}: failed ({type(error).__name__}: {' '.join(str(error).split())})") from error
-    return found
+    return values

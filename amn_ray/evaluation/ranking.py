@@ -18,7 +18,7 @@ def average_precision(scores_n: np.ndarray, is_true_n: np.ndarray) -> float:
         is_true_n: bool.
 
     Returns:
-        In [0, 1]; NaN where no image is true.
+        In [0, 1]; NaN if no image is true.
     """
     if not is_true_n.any():
         return float("nan")
@@ -31,6 +31,6 @@ def average_precision(scores_n: np.ndarray, is_true_n: np.ndarray) -> float:
 
 def mean_average_precision(scores_nN: np.ndarray, is_true_nN: np.ndarray) -> float:
     """The mean of average_precision over the classes that occur; NaN where none does."""
-    found = [average_precision(scores_nN[:, i], is_true_nN[:, i]) for i in range(scores_nN.shape[1])]
-    known = [value for value in found if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+    by_class = [average_precision(scores_nN[:, i], is_true_nN[:, i]) for i in range(scores_nN.shape[1])]
+    defined = [value for value in by_class if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")

@@ -1,7 +1,7 @@
-"""Two parts of the images that have ground truth: one selects, the other reports.
+"""The images with ground truth, divided into a selection split and a report split.
 
-A number by which settings, thresholds or epochs were chosen is too good to report. So every score also comes for two
-disjoint parts: each fifth image (in the order of the ids) is for selection, all others are for the report.
+A number by which settings, thresholds or epochs were chosen is biased. So every score is also computed on two disjoint
+splits: every fifth image (in the order of the ids) is for selection, all others are for the report.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ EVERY = 5
 
 
 def selection_ids(scored: Iterable[str]) -> list[str]:
-    """Of the ids of all images with ground truth, those that select."""
+    """The selection split of the ids of all images with ground truth."""
     return sorted(scored)[::EVERY]
 
 
 def report_ids(scored: Iterable[str]) -> list[str]:
-    """The others: those that report."""
+    """The report split: all others."""
     ids = sorted(scored)
     selecting = set(selection_ids(ids))
     return [image_id for image_id in ids if image_id not in selecting]

@@ -2,7 +2,7 @@
 
 A pixel's prediction depends on τ in one way only: it is the class of its largest map value v while v > τ, and
 background from then on. So it is enough to count, for each (truth, best class), how many pixels have a v between two
-neighbouring thresholds; cumulative sums then give the confusion matrix at each of them, with no rounding anywhere.
+neighbouring thresholds; cumulative sums then give the confusion matrix at each of them, without rounding.
 
 Legend: H W = pixels, K = classes of the image, G = distinct truth labels in it, T = thresholds, N = classes without
 background. Bin b of T+1 holds the pixels whose v lies above exactly b of the ascending thresholds.
@@ -26,7 +26,7 @@ def threshold_grid(count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """The pixels of one image by truth, best class and bin: all that evaluation needs to know of it."""
+    """The pixels of one image by truth, best class and bin: all that evaluation needs."""
 
     truth: np.ndarray
     """int16 (G,): the truth labels that occur, ascending, without 255."""
@@ -93,7 +93,7 @@ def confusion_from_bins(counts: np.ndarray) -> np.ndarray:
 def best_threshold(image: ImageCounts, grid: np.ndarray) -> tuple[float, float]:
     """(τ, mIoU) at which one image is segmented best: the middle of the best thresholds, if several tie.
 
-    The mIoU is over the classes that the image holds or is given, and the background (paper Figure 1a).
+    The mIoU is over the background and the image's classes, in truth or labels (paper Figure 1a).
     """
     labels = np.union1d(image.truth, image.predicted)
     counts = np.zeros((labels.size, labels.size, len(grid) + 1), np.int64)

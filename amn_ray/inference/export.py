@@ -1,4 +1,4 @@
-"""Masks of a finished run as files that other frameworks read: palette PNGs in VOC's layout.
+"""Exports the masks of a finished run as files that other frameworks read: palette PNGs in VOC's layout.
 
 <out>/SegmentationClass/<image_id>.png
 <out>/ImageSets/Segmentation/<split>.txt
@@ -35,15 +35,15 @@ class ExportConfig:
     """Options of `jobs/export.py`."""
 
     step: str | None = None
-    """Whose masks: maps, refined, amn_maps, amn_refined, pseudo_masks, predictions, predictions_refined, truth or
-    truth_val; maps are cut at their default τ."""
+    """The step whose masks to export: maps, refined, amn_maps, amn_refined, pseudo_masks, predictions,
+    predictions_refined, truth or truth_val; maps are thresholded at their default τ."""
     out: str | None = None
     """Folder to write to."""
     store: str = "outputs"
     run: str | None = None
-    """Name of a run (its folder in `<store>/runs/`); null = the last one that made these masks."""
+    """Name of a run (its folder in `<store>/runs/`); null = the last one with these masks."""
     split: str | None = None
-    """train or val; null = the one that the step has masks of."""
+    """train or val; null = the split that the step has masks of."""
     overwrite: bool = False
     """Write into a folder that is not empty."""
 
@@ -58,17 +58,15 @@ def export(config: ExportConfig) -> None:
     """Write all masks and the list of their ids.
 
     Raises:
-        RequestError: the step has not been made, has no masks of that split, or `out` is not empty.
+        RequestError: the step has no output or no masks of that split, or `out` is not empty.
     """
     if config.step is None:
-        raise RequestError(
-            "step is not set: whose masks? Set step=pseudo_masks, or another step that makes masks or maps"
-        )
+        raise RequestError("step is not set: set step=pseudo_masks, or another step that makes masks or maps")
     if config.out is None:
         raise RequestError("out is not set: expected a folder to write to; set out=/path")
     run = runs.find(Store.reading(config.store), config.run, config.step)
-    made = run.step(config.step, needed_by=f"step={config.step}")
-    columns = made.table().columns if made.exists(TABLE) else []  # weights are no table
+    output = run.step(config.step, needed_by=f"step={config.step}")
+    columns = output.table().columns if output.exists(TABLE) else []  # weights are not a table
     if "mask" not in columns and "maps" not in columns:
         raise RequestError(f"step={config.step}: makes neither masks nor maps; name a step that does")
     images = run.images_of(config.step)
@@ -77,17 +75,17 @@ def export(config: ExportConfig) -> None:
         raise RequestError(f"split={config.split}: step={config.step} has masks of {split} only; leave split out")
     refuse_full(Store.reading(config.out, "out"), config.overwrite)
     out = Store.open(config.out, "out")
-    masks = partial(_masks, made, images)
+    masks = partial(_masks, output, images)
     if "mask" not in columns:
-        masks = partial(_masks_of_maps, made, images, run.settings[f"{config.step}.threshold"])
+        masks = partial(_thresholded_maps, output, images, run.settings[f"{config.step}.threshold"])
 
     def write(pair: tuple[str, Callable[[], np.ndarray]]) -> None:
         image_id, mask = pair
         out.write(f"SegmentationClass/{image_id}.png", encode_palette_mask(mask()))
 
-    ids = made.table().ids()
+    ids = output.table().ids()
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(ids), BATCH):  # a few at a time: a data set of masks need not fit into memory
+        for start in range(0, len(ids), BATCH):  # in batches: all masks together may not fit into memory
             list(pool.map(write, masks(ids[start : start + BATCH])))
     lines = "".join(f"{image_id}\n" for image_id in ids)
     out.write(f"ImageSets/Segmentation/{split}.txt", lines.encode())
@@ -95,46 +93,46 @@ def export(config: ExportConfig) -> None:
 
 
 def refuse_full(out: Folder, overwrite: bool, remedy: str = "choose another folder or set overwrite=true") -> None:
-    """Refuse to write into a folder that holds something already.
+    """Refuse to write into a folder that is not empty.
 
     Raises:
-        RequestError: it does, and `overwrite` is not set; or it is a file.
+        RequestError: it is not empty and `overwrite` is not set; or it is a file.
     """
     if out.fs.get_file_info(out.path).type == pa.fs.FileType.File:
-        raise RequestError(f"out={out.url}: is a file, expected a folder that is new or empty")
+        raise RequestError(f"out={out.url}: is a file, expected a new or empty folder")
     if not overwrite and out.entries():
         raise RequestError(f"out={out.url}: is not empty; {remedy}")
 
 
-def _masks(made: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+def _masks(output: Artifact, images: Artifact, ids: list[str]) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     files = _file_sizes(images, ids)
-    for image_id, row, file in zip(ids, made.table().take(ids, ["mask"]), files, strict=True):
-        yield image_id, partial(_enlarged, partial(decode_mask, row["mask"]), file)
+    for image_id, row, file in zip(ids, output.table().take(ids, ["mask"]), files, strict=True):
+        yield image_id, partial(_resized, partial(decode_mask, row["mask"]), file)
 
 
-def _masks_of_maps(
-    made: Artifact, images: Artifact, threshold: float, ids: list[str]
+def _thresholded_maps(
+    output: Artifact, images: Artifact, threshold: float, ids: list[str]
 ) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-    maps = made.table().take(ids, MAP_COLUMNS)
+    maps = output.table().take(ids, MAP_COLUMNS)
     sizes = images.table().take(ids, ["height", "width"])
     files = _file_sizes(images, ids)
     for image_id, row, size, file in zip(ids, maps, sizes, files, strict=True):
-        yield image_id, partial(_enlarged, partial(_cut, row, size, threshold), file)
+        yield image_id, partial(_resized, partial(_thresholded, row, size, threshold), file)
 
 
 def _file_sizes(images: Artifact, ids: list[str]) -> list[tuple[int, int] | None]:
-    """(height, width) of the upright files; None where all masks have it."""
+    """(height, width) of the files after rotation; None if the masks already have it."""
     if Pixels.of(images.manifest()).max_side is None:
         return [None] * len(ids)
     names = ["file_height", "file_width"]
     return [(row["file_height"], row["file_width"]) for row in images.table().take(ids, names)]
 
 
-def _enlarged(mask: Callable[[], np.ndarray], size: tuple[int, int] | None) -> np.ndarray:
+def _resized(mask: Callable[[], np.ndarray], size: tuple[int, int] | None) -> np.ndarray:
     return mask() if size is None else resize_label(mask(), *size)
 
 
-def _cut(row: dict[str, Any], size: dict[str, int], threshold: float) -> np.ndarray:
+def _thresholded(row: dict[str, Any], size: dict[str, int], threshold: float) -> np.ndarray:
     """Labels uint8 (H, W) of a row of maps."""
     maps_KHW = pixel_maps(row, size["height"], size["width"])
     return np.array([0, *row["keys"]], np.uint8)[hard_labels(maps_KHW, threshold)]

@@ -1,4 +1,4 @@
-"""The observer that logs a trained segmentation network, with its CRF if it has one, as a model in MLflow."""
+"""The observer that logs a trained segmentation network, with its CRF if any, as an MLflow model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amn_ray.reporting.tracked import Tracking
 
 
 class LoggedModel(Observer):
-    """Notified after the record was written, and before the tracking ends."""
+    """Logs the model after the record is written and before the MLflow run ends."""
 
     def __init__(self, store: Store, run: str, config: TrackingConfig, tracking: Tracking) -> None:
         self.store = store

@@ -1,4 +1,4 @@
-"""Who watches a pipeline that a user starts."""
+"""The observers of a pipeline that a user starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amn_ray.reporting.results import Figures
 from amn_ray.reporting.tracked import Tracking
 
 TRIAL_PATIENCE_S = 120
-"""How long a trial waits for MLflow: that a study's trials began is no reason to lose them."""
+"""How long a trial waits for MLflow; a study that has started must not lose its trials."""
 
 
 def run_observed(
@@ -27,25 +27,25 @@ def run_observed(
     command: Sequence[str] = (),
     since: float | None = None,
 ) -> tuple[RunEnded, bool]:
-    """Run a pipeline, on the console, in the store's records and in MLflow.
+    """Run a pipeline, and report it to the console, the store's records and MLflow.
 
     Args:
-        pipeline: prepared.
-        name: of its MLflow run; None names the data set.
-        study: the id of the study's MLflow run, if this is a trial of one.
-        others: watch, too.
-        command: what was typed, as `run=NAME` will repeat it.
-        since: when, see Runner.
+        pipeline: the prepared pipeline.
+        name: the name of its MLflow run; None uses the dataset's name.
+        study: the id of the study's MLflow run, if this is a trial.
+        others: further observers.
+        command: the overrides of the command line, as `run=NAME` will repeat them.
+        since: the start time, see Runner.
 
     Returns:
-        What it made, and whether MLflow knows all of it.
+        The end of the run, and whether MLflow has received all of it.
     """
     config = pipeline.config
     tracker = Tracker(config.tracking, pipeline.store, patience_s=0 if study is None else TRIAL_PATIENCE_S)
     tags = {"dataset": config.dataset.name, "git_commit": git_commit()}
-    above = None if study is None else tracker.known(study)
+    parent = None if study is None else tracker.known(study)
     tracking = Tracking(
-        tracker, name or f"pipeline {config.dataset.name}", pipeline.identity, tags, pipeline.folder, above
+        tracker, name or f"pipeline {config.dataset.name}", pipeline.identity, tags, pipeline.folder, parent
     )
     observers = [
         *others,

@@ -1,11 +1,11 @@
-"""Segmenting new images with a trained network: an image or a folder of them in, masks and overlays out.
+"""Segments new images, or folders of images, with a trained network: writes masks and overlays.
 
     <out>/masks/<name>.png       labels, in VOC's colours
-    <out>/overlays/<name>.jpg    the image under its mask
-    <out>/predict.json           whose predictions these are, which image each mask belongs to, and what it held
+    <out>/overlays/<name>.jpg    the mask drawn over the image
+    <out>/predict.json           the identity of the predictions, and each image's mask and content digest
 
-Actors with the network make logits, tasks refine them and write; both run at the same time. A mask that is there is
-not made again, so the same command goes on after a crash.
+Actors with the network compute logits while tasks refine them and write masks. Existing masks are not made again, so
+the same command resumes after a crash.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ RECORD = "predict.json"
 MASKS, OVERLAYS = "masks", "overlays"
 BATCH = 16
 """Images per block and per call."""
-TELL_EVERY = 30
-"""Seconds."""
+PROGRESS_S = 30
+"""Seconds between two progress messages."""
 SHOWN = 20
-"""Broken files that the message at the end names."""
+"""The maximum number of broken files in the final message."""
 
 
 @dataclass(kw_only=True)
 class PredictConfig:
-    """Everything that `jobs/predict.py` can be told."""
+    """Options of `jobs/predict.py`."""
 
     images: str | None = None
     """An image, or a folder of images with its sub-folders: a path or a URL."""
@@ -62,14 +62,14 @@ class PredictConfig:
     run: str | None = None
     """Name of a run (its folder in `<store>/runs/`); null = the last one that trained a segmentation network."""
     crf: bool = True
-    """Refine by dense CRF, as the run did; false: not at all."""
+    """Refine by dense CRF if the run did; false: never."""
     overwrite: bool = False
-    """Remove the masks and overlays that are in `out`, and make all of them again."""
+    """Remove the masks and overlays in `out`, and make all of them again."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def predict(config: PredictConfig) -> None:
-    """Segment an image, or all of a folder.
+    """Segment an image, or all images in a folder.
 
     Raises:
         RequestError: there is no such run, folder or image.
@@ -87,19 +87,22 @@ def predict(config: PredictConfig) -> None:
     found = find(str(config.images))
     out = Store.reading(str(config.out), "out")
     if found.is_folder and f"{out.path}/".startswith(f"{found.source.path}/"):
-        raise RequestError(f"out={out.url}: lies in images={found.source.url}, so masks would be taken for images")
+        raise RequestError(
+            f"out={out.url}: lies in images={found.source.url}, so masks would be taken for images; choose another "
+            "folder"
+        )
     out = Store.open(str(config.out), "out")
     identity = fingerprint(weights.fingerprint, settings.predictions, settings.crf if config.crf else None)
     masks = _claim(out, identity, config, _content(found))
     if found.others:
-        log("predict", f"{len(found.others)} files are no images and are passed over: {some(found.others)}")
+        log("predict", f"skipped {len(found.others)} files that are not images: {some(found.others)}")
     done = set() if config.overwrite else _present(out)
-    left = {name: mask for name, mask in masks.items() if mask not in done}
-    if len(left) < len(masks):
-        log("predict", f"{len(masks) - len(left)} masks are there already")
+    remaining = {name: mask for name, mask in masks.items() if mask not in done}
+    if len(remaining) < len(masks):
+        log("predict", f"{len(masks) - len(remaining)} masks already exist")
     failures = dict(found.broken)
-    if left:
-        failures |= _run(Cluster(config.cluster), left, found.source, out, settings, weights, crf=config.crf)
+    if remaining:
+        failures |= _run(Cluster(config.cluster), remaining, found.source, out, settings, weights, crf=config.crf)
     total = len(found.images) + len(found.broken)
     log("predict", f"{total - len(failures)} masks and overlays in {out.path}")
     if failures:
@@ -111,35 +114,35 @@ def predict(config: PredictConfig) -> None:
 
 
 def _content(found: Found) -> dict[str, str]:
-    """What each image holds: its digest, or what a store of objects says of it."""
+    """An identifier of each image's content: its digest; in an object store, its size and time."""
     paths = {name: found.source.at(name) for name in found.images}
     if found.source.is_local:
-        known = digests(paths.values())
-        return {name: known.get(path, "") for name, path in paths.items()}
+        digest_of = digests(paths.values())
+        return {name: digest_of.get(path, "") for name, path in paths.items()}
     infos = found.source.fs.get_file_info(list(paths.values()))
     return {name: f"{info.size} {info.mtime_ns}" for name, info in zip(paths, infos, strict=True)}
 
 
 def _claim(out: Store, identity: str, config: PredictConfig, images: Mapping[str, str]) -> dict[str, str]:
-    """Note in the folder whose predictions it holds, and of which images.
+    """Record in the folder whose predictions it holds, and of which images.
 
-    Older ones are removed with `overwrite`, and those of images that changed since.
+    Removes older predictions if `overwrite` is set, and those of images that have changed.
 
     Args:
         out: where masks are written.
-        identity: of the network and its settings.
-        config: what was asked for.
-        images: what each image holds, by name.
+        identity: the fingerprint of the network and its settings.
+        config: the options.
+        images: the identifier of each image's content, by name.
 
     Returns:
         The mask of each image, see photographs.assign.
 
     Raises:
-        RequestError: it holds another network's, or something else.
+        RequestError: the folder holds another network's predictions, or other files.
     """
-    known: dict[str, str] = {}
+    assigned: dict[str, str] = {}
     content: dict[str, str] = {}
-    if not out.exists(RECORD):  # whatever is there, it is not ours to overwrite
+    if not out.exists(RECORD):  # existing files are not ours to overwrite
         refuse_full(out, overwrite=False, remedy="choose another folder")
     elif config.overwrite:
         out.remove(MASKS)
@@ -151,21 +154,21 @@ def _claim(out: Store, identity: str, config: PredictConfig, images: Mapping[str
                 f"out={out.url}: holds the predictions of another run or another crf=; choose another folder, or set "
                 "overwrite=true"
             )
-        known, content = record.get("masks", {}), record.get("content", {})
-        changed = [name for name in known.keys() & images.keys() if content.get(name, images[name]) != images[name]]
+        assigned, content = record.get("masks", {}), record.get("content", {})
+        changed = [name for name in assigned.keys() & images.keys() if content.get(name, images[name]) != images[name]]
         for name in changed:
-            out.remove(f"{MASKS}/{known[name]}.png")
-            out.remove(f"{OVERLAYS}/{known[name]}.jpg")
+            out.remove(f"{MASKS}/{assigned[name]}.png")
+            out.remove(f"{OVERLAYS}/{assigned[name]}.jpg")
         if changed:
-            log("predict", f"{len(changed)} images changed, and are segmented again: {some(sorted(changed))}")
-    masks = assign(list(images), known)
-    record = {"predictions": identity, "masks": known | masks, "content": content | dict(images)}
+            log("predict", f"{len(changed)} images changed and will be segmented again: {some(sorted(changed))}")
+    masks = assign(list(images), assigned)
+    record = {"predictions": identity, "masks": assigned | masks, "content": content | dict(images)}
     out.write(RECORD, json.dumps(record, ensure_ascii=False).encode())
     return masks
 
 
 def _present(out: Store) -> set[str]:
-    """The masks that are there, without their ending."""
+    """The existing masks, without extension."""
     found = out.fs.get_file_info(pa.fs.FileSelector(out.at(MASKS), recursive=True, allow_not_found=True))
     return {
         posixpath.relpath(item.path, out.at(MASKS)).removesuffix(".png") for item in found if item.path.endswith(".png")
@@ -182,19 +185,19 @@ def _run(
     *,
     crf: bool,
 ) -> dict[str, str]:
-    """Make the masks of some images; returns the reasons of the files that are broken, by name."""
+    """Write the masks of images; returns the reasons for broken files, by name."""
     files = list(masks)
     cluster.check_shared(out, "out")
     cluster.check_seen(source, files[0], "images")
     cluster.check_seen(weights, MODEL, "store")
     cluster.check_everywhere(plugin_env.not_importable, plugins.modules(), working_only=True)
-    resources = cluster.map_resources()
+    resources = cluster.map_share()
     table = pa.table({"file": files, "mask": list(masks.values())})
     blocks = [table.slice(start, BATCH).combine_chunks() for start in range(0, len(files), BATCH)]
     finish = partial(_finish, source=source, out=out, settings=settings, crf=crf)
     failures: dict[str, str] = {}
-    shares: list[float] = []
-    started = told = time.monotonic()
+    brightnesses: list[float] = []
+    started = logged = time.monotonic()
     done = 0
     with (
         report_killed_workers("predict", f"{resources.setting}, cluster.cpu_actors or the size of the images"),
@@ -218,30 +221,30 @@ def _run(
                 finish,
                 batch_size=BATCH,
                 batch_format="pyarrow",
-                num_cpus=LIGHT_TASK_CPUS,  # it takes a core, but actors that hold all must not wait for it
-                concurrency=min(cluster.cpu_resources().count, len(blocks)),
+                num_cpus=LIGHT_TASK_CPUS,  # it uses a core, but actors may hold all of them, and must not wait for it
+                concurrency=min(cluster.cpu_share().count, len(blocks)),
                 ray_remote_args_fn=tasks_of_tries,
             )
         )  # fmt: skip
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
             done += batch.num_rows
             failures |= {row["file"]: row["error"] for row in batch.to_pylist() if row["error"]}
-            shares += batch.column("brightness").drop_null().to_pylist()
-            if time.monotonic() - told > TELL_EVERY:
-                told = time.monotonic()
-                speed = done / (told - started)
-                left = time_left((len(files) - done) / speed)
-                log("predict", f"{done}/{len(files)} images, {speed:.1f} images/s, {left} left")
-    if warning := dark_warning(shares, settings.pixels):
+            brightnesses += batch.column("brightness").drop_null().to_pylist()
+            if time.monotonic() - logged > PROGRESS_S:
+                logged = time.monotonic()
+                speed = done / (logged - started)
+                remaining = time_left((len(files) - done) / speed)
+                log("predict", f"{done}/{len(files)} images, {speed:.1f} images/s, {remaining} left")
+    if warning := dark_warning(brightnesses, settings.pixels):
         log("predict", f"warning: {warning}")
     return failures
 
 
 class MakeLogits:
-    """Loads the network once, maps batches of file names to their logits (or the reason why there are none)."""
+    """Loads the network once, and maps batches of file names to logits, or to the reason for having none."""
 
     def __init__(self, source: Store, settings: Settings, weights: Artifact, threads: int) -> None:
-        import torch  # on the actor: the driver, which only names this class, need not load it
+        import torch  # on the actor: the driver only names this class and need not load it
 
         torch.set_num_threads(threads)
         self.source = source
@@ -258,10 +261,10 @@ class MakeLogits:
             image = self.segmenter.settings.read(_read(self.source, name))
         except (BadFile, OSError) as error:
             return {"file": name, "error": " ".join(str(error).split()) or type(error).__name__}
-        share = brightness(image, self.segmenter.settings.pixels)
+        bright = brightness(image, self.segmenter.settings.pixels)
         logits = to_row("", self.labels, self.segmenter.logits(image.rgb))
-        made = {"logits": logits["maps"], "h": logits["h"], "w": logits["w"]}
-        return {"file": name, "error": "", "brightness": share, **made}
+        columns = {"logits": logits["maps"], "h": logits["h"], "w": logits["w"]}
+        return {"file": name, "error": "", "brightness": bright, **columns}
 
 
 LOGITS = pa.schema(
@@ -274,17 +277,17 @@ LOGITS = pa.schema(
         "w": pa.int32(),
     }
 )
-"""Logits are float16 [N+1, h, w]; null where `error` is not empty. For `brightness` see data.photograph_checks."""
+"""Logits are float16 [N+1, h, w]; null if `error` is not empty. For `brightness` see data.photograph_checks."""
 
 
 def _finish(batch: pa.Table, source: Store, out: Store, settings: Settings, *, crf: bool) -> pa.Table:
-    """Rows of LOGITS, and `mask` -> `file`, `error`, `brightness`; masks and overlays are written."""
+    """Rows of LOGITS, and `mask` -> `file`, `error`, `brightness`; writes masks and overlays."""
     for row in batch.to_pylist():
         if not row["error"]:
             image_HWC = settings.read(_read(source, row["file"])).rgb
             mask_HW = mask_of(image_HWC, _logits_of(row), settings.crf if crf else None, settings.longest)
             out.write(f"{OVERLAYS}/{row['mask']}.jpg", encode_overlay(image_HWC, mask_HW))
-            # The mask comes last: where it is, both are.
+            # The mask is written last: if it exists, both do.
             out.write(f"{MASKS}/{row['mask']}.png", encode_palette_mask(mask_HW))
     return batch.select(["file", "error", "brightness"])
 

@@ -1,7 +1,7 @@
 """A trained segmentation network as one object: image in, mask out.
 
-`jobs/predict.py` holds it on actors, and MLflow's model is one: the folder that `write_model` fills is its data, this
-file its loader, which needs no Ray. Nothing in that folder is pickled.
+`jobs/predict.py` holds it on actors, and the MLflow model wraps it: its data is the folder that `write_model` fills,
+its loader is this file, which does not need Ray. Nothing in that folder is pickled.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ REFINEMENT = "choices.prediction_refinement"
 WEIGHTS = "model.safetensors"
 SETTINGS = "settings.json"
 LONGEST = 1024
-"""Pixels. Larger images are segmented at this size, twice that of the training's images, and their masks enlarged;
-where the training's images were scaled down (`max_side`), at theirs."""
+"""Pixels. Larger images are segmented at this size, twice that of the training images, and their masks enlarged; if
+the training images were scaled down (`max_side`), at that size instead."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What, besides weights, decides a mask."""
+    """Everything besides weights that determines a mask."""
 
     opened_by: str
     """`module:function` that opens the network, see stages.methods.OpenNetwork."""
     network: Mapping[str, Any]
-    """Of its training, as JSON."""
+    """The network's training settings, as JSON."""
     predictions: Mapping[str, Any]
-    """Likewise."""
+    """The settings of predictions, as JSON."""
     crf: PredictionCrfConfig | None
-    """None where the run did not refine its predictions by CRF."""
+    """None if the run did not refine its predictions by CRF."""
     classes: Sequence[str]
     pixels: Pixels
-    """How the training's images were read."""
+    """How the training images were read."""
 
     @property
     def longest(self) -> int:
@@ -63,10 +63,10 @@ class Settings:
         return LONGEST if self.pixels.max_side is None else self.pixels.max_side
 
     def read(self, encoded: bytes) -> Photograph:
-        """An encoded image, read by the training's rule but at the file's own size.
+        """Decode an image as in training, but at its own size.
 
         Raises:
-            BadFile: not an image, damaged, too large, or its values are beyond the training's white.
+            BadFile: not an image, damaged, too large, or its values exceed the training's white.
         """
         image = read_image(encoded, dataclasses.replace(self.pixels, max_side=None))
         check_white(image, self.pixels)
@@ -74,12 +74,12 @@ class Settings:
 
     @classmethod
     def of(cls, run: Run) -> Settings:
-        """From what a run made: the segmentation network, and the images that it was trained on.
+        """The settings of a run's segmentation network and training images.
 
         Raises:
-            RequestError: the run has trained none, or one of another kind.
+            RequestError: the run trained no network, or one that cannot be loaded here.
         """
-        from amn_ray.stages.crf.stage import PREDICTION_METHOD  # which brings Ray; a logged model does without
+        from amn_ray.stages.crf.stage import PREDICTION_METHOD  # imports Ray, which a logged model does not need
 
         table = run.artifacts["images"].manifest()
         weights = run.step("segmenter", needed_by="predict")
@@ -87,7 +87,7 @@ class Settings:
         if opener is None:
             raise RequestError(
                 f"predict: the run {run.folder.name} trained {weights.stage}, which cannot be loaded here; name a run "
-                "with segmenter=deeplabv2, or load the plug-in that brings it"
+                "with segmenter=deeplabv2, or load the plug-in that defines it"
             )
         network = weights.manifest()["config"]
         has_crf = run.settings[REFINEMENT] == PREDICTION_METHOD.name
@@ -102,14 +102,14 @@ class Settings:
 
 
 def _predictions(settings: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's settings of predictions; what they take from the pipeline is what the training took."""
+    """The run's settings of predictions; those left to the pipeline get the values of the training."""
     prefix = "predictions."
     own = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
     return {key: network.get(key) if value in (None, "auto") else value for key, value in own.items()}
 
 
 def opener_of(weights: Artifact) -> str | None:
-    """What opens these weights, see Settings; None if nothing does."""
+    """The function that opens these weights, see Settings.opened_by; None if there is none."""
     from amn_ray.recipe.steps import method_of  # as above
 
     method = method_of("segmenter", weights.stage)
@@ -118,28 +118,29 @@ def opener_of(weights: Artifact) -> str | None:
 
 
 class Segmenter:
-    """The network, loaded."""
+    """The loaded network."""
 
     def __init__(self, settings: Settings, weights: bytes) -> None:
         """Args:
-        settings: of the run that trained it.
+        settings: the settings of the run that trained it.
         weights: the content of its model.safetensors.
 
         Raises:
-            RequestError: the plug-in that brings it is not here.
+            RequestError: the plug-in that defines it is not installed here.
         """
         module, _, name = settings.opened_by.partition(":")
         try:
             opener: OpenNetwork = getattr(importlib.import_module(module), name)
         except ImportError as error:
             raise RequestError(
-                f"{module}: cannot be imported ({error}), but the network was trained by it; install that plug-in here"
+                f"{module}: cannot be imported ({error}), but the network was trained with it; install that plug-in "
+                "here"
             ) from error
         self.settings = settings
         self.network = opener(settings.network, settings.predictions, len(settings.classes), weights)
 
     def logits(self, image_HWC: np.ndarray) -> np.ndarray:
-        """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), on a grid of the image or of its smaller copy."""
+        """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), on a grid of the image, or of its smaller copy."""
         small = resize_image(image_HWC, *limited_size(image_HWC.shape[:2], self.settings.longest))
         return self.network.logits([small])[0]
 
@@ -147,9 +148,9 @@ class Segmenter:
 def mask_of(
     image_HWC: np.ndarray, logits_Chw: np.ndarray, crf: KernelConfig | None, longest: int = LONGEST
 ) -> np.ndarray:
-    """An image and its logits -> labels uint8 (H, W), refined by dense CRF unless that is None.
+    """An image and its logits -> labels uint8 (H, W), refined by dense CRF unless `crf` is None.
 
-    The logits are those of a copy of at most `longest` pixels, at which the CRF works, too.
+    The logits are those of a copy of at most `longest` pixels; the CRF runs at that size, too.
     """
     size = limited_size(image_HWC.shape[:2], longest)
     logits_CHW = full_size(logits_Chw, *size)
@@ -161,14 +162,14 @@ def mask_of(
 
 
 def write_model(folder: Path, settings: Settings, weights: bytes) -> None:
-    """Everything that `_load_pyfunc` needs."""
+    """Write everything that `_load_pyfunc` needs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(weights)
     (folder / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2))
 
 
 class ImageModel:
-    """What `mlflow.pyfunc.load_model` returns at its core: a column of encoded images in, one of masks out."""
+    """The core of what `mlflow.pyfunc.load_model` returns: a column of encoded images in, a column of masks out."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter

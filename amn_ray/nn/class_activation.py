@@ -26,18 +26,18 @@ def cam_maps(
     precision: str | None,
     device: torch.device,
 ) -> list[np.ndarray]:
-    """CAMs of images of one size, for the classes that each of them holds (method 2).
+    """CAMs of images of one size, for the classes of each image (method 2).
 
     Per scale: the image's activation plus the mirrored one of its mirror image, upsampled to the pixels that the
     feature grid covers (the next multiple of its stride) and cropped to the image; summed over scales; divided by each
-    class's own maximum + 1e-5. The result is sampled at stride 4, from which `data.maps.full_size` gets it back.
+    class's own maximum + 1e-5. The result is sampled at stride 4, from which `data.maps.full_size` restores it.
     (The released code makes a second version for the random walk, by squeezing the grid, which covers up to 15 pixels
-    more than the image, to stride 4; here both are one, aligned with the image.)
+    more than the image, to stride 4; here there is only one, aligned with the image.)
 
     Args:
         model: in eval mode, on `device`.
         images: B uint8 RGB arrays (H, W, 3) of one size.
-        keys: for each, the labels 1…N that it holds.
+        keys: for each image, its labels 1…N.
         scales: factors of the image's size.
         precision: see nn.precision.autocast.
         device: where `model` is.

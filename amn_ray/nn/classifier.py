@@ -1,4 +1,4 @@
-"""The classifier that several ways to make maps start from.
+"""The classifier that several methods for maps start from.
 
 Legend: B = images, H W = pixels, h w = stride-16 feature grid, N = classes without background.
 """
@@ -24,7 +24,7 @@ class Classifier(nn.Module):
         self.classifier = nn.Conv2d(self.backbone.channels["layer4"], num_classes, 1, bias=False)
         self.detach_after = detach_after
         if self.detach_after is not None:
-            # Nothing before the cut gets a gradient; without this, weight decay would still wait for one.
+            # Layers before the cut get no gradient; freezing keeps them out of the optimizer.
             self.backbone.freeze(self.detach_after)
 
     def features(self, image_BCHW: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What there is to choose about a backbone. Importable without PyTorch, which costs seconds in every process."""
+"""Settings of a backbone. Importable without PyTorch, which costs seconds in every process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 @dataclass(kw_only=True)
 class BackboneConfig:
-    """Which network, from which weights."""
+    """A network and its initial weights."""
 
     name: str = "resnet50"
-    """resnet18, resnet34, resnet50 or resnet101 (torchvision's), timm/NAME, or that of a plug-in."""
+    """resnet18, resnet34, resnet50 or resnet101 (torchvision's), timm/NAME, or a plug-in's name."""
     weights: str | None = "imagenet"
     """`imagenet` (torchvision's V1, or timm's), a .pth or .safetensors file in torchvision's or timm's names, also of
     a torchvision segmentation network (COCO initialisation), or null for random ones."""
@@ -33,5 +33,5 @@ class BackboneConfig:
 
     @property
     def modules(self) -> list[str]:
-        """That of the network; see core.settings.chosen_modules."""
+        """The network's module; see core.settings.chosen_modules."""
         return [module_of(self.name)]

@@ -1,4 +1,4 @@
-"""The memory that one large photograph takes.
+"""The memory that one large photograph needs.
 
 Maps and their CRF work on all pixels of an image, so they take memory in proportion to its area. Measured on a CPU
 (fp32, one image and its mirror image): the networks' activations per pixel **of the largest scale**, and pydensecrf's
@@ -12,7 +12,7 @@ from typing import Any
 
 NETWORK_BYTES = {"resnet18": 80, "resnet34": 80, "resnet50": 330, "resnet101": 330}
 OTHER_NETWORK_BYTES = 400
-"""Of a network that was not measured; eleven of timm's took between 110 and 470."""
+"""For networks that were not measured; eleven of timm's took between 110 and 470."""
 CRF_BYTES = 440
 CRF_LABEL_BYTES = 64
 WARN_GIB = 2.0
@@ -20,17 +20,17 @@ WARN_GIB = 2.0
 
 
 def map_gib(num_pixels: int, scales: Sequence[float], backbone: str) -> float:
-    """Of a network that makes the maps of an image."""
+    """The memory of a network that makes the maps of an image."""
     return num_pixels * max(scales) ** 2 * NETWORK_BYTES.get(backbone, OTHER_NETWORK_BYTES) / 2**30
 
 
 def crf_gib(num_pixels: int, num_labels: int) -> float:
-    """Of the dense CRF of an image, the background being one of its labels."""
+    """The memory of an image's dense CRF; the background is one of the labels."""
     return num_pixels * (CRF_BYTES + CRF_LABEL_BYTES * num_labels) / 2**30
 
 
 def warning(largest: Mapping[str, Any], scales: Sequence[float], backbone: str) -> str | None:
-    """What the user should know before an image of this size takes the memory; None where it takes little.
+    """A warning about the memory that the largest image will need; None if it is little.
 
     Args:
         largest: `image_id`, `height`, `width` and `num_labels` (without the background) of the largest image.

@@ -3,7 +3,7 @@
 Legend: B = images of one size, H W = their pixels, h w = a scale's feature grid, C = channels.
 
 Images of one size are prepared together and go through the network in passes that suit the device, with their mirror
-images, in channels-last memory and (where the hardware has it) bfloat16: `make bench` measures what that gains.
+images, in channels-last memory and (if the hardware supports it) bfloat16: `make bench` measures the speed-up.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from amn_ray.nn.backbones.backbone import Backbone
 from amn_ray.nn.precision import autocast
 
 PIXELS_PER_GROUP = 2**20
-"""Images of one size are worked on together up to this many pixels at scale 1: five of 500×375."""
+"""Images of one size are grouped up to this many pixels at scale 1: five of 500×375."""
 PIXELS_PER_PASS = {"cpu": 2**18, "cuda": 2**23}
-"""What goes through the network at once, by device. On a CPU more than this leaves the caches: four 1000×750 images
+"""Pixels per forward pass, by device. On a CPU more than this exceeds the caches: four 1000×750 images
 took 1.2 times as long together as one by one (float32, 2 cores)."""
 
 
@@ -54,10 +54,10 @@ def scales_with_flips(
     """For each scale: forward(image) + flipped-back forward(flipped image), float32 (B, C, h, w).
 
     Args:
-        forward: images (n, 3, H·s, W·s), and of each condition the n rows that belong to them -> (n, C, h, w).
+        forward: images (n, 3, H·s, W·s), and the n matching rows of each condition -> (n, C, h, w).
         images: B uint8 RGB arrays (H, W, 3) of one size.
         scales: factors of the image's size; bicubic resize.
-        backbone: the one in `forward`, which decides how images are normalised.
+        backbone: the one in `forward`; it normalises the images.
         device: where `forward`'s weights are.
         precision: see nn.precision.autocast.
         conditions: tensors of B rows.
@@ -70,8 +70,8 @@ def scales_with_flips(
         pairs = [torch.cat([image_BCHW, image_BCHW.flip(3)]), *(torch.cat([rows, rows]) for rows in conditions)]
         passes = zip(*(rows.split(images_per_pass(image_BCHW)) for rows in pairs), strict=True)
         with autocast(device, precision):
-            made = [
+            outputs = [
                 forward(image.contiguous(memory_format=torch.channels_last), *rows).float() for image, *rows in passes
             ]
-        straight, mirrored = torch.cat(made).chunk(2)
+        straight, mirrored = torch.cat(outputs).chunk(2)
         yield straight + mirrored.flip(3)

@@ -1,4 +1,4 @@
-"""The arithmetic of the networks: float32, or bfloat16 where the hardware computes it. Importable without PyTorch."""
+"""The precision of the networks: float32, or bfloat16 if the hardware supports it. Importable without PyTorch."""
 
 from __future__ import annotations
 

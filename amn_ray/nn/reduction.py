@@ -1,4 +1,4 @@
-"""Means over all workers of a data-parallel training."""
+"""Means over all workers of data-parallel training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
-    """`total / count` with the counts of all workers: its DDP gradient is that of one worker with the whole batch.
+    """`total / count` with the counts of all workers: its DDP gradient equals that of one worker with the whole batch.
 
     DDP averages gradients over W workers, so each worker's term is W · total / Σ count. A count of 0 everywhere gives
     0 (method 4: a missing half of the loss is 0).

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, and state dicts from elsewhere (never unpickling code)."""
+"""Weights on disk: safetensors, and state dicts of others (without unpickling code)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def backbone_state(config: BackboneConfig) -> dict[str, Tensor]:
     """The state dict that `config.weights` names, checked against `config.name`.
 
     Raises:
-        ValueError: the file is missing, is no state dict, or belongs to another architecture (one sentence).
-        RequestError: there is no such network here.
+        ValueError: the file is missing, is not a state dict, or belongs to another architecture (one sentence).
+        RequestError: there is no such network.
     """
     where = f"backbone.weights={config.weights}"
     backbone = build_backbone(config, STRIDE)
@@ -58,7 +58,7 @@ def _read(path: Path, where: str) -> Mapping[str, Tensor]:
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no weights break the readers in any way they like
+    except Exception as error:  # invalid files make the readers raise anything
         raise ValueError(f"{where}: cannot be read as weights; expected a .pth or .safetensors state dict") from error
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{where}: is not a state dict (parameter name -> tensor); save model.state_dict()")
@@ -89,5 +89,5 @@ def load_backbone(backbone: Backbone, content: bytes) -> None:
 
 
 def pick_device() -> torch.device:
-    """The GPU that this process was given, else the CPU."""
+    """The GPU assigned to this process, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

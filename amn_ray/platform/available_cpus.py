@@ -12,7 +12,7 @@ OWN = Path("/proc/self/cgroup")
 
 
 def available_cpus() -> int:
-    """The number of CPUs that this process may use: of its affinity, or of a cgroup's quota if that is lower.
+    """The number of CPUs that this process may use: its affinity, or a cgroup's quota if that is lower.
 
     A quota is rounded down, but not below 1.
     """
@@ -29,13 +29,13 @@ def _quotas() -> Iterator[float]:
         for line in OWN.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "":
-                yield from _of(CGROUPS, path, _quota_v2)
+                yield from _ancestor_quotas(CGROUPS, path, _quota_v2)
             elif "cpu" in controllers.split(","):
-                yield from _of(CGROUPS / "cpu", path, _quota_v1)
+                yield from _ancestor_quotas(CGROUPS / "cpu", path, _quota_v1)
 
 
-def _of(root: Path, path: str, read: Callable[[Path], float]) -> Iterator[float]:
-    # In a container the path may be the host's, which does not exist here: its own group is then the root.
+def _ancestor_quotas(root: Path, path: str, read: Callable[[Path], float]) -> Iterator[float]:
+    # In a container the path may be that of the host, and not exist here: the root is then the own group.
     own = root / path.lstrip("/")
     for folder in {own, *own.parents, root}:
         if folder.is_relative_to(root):
@@ -45,7 +45,7 @@ def _of(root: Path, path: str, read: Callable[[Path], float]) -> Iterator[float]
 
 def _quota_v2(folder: Path) -> float:
     quota, period = (folder / "cpu.max").read_text().split()
-    return int(quota) / int(period)  # "max" is no number
+    return int(quota) / int(period)  # ValueError if it is "max"
 
 
 def _quota_v1(folder: Path) -> float:

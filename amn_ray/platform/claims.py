@@ -36,7 +36,7 @@ POLL_S = 0.5
 START_S = 5.0
 """Tolerance, in seconds, when start times of processes are compared."""
 CHOOSING = 0
-"""The number of a process that is choosing one: the smallest, so that all others wait for it."""
+"""The number while a process is still choosing one: the smallest, so that all others wait for it."""
 
 
 @dataclass(frozen=True, order=True)
@@ -85,10 +85,10 @@ class Queue:
         self.mine: Ticket | None = None
         self._written = 0.0
         """When we last wrote our ticket."""
-        self._signs: dict[Ticket, tuple[bytes, float]] = {}
-        """The content of the other tickets, and since when it has been so."""
-        self._left = threading.Event()
-        self._alive = threading.Thread(target=self._keep_alive, daemon=True)
+        self._contents: dict[Ticket, tuple[bytes, float]] = {}
+        """The content of the other tickets, and when it last changed."""
+        self._stop = threading.Event()
+        self._heartbeats = threading.Thread(target=self._send_heartbeats, daemon=True)
 
     def wait_for_turn(self, is_done: Callable[[], bool], on_wait: Callable[[], None]) -> None:
         """Return when the claim is ours, or the work has been done.
@@ -96,8 +96,8 @@ class Queue:
         Raises:
             OSError: the store has not answered for longer than the expiry.
         """
-        self._alive.start()
-        told, answered = False, time.monotonic()
+        self._heartbeats.start()
+        notified, answered = False, time.monotonic()
         while True:
             try:
                 if is_done():
@@ -112,17 +112,17 @@ class Queue:
                     continue
                 if not ahead:
                     return
-                if not told and any(ticket.number != CHOOSING for ticket in ahead):
+                if not notified and any(ticket.number != CHOOSING for ticket in ahead):
                     on_wait()
-                    told = True
+                    notified = True
             time.sleep(POLL_S)
 
     def _ahead(self) -> list[Ticket] | None:
-        """The live tickets before ours; None if we had none, and took one."""
+        """The live tickets ahead of ours; None if we had no ticket and took one."""
         tickets = self.tickets()
         mine = self.mine
         if mine is None or mine not in tickets:  # or another process removed it, because we seemed dead
-            self._draw()
+            self._take_ticket()
             return None
         before = [ticket for ticket in tickets if ticket < mine and ticket.owner != self.me]
         dead = [ticket for ticket in before if self._is_dead(ticket)]
@@ -138,20 +138,20 @@ class Queue:
         """
         if self.mine is not None and not self._is_held():
             raise RunError(
-                f"{self.name}: this process was paused, or did not reach its store, for more than {EXPIRY_S:g} "
-                "seconds, so another run may be making it now; run again, to wait for that run"
+                f"{self.name}: this process was paused, or could not reach its store, for more than {EXPIRY_S:g} "
+                "seconds, so another run may have taken over; run again to wait for that run"
             )
 
     def _is_held(self) -> bool:
-        """Whether our ticket exists and nobody can be about to remove it: others must watch it for EXPIRY_S first."""
+        """Whether our ticket exists and cannot be removed now: others must watch it for EXPIRY_S first."""
         tickets = self.tickets()
         alone = all(ticket.owner == self.me for ticket in tickets)
         return self.mine in tickets and (alone or _now() - self._written <= EXPIRY_S)
 
     def leave(self) -> None:
         """Remove our ticket."""
-        self._left.set()
-        self._alive.join()
+        self._stop.set()
+        self._heartbeats.join()
         with suppress(OSError):  # it will expire
             if self.mine is not None:
                 self.folder.remove(self.mine.file(self.name))
@@ -166,7 +166,7 @@ class Queue:
                 found.add(Ticket(int(number), rest))
         return found
 
-    def _draw(self) -> None:
+    def _take_ticket(self) -> None:
         choosing = Ticket(CHOOSING, self.me)
         self._write(choosing)
         try:
@@ -180,26 +180,26 @@ class Queue:
     def _write(self, ticket: Ticket) -> None:
         owner = {"machine": machine(), "pid": os.getpid(), "started": _started(os.getpid())}
         now = _now()
-        content = owner | {"alive": now}  # only has to differ each time
+        content = owner | {"alive": now}  # any value that changes each time
         self.folder.write(ticket.file(self.name), json.dumps(content).encode())
         self._written = now
 
     def _is_dead(self, ticket: Ticket) -> bool:
         """Whether its owner has certainly ended, or its last heartbeat has expired."""
         try:
-            sign = self.folder.read(ticket.file(self.name))
+            content = self.folder.read(ticket.file(self.name))
         except OSError:  # just released
             return False
-        last, since = self._signs.get(ticket, (None, 0.0))
-        if sign != last:
+        last, since = self._contents.get(ticket, (None, 0.0))
+        if content != last:
             since = time.monotonic()
-            self._signs[ticket] = (sign, since)
-        return time.monotonic() - since > EXPIRY_S or self._is_gone(sign)
+            self._contents[ticket] = (content, since)
+        return time.monotonic() - since > EXPIRY_S or self._has_ended(content)
 
-    def _is_gone(self, sign: bytes) -> bool:
+    def _has_ended(self, content: bytes) -> bool:
         """Whether its owner ran on this machine and has certainly ended."""
         try:
-            owner = json.loads(sign)
+            owner = json.loads(content)
         except ValueError:  # it was being written
             return False
         here = machine()
@@ -214,10 +214,10 @@ class Queue:
         started = _started(owner["pid"])
         return None not in (started, owner["started"]) and abs(started - owner["started"]) > START_S
 
-    def _keep_alive(self) -> None:
-        while not self._left.wait(TOUCH_S):
+    def _send_heartbeats(self) -> None:
+        while not self._stop.wait(TOUCH_S):
             with suppress(OSError):
-                # A lost claim stays lost: to rewrite the ticket would put us before the new owner.
+                # A lost claim stays lost: rewriting the ticket would put us ahead of the new owner.
                 if self.mine is not None and self._is_held():
                     self._write(self.mine)
 
@@ -246,5 +246,5 @@ def _started(pid: int) -> float | None:
 
 
 def _now() -> float:
-    """A clock in seconds that also runs while the machine sleeps."""
+    """A clock in seconds that keeps running while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()

@@ -41,17 +41,17 @@ from amn_ray.platform.memory import OOM_RETRIES, MemoryFull, Shortage, report_ki
 LIGHT_TASK_CPUS = 0.0001
 """What a light task reserves: Ray's smallest amount. (With 0 Ray would also place them on a head without CPUs.)"""
 LOADERS = 2
-"""The least number, per node, of concurrent tasks that make training examples."""
+"""The minimum number, per node, of concurrent tasks that produce training examples."""
 CORES_PER_TRIAL = 4
 """Without GPUs; with fewer cores, concurrent trials are no faster than sequential ones."""
 T = TypeVar("T")
 SHORTAGES = 3
-"""How often memory may be full before work that makes no progress fails."""
+"""Work fails when memory is full more often than this without progress in between."""
 PATIENCE_S = 60.0
-"""How long to wait for memory the first time; doubled each further time."""
+"""How long to wait for memory the first time; doubled each time after that."""
 POLL_S = 5.0
 ANSWER_S = 120.0
-"""How long a node may take to answer a check, for which a process may have to start there."""
+"""How long a node may take to answer a check; it may have to start a process for it."""
 
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -59,7 +59,7 @@ DEVICES = ("auto", "cpu", "gpu")
 
 @dataclass(kw_only=True)
 class ClusterConfig:
-    """Resources: they decide the speed, not the result. Null: derived from what the cluster has."""
+    """Resources: they affect the speed, not the result. Null: derived from the cluster's resources."""
 
     address: str | None = None
     """null: the cluster that RAY_ADDRESS names, else a local Ray; local: a local Ray in any case."""
@@ -80,7 +80,7 @@ class ClusterConfig:
     cpu_actors: int | None = None
     """Actors that run dense CRF and count pixels; null = one per core."""
     worker_cpus: float | None = None
-    """CPUs of each training worker and map actor; null = an even share, or 1 beside a GPU."""
+    """CPUs of each training worker and map actor; null = an even share, or 1 with a GPU."""
     trials_at_once: int | None = None
     """Concurrent trials of a study, which share the cluster; null = one per `train_workers` GPUs, or per 4 cores."""
 
@@ -123,7 +123,7 @@ class Resources:
 
 
 def set_worker_environment() -> None:
-    """Make processes that run networks keep the memory of large tensors; call it before they start.
+    """Make processes that run networks keep the memory of large tensors; call this before they start.
 
     Otherwise glibc maps it again each time, and the kernel zeroes it: a fifth to a third of a network's time on CPUs.
     """
@@ -134,17 +134,17 @@ def set_worker_environment() -> None:
 RAY_SETTINGS = {
     "RAY_DATA_LOG_LEVEL": "ERROR",  # its warnings are about its own progress bars
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that we do not use
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that we do not need
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else an epoch's report takes up to 2 s
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # of waiting for resources, before we look at the cluster again
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process without a GPU sees none
-    "RAY_task_oom_retries": str(OOM_RETRIES),  # else without end
+    "RAY_task_oom_retries": str(OOM_RETRIES),  # unlimited by default
 }
 """For all processes of a job, unless the user has set them in the environment."""
 
 
 def _set_node_environment() -> None:
-    """Make a node keep its idle worker processes; call it before the node starts.
+    """Make a node keep its idle worker processes; call this before the node starts.
 
     Ray ends those beyond the number of CPUs after a second. Starting one takes a second of a core, and stages have
     short tasks of several kinds.
@@ -154,9 +154,9 @@ def _set_node_environment() -> None:
 
 
 def authenticate(is_own: bool) -> None:
-    """Use token authentication, unless the user set RAY_AUTH_MODE; call it before Ray is started or joined.
+    """Use token authentication, unless the user set RAY_AUTH_MODE; call this before starting or joining Ray.
 
-    Whoever reaches Ray's ports can run any code, also if that Ray lives only as long as a job.
+    Anyone who can reach Ray's ports can run any code, even if that Ray lives only as long as a job.
 
     Args:
         is_own: whether a local Ray is started. A missing token is then written to ~/.ray/auth_token or, without a
@@ -179,16 +179,16 @@ def _set_driver_environment() -> None:
         os.environ.setdefault(name, value)
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures are raised, and reported once
-    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # is above the number of shards: fine
-    warnings.filterwarnings("ignore", "`ray_remote_args")  # the only way to limit retries
+    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # exceeds the number of shards: fine
+    warnings.filterwarnings("ignore", "`ray_remote_args")  # there is no other way to limit retries
     # Ray 2.60's new reader lists files in a task that starts six processes: 8 s per execution on two cores, where
     # the old one takes 0.3 s (both measured on a table of two shards).
     DataContext.get_current().use_datasource_v2 = False
 
 
 @contextmanager
-def _kept_sigterm() -> Iterator[None]:
-    """Keep the handler of SIGTERM: Ray's own prints a page and aborts."""
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Keep the SIGTERM handler: Ray's own prints a page and aborts."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():
@@ -202,11 +202,11 @@ def _free_port() -> int:
 
 
 class Cluster:
-    """A connection to Ray, made when the first stage needs it (a fully cached pipeline never does)."""
+    """A connection to Ray, opened when the first stage needs it (a fully cached pipeline never does)."""
 
     def __init__(self, config: ClusterConfig, max_concurrency: int = 1, is_own: bool | None = None) -> None:
         """Args:
-        config: its settings.
+        config: the settings.
         max_concurrency: the number of pipelines that share the cluster, this one included.
         is_own: whether it is a local Ray that we start; None: unless RAY_ADDRESS names a cluster. (The processes of a
             study's trials do not have that variable.)
@@ -219,18 +219,18 @@ class Cluster:
         """Join the cluster of RAY_ADDRESS, or start a local Ray.
 
         Raises:
-            RequestError: RAY_ADDRESS names a cluster that does not answer, or lacks the resources that were asked for.
+            RequestError: RAY_ADDRESS names a cluster that does not answer, or lacks the requested resources.
         """
         _set_driver_environment()
         if ray.is_initialized():
             return
         shorten_retry_messages()
-        with _kept_sigterm():
+        with _keep_sigterm_handler():
             self._start()
         self._wait_for_nodes()
         if self.config.device == "gpu" and not self._gpus:
             raise RequestError(
-                "cluster.device=gpu: Ray sees no GPU on a node with CPUs; look at `nvidia-smi` and `ray status`, or "
+                "cluster.device=gpu: Ray sees no GPU on a node with CPUs; check `nvidia-smi` and `ray status`, or "
                 "set cluster.device=auto"
             )
 
@@ -239,7 +239,7 @@ class Cluster:
         set_worker_environment()
         common: dict[str, Any] = {
             "logging_level": logging.WARNING,
-            "logging_config": ray.LoggingConfig(log_level="ERROR"),  # its warnings are about what we do on purpose
+            "logging_config": ray.LoggingConfig(log_level="ERROR"),  # its warnings are about things we do on purpose
         }
         if not self.is_own:
             # A local Ray's processes inherit this one's environment; those of a cluster were started by others.
@@ -249,14 +249,14 @@ class Cluster:
             address = answering()
             try:
                 ray.init(address, runtime_env={"env_vars": environment, **modules}, **common)
-            except Exception as error:  # of many kinds: another version, a machine that is no node of it, …
+            except Exception as error:  # of many types: another version, a machine that is not a node of the cluster, …
                 raise refused_address(_first_line(error)) from error
             return
         _set_node_environment()
         submitted.leave()
         port = _free_port()
-        # Ray Train's cleaner looks for the dashboard: without one it complains once a second, and where another
-        # Ray runs on this machine it does not know which is meant.
+        # Ray Train's cleaner looks for the dashboard: without one it complains once a second, and with another Ray on
+        # this machine it cannot tell which one to use.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         try:
             with ray_internals.on_this_host():
@@ -269,16 +269,16 @@ class Cluster:
                     object_store_memory=int(self.config.object_store_gb * 2**30),
                     **common,
                 )
-        except Exception as error:  # of any kind that its processes fail with
+        except Exception as error:  # any failure of its processes
             raise RunError(
-                f"Ray did not start on this machine ({_first_line(error)}); run again when it is less busy, and look "
-                "for free memory, for room in /dev/shm and where Ray keeps its files (RAY_TMPDIR, TMPDIR, or /tmp: "
-                "a directory with a short name that you can write to)"
+                f"Ray did not start on this machine ({_first_line(error)}); run again when it is less busy, and check "
+                "free memory, free space in /dev/shm, and Ray's directory (RAY_TMPDIR, TMPDIR, or /tmp: it needs free "
+                "space, a short path, and write permission)"
             ) from error
 
     def _wait_for_nodes(self) -> None:
-        deadline, told = time.monotonic() + self.config.wait_s, False
-        while (there := len(_working())) < self.config.nodes:
+        deadline, logged = time.monotonic() + self.config.wait_s, False
+        while (joined := len(_working())) < self.config.nodes:
             if self.is_own:
                 raise RequestError(
                     f"cluster.nodes={self.config.nodes}: RAY_ADDRESS is not set, so this would run on one machine; "
@@ -286,13 +286,13 @@ class Cluster:
                 )
             if time.monotonic() > deadline:
                 raise RequestError(
-                    f"cluster.nodes={self.config.nodes}: the cluster has {there} node(s) with CPUs after "
-                    f"cluster.wait_s={self.config.wait_s:g} seconds; start others with `ray start --address`, or ask "
-                    "for fewer"
+                    f"cluster.nodes={self.config.nodes}: the cluster has {joined} node(s) with CPUs after "
+                    f"cluster.wait_s={self.config.wait_s:g} seconds; start more with `ray start --address`, or "
+                    "lower cluster.nodes"
                 )
-            if not told:
-                log("cluster", f"waits for nodes: {there} of {self.config.nodes} have joined")
-                told = True
+            if not logged:
+                log("cluster", f"waits for nodes: {joined} of {self.config.nodes} have joined")
+                logged = True
             time.sleep(1)
 
     def run_remote(self, function: Callable[..., Any], *arguments: Any, ends: bool = False) -> Any:
@@ -315,28 +315,28 @@ class Cluster:
             return ray.get(remote.remote(*arguments))
 
     def spilled_gb(self) -> float:
-        """GiB that all nodes have spilled from their object stores to disk so far; 0 if they do not answer now."""
+        """GiB that all nodes have spilled from their object stores to disk so far; 0 if they do not answer."""
         self.connect()
         return ray_internals.spilled_bytes() / 2**30
 
     def ask_everywhere(self, function: Callable[..., T], *arguments: Any) -> list[T]:
-        """The results of the function on all nodes with CPUs.
+        """Run the function on all nodes with CPUs; returns the results.
 
         Raises:
             RequestError: a node does not answer.
         """
         self.connect()
-        places = {node["NodeID"]: NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in _working()}
-        asked = [
-            ray.remote(num_cpus=LIGHT_TASK_CPUS, scheduling_strategy=there)(function).remote(*arguments)
-            for there in places.values()
+        strategies = {node["NodeID"]: NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in _working()}
+        pending = [
+            ray.remote(num_cpus=LIGHT_TASK_CPUS, scheduling_strategy=strategy)(function).remote(*arguments)
+            for strategy in strategies.values()
         ]
         try:
-            return ray.get(asked, timeout=ANSWER_S)
+            return ray.get(pending, timeout=ANSWER_S)
         except GetTimeoutError as error:
             raise RequestError(
-                f"a node of the cluster has not answered within {ANSWER_S:g} seconds; look at `ray status`, or stop "
-                "the node that hangs"
+                f"a node of the cluster has not answered within {ANSWER_S:g} seconds; check `ray status`, or stop "
+                "the hanging node"
             ) from error
 
     def check_everywhere(
@@ -345,39 +345,41 @@ class Cluster:
         """Run a check on every other node.
 
         Args:
-            function: the check; returns what is wrong, in words that follow the node's name, or None.
+            function: the check; returns the problem, as words to follow the node's name, or None.
             arguments: of the function.
-            working_only: skip nodes without CPUs, as heads of clusters often are.
+            working_only: skip nodes without CPUs, such as most heads of clusters.
 
         Raises:
-            RequestError: something is wrong on a node.
+            RequestError: the check found a problem on a node.
         """
         self.connect()
         here = ray.get_runtime_context().get_node_id()
         others = [node for node in (_working() if working_only else _alive()) if node["NodeID"] != here]
-        places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in others]
-        asked = [ray.remote(num_cpus=0, scheduling_strategy=there)(function).remote(*arguments) for there in places]
+        strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in others]
+        pending = [
+            ray.remote(num_cpus=0, scheduling_strategy=strategy)(function).remote(*arguments) for strategy in strategies
+        ]
         deadline = time.monotonic() + ANSWER_S
-        for node, answer in zip(others, asked, strict=True):
+        for node, answer in zip(others, pending, strict=True):
             try:
-                wrong = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+                problem = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
             except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):
-                continue  # it died just now, and is not needed
+                continue  # it just died, and is not needed
             except GetTimeoutError:
-                wrong = (
-                    f"has not answered within {ANSWER_S:g} seconds; look at its mounts (a network disk that "
-                    "hangs) and its load, or stop that node"
+                problem = (
+                    f"has not answered within {ANSWER_S:g} seconds; check its mounts (a hanging network "
+                    "disk) and its load, or stop that node"
                 )
-            if wrong is not None:
-                raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {wrong}")
+            if problem is not None:
+                raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {problem}")
 
     def retry_on_low_memory(self, stage: str, work: Callable[[], T], progress: Callable[[], int]) -> T:
-        """The result of `work`, which is called again after each lack of memory, once memory is free.
+        """The result of `work`, which is called again once memory is free if it ran out of memory.
 
         Args:
-            stage: whose work it is.
+            stage: the stage that the work belongs to.
             work: resumes when it is called again.
-            progress: how far the work is; without progress, it is called only a few times.
+            progress: how far the work has come; without progress, there are only a few attempts.
 
         Raises:
             MemoryFull: there was never enough memory.
@@ -395,16 +397,16 @@ class Cluster:
                 self.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
 
     def wait_for_memory(self, shortage: Shortage, at_most_s: float) -> None:
-        """Wait until a node has memory for what was killed there, but not longer than `at_most_s`.
+        """Wait until the node has memory for the workers killed there, but not longer than `at_most_s`.
 
-        Not if the killed workers held most of the memory themselves: nothing else could free it.
+        Return at once if the killed workers held most of the memory themselves: nothing else could free it.
         """
         deadline = time.monotonic() + at_most_s
-        places = [node["NodeID"] for node in _alive() if node["NodeManagerAddress"] == shortage.node]
-        if not places or shortage.held > shortage.threshold / 2:
+        nodes = [node["NodeID"] for node in _alive() if node["NodeManagerAddress"] == shortage.node]
+        if not nodes or shortage.held > shortage.threshold / 2:
             return
-        there = NodeAffinitySchedulingStrategy(places[0], soft=False)
-        used = ray.remote(num_cpus=0, scheduling_strategy=there, max_retries=0)(_used_memory)
+        strategy = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
+        used = ray.remote(num_cpus=0, scheduling_strategy=strategy, max_retries=0)(_used_memory)
         while time.monotonic() < deadline:
             with suppress(RayError):  # too full to answer, or the node is lost
                 if ray.get(used.remote(), timeout=ANSWER_S) + shortage.held <= shortage.threshold:
@@ -417,10 +419,10 @@ class Cluster:
         return {node["NodeID"] for node in _alive()}
 
     def check_shared(self, folder: Folder, key: str) -> None:
-        """Refuse a folder that other nodes of the cluster do not see.
+        """Refuse a folder that other nodes of the cluster cannot see.
 
         Raises:
-            RequestError: a node does not see it; `key` is the setting that named it.
+            RequestError: a node cannot see it; `key` is the setting that named it.
         """
         self.connect()
         if len(_alive()) > 1:
@@ -432,19 +434,19 @@ class Cluster:
                 folder.remove(probe)
 
     def check_seen(self, folder: Folder, name: str, key: str) -> None:
-        """Refuse a folder if a node does not see a file in it.
+        """Refuse a folder if a node cannot see a file in it.
 
         Raises:
-            RequestError: a node does not; `key` is the setting that named the folder.
+            RequestError: a node cannot; `key` is the setting that named the folder.
         """
-        self.check_everywhere(_does_not_see, folder, name, key)
+        self.check_everywhere(_visibility_problem, folder, name, key)
 
     def check_tracking(self, uri: str) -> None:
-        """Refuse a place for MLflow that other nodes of the cluster do not reach.
+        """Refuse a tracking URI that other nodes of the cluster cannot reach.
 
         Raises:
-            RequestError: the cluster has more than one node, and MLflow's runs would go to a SQLite file, or to a
-                server that only this machine reaches.
+            RequestError: the cluster has more than one node, and the URI is a SQLite file, or a server that only this
+                machine can reach.
         """
         self.connect()
         machines = {node["NodeManagerHostname"] for node in _alive()}
@@ -457,7 +459,7 @@ class Cluster:
             )
         if uri.startswith("sqlite") and len(_alive()) > 1:
             raise RequestError(
-                f"tracking.uri={uri}: is a file of one machine, but the cluster has {len(_alive())} nodes; start "
+                f"tracking.uri={uri}: is a file on one machine, but the cluster has {len(_alive())} nodes; start "
                 "`mlflow server` (see deploy/compose.yaml) and set tracking.uri=http://host:port"
             )
 
@@ -469,21 +471,21 @@ class Cluster:
     def light_tasks(self) -> int:
         """The number of concurrent tasks that read shards, and of those that write them: one per two CPUs.
 
-        Each is a process, which takes a second of a core to start, while a shard is read fast.
+        Each is a process that takes a second of a core to start, whereas reading a shard is fast.
         """
         self.connect()
         return max(1, int(sum(self._node_cpus) / 2) // self.max_concurrency)
 
     def loaders(self, beside: Resources) -> int:
-        """The number of concurrent tasks that make training examples: one per CPU that the workers leave, or a few.
+        """The number of concurrent tasks that produce training examples: one per CPU that workers leave, or a few.
 
         Ray Data spreads them evenly over the nodes, so the smallest node decides.
         """
-        left = len(self._node_cpus) * min(self._node_cpus) / self.max_concurrency - beside.count * beside.cpus
-        return max(int(left), LOADERS * max(1, len(self._node_cpus) // self.max_concurrency))
+        free_cpus = len(self._node_cpus) * min(self._node_cpus) / self.max_concurrency - beside.count * beside.cpus
+        return max(int(free_cpus), LOADERS * max(1, len(self._node_cpus) // self.max_concurrency))
 
     def _even_share(self, count: int) -> float:
-        """The most CPUs that each of `count` workers can have, so that those of all pipelines fit on the nodes."""
+        """The most CPUs that each of `count` workers can have so that all pipelines' workers fit on the nodes."""
         nodes, wanted = Counter(self._node_cpus), count * self.max_concurrency
 
         def fitting(size: float) -> int:
@@ -494,7 +496,7 @@ class Cluster:
 
     @property
     def _gpus(self) -> int:
-        """The number of GPUs whose nodes also have the CPUs of a worker for them."""
+        """The number of GPUs on nodes that also have enough CPUs for one worker per GPU."""
         if self.config.device == "cpu":
             return 0
         each, nodes = self.config.worker_cpus or 1, [node["Resources"] for node in _working()]
@@ -504,23 +506,23 @@ class Cluster:
         """The number of concurrent trials of a study.
 
         Raises:
-            RequestError: the cluster is too small for that many, or for a single one.
+            RequestError: the cluster is too small for that many, or even for one.
         """
         self.connect()
         cores, workers = sum(self._node_cpus), self.config.train_workers or 1
         if self._gpus:
-            possible, unit, there = self._gpus // workers, f"{workers} GPU(s)", f"{self._gpus} GPU(s)"
+            possible, unit, available = self._gpus // workers, f"{workers} GPU(s)", f"{self._gpus} GPU(s)"
         else:
-            possible, unit, there = max(1, int(cores)), "a core", f"{cores:g} core(s), and no GPU"
+            possible, unit, available = max(1, int(cores)), "a core", f"{cores:g} core(s), and no GPU"
         wanted = self.config.trials_at_once or max(1, possible if self._gpus else possible // CORES_PER_TRIAL)
         if wanted > possible:
             raise RequestError(
                 f"cluster.trials_at_once={wanted}, cluster.train_workers={workers}: each trial needs {unit}, but the "
-                f"cluster has {there}; lower one of them or use a larger cluster"
+                f"cluster has {available}; lower one of them or use a larger cluster"
             )
         return wanted
 
-    def train_resources(self, batch_size: int) -> Resources:
+    def train_share(self, batch_size: int) -> Resources:
         """Resources of the training workers, which divide a batch evenly.
 
         Raises:
@@ -540,39 +542,39 @@ class Cluster:
         cpus = self.config.worker_cpus or self._even_share(count)
         return Resources(count, cpus=cpus, setting="cluster.train_workers")
 
-    def map_resources(self) -> Resources:
-        """Resources of the actors that make maps."""
+    def map_share(self) -> Resources:
+        """Resources of the actors that compute maps."""
         self.connect()
         if self._gpus:
             count = self.config.map_actors or self._gpus
-            cpus, grows = self.config.worker_cpus or 1, self._grows(self.config.map_actors)
+            cpus, grows = self.config.worker_cpus or 1, self._may_grow(self.config.map_actors)
             return Resources(count, cpus=cpus, gpus=1, may_grow=grows, setting="cluster.map_actors")
         # One actor with two threads stalls whenever anything else runs on either of its two cores.
         possible = sum(max(1, min(2, int(cpus)), int(cpus // 2)) for cpus in self._node_cpus) // self.max_concurrency
         count = self.config.map_actors or max(1, possible)
         cpus = self.config.worker_cpus or self._even_share(count)
-        grows = self._grows(self.config.map_actors)
+        grows = self._may_grow(self.config.map_actors)
         return Resources(count, cpus=cpus, may_grow=grows, setting="cluster.map_actors")
 
-    def cpu_resources(self) -> Resources:
-        """Resources of the actors that run on CPUs alone: CRF and scores."""
+    def cpu_share(self) -> Resources:
+        """Resources of the actors that only use CPUs: CRF and scores."""
         self.connect()
         possible = sum(max(1, int(cpus)) for cpus in self._node_cpus) // self.max_concurrency
         count = self.config.cpu_actors or max(1, possible)
-        cpus, grows = min(1.0, self._even_share(count)), self._grows(self.config.cpu_actors)
+        cpus, grows = min(1.0, self._even_share(count)), self._may_grow(self.config.cpu_actors)
         return Resources(count, cpus=cpus, may_grow=grows, setting="cluster.cpu_actors")
 
-    def _grows(self, asked: int | None) -> bool:
-        return not self.is_own and asked is None and self.max_concurrency == 1
+    def _may_grow(self, configured: int | None) -> bool:
+        return not self.is_own and configured is None and self.max_concurrency == 1
 
 
-def _does_not_see(folder: Folder, name: str, key: str) -> str | None:
+def _visibility_problem(folder: Folder, name: str, key: str) -> str | None:
     remedy = "give a directory that all nodes mount at the same path, or s3://bucket/prefix with credentials on each"
     try:
-        there = folder.exists(name)
+        visible = folder.exists(name)
     except OSError as error:
         return f"cannot read {key}={folder.url} ({str(error).splitlines()[0]}); {remedy}"
-    return None if there else f"does not see {key}={folder.url}; {remedy}"
+    return None if visible else f"does not see {key}={folder.url}; {remedy}"
 
 
 def _used_memory() -> float:

@@ -1,4 +1,4 @@
-"""Properties of the hardware that affect results; they are known before a plan is made."""
+"""Properties of the hardware that affect results, determined before a plan is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amn_ray.platform.cluster import Cluster
 
 @dataclass(frozen=True)
 class Hardware:
-    """What all nodes that may run networks have in common."""
+    """Properties that all nodes that may run networks share."""
 
     has_bf16: bool
     """Whether every node has bfloat16 instructions."""
@@ -22,7 +22,7 @@ class Hardware:
 
 def hardware_here(device: str) -> Hardware:
     """The hardware of this machine; `device` is cluster.device."""
-    import torch  # takes seconds, and is needed for precision=auto only
+    import torch  # takes seconds, and only precision=auto needs it
 
     from amn_ray.nn.precision import has_bf16
 
@@ -31,9 +31,9 @@ def hardware_here(device: str) -> Hardware:
 
 
 def hardware_of(cluster: Cluster, precision: str) -> Hardware:
-    """The hardware of a cluster: this machine's for a local Ray, else every node with CPUs is asked.
+    """The hardware of a cluster: this machine for a local Ray, else all nodes with CPUs are queried.
 
-    No node is asked unless `precision` is auto.
+    No node is queried unless `precision` is auto.
 
     Raises:
         RequestError: a node does not answer.

@@ -1,4 +1,4 @@
-"""Table in, table out, on Ray Data: what all inference stages share.
+"""Maps one table to another on Ray Data, as all inference stages do.
 
 Reading, decoding, the network or CRF, and writing overlap in one streaming execution. Ray Data's row checkpoints record
 finished shards, so that a restart continues without losing or repeating a row.
@@ -32,7 +32,7 @@ from amn_ray.platform.pacing import paced
 
 PROGRESS = "progress"
 PROGRESS_S = 30
-"""Seconds between two lines about progress."""
+"""Seconds between two progress messages."""
 BATCH = 16
 """Rows per call of a mapper."""
 _PENDING = f"{ray_internals.PENDING_CHECKPOINT_SUFFIX}.parquet"
@@ -62,11 +62,11 @@ def map_table(
         mapper: a class; its instances turn a pyarrow.Table batch into one with the same `image_id`s.
         settings: the arguments of its constructor; with on="networks" also `threads`, for PyTorch.
         output: the table to write; rows that it already has are kept.
-        on: what the mapper runs on: `networks` are actors with a GPU or a part of the CPUs, `cpus` are actors with one
-            CPU, `tasks` are tasks with one CPU, for mappers that are constructed fast.
+        on: what the mapper runs on: `networks` are actors with a GPU or some of the CPUs, `cpus` are actors with one
+            CPU, `tasks` are tasks with one CPU, for mappers that are cheap to construct.
 
     Returns:
-        `rows`, and as `metrics` the rows per second of this run (0 if no rows remained).
+        `rows`, and in `metrics` the rows per second of this run (0 if no rows remained).
 
     Raises:
         RequestError: raised by the mapper.
@@ -75,16 +75,16 @@ def map_table(
     cluster.connect()
     resources = None
     if on == "networks":
-        resources = cluster.map_resources()
+        resources = cluster.map_share()
         settings = {**settings, "threads": resources.threads}
     elif on == "cpus":
-        resources = cluster.cpu_resources()
-    work = partial(_map_rest, cluster, source, columns, mapper, settings, output, resources)
+        resources = cluster.cpu_share()
+    work = partial(_map_remaining, cluster, source, columns, mapper, settings, output, resources)
     speed = cluster.retry_on_low_memory(output.stage, work, progress=output.fresh_table().count)
     return {"rows": source.manifest()["rows"], "metrics": {"images_per_second": speed}}
 
 
-def _map_rest(
+def _map_remaining(
     cluster: Cluster,
     source: Artifact,
     columns: Sequence[str],
@@ -94,10 +94,10 @@ def _map_rest(
     resources: Resources | None,
 ) -> float:
     """The work of map_table; it resumes when it is called again."""
-    gc.collect()  # actors of a failed dataset live as long as its error, and hold their CPUs
+    gc.collect()  # actors of a failed dataset live as long as its exception, and hold their CPUs
     table_in, table_out = source.fresh_table(), output.fresh_table()
     before, expected = table_out.count(), table_in.count()
-    if before >= expected:  # a run wrote all rows and died before its manifest
+    if before >= expected:  # a run wrote all rows and died before it wrote the manifest
         cluster.run_remote(check_rows, table_in, table_out)
         output.remove(PROGRESS)
         return 0
@@ -118,7 +118,7 @@ def _map_rest(
                 table_in.files,
                 filesystem=table_in.fs,
                 columns=["image_id", *columns],
-                file_extensions=None,  # else a path that holds ? has none, and its rows are left out
+                file_extensions=None,  # else a path with a ? has no extension, and its rows are skipped
                 override_num_blocks=len(table_in.files),
                 concurrency=max_concurrency,
                 **light,
@@ -126,11 +126,11 @@ def _map_rest(
         )
         if before:
             # DEFAULT: not within the resources of a study's trial, if this is one.
-            listing = ray.remote(scheduling_strategy="DEFAULT", **light)(_done)
-            _forget_doubtful(Table(output.fs, output.at(PROGRESS)))
+            listing = ray.remote(scheduling_strategy="DEFAULT", **light)(_finished_ids)
+            _delete_doubtful(Table(output.fs, output.at(PROGRESS)))
             done = listing.remote(Table(output.fs, output.at(PROGRESS)))
             rows = rows.map_batches(
-                _left,
+                _remaining,
                 fn_kwargs={"done": done},
                 batch_size=None,
                 batch_format="pyarrow",
@@ -138,7 +138,7 @@ def _map_rest(
                 **light,
             )
         if resources is None:
-            made = rows.map_batches(
+            mapped = rows.map_batches(
                 partial(_map, mapper, dict(settings)),
                 batch_size=BATCH,
                 batch_format="pyarrow",
@@ -146,7 +146,7 @@ def _map_rest(
                 ray_remote_args_fn=tasks_of_tries,
             )
         else:
-            made = rows.map_batches(
+            mapped = rows.map_batches(
                 mapper,
                 fn_constructor_kwargs=dict(settings),
                 batch_size=BATCH,
@@ -156,7 +156,7 @@ def _map_rest(
                 num_gpus=resources.gpus or None,
                 ray_remote_args_fn=actors_of_tries,
             )
-        made.write_parquet(
+        mapped.write_parquet(
             table_out.path,
             filesystem=table_out.fs,
             compression="zstd",
@@ -170,9 +170,9 @@ def _map_rest(
 
 
 def pool(cluster: Cluster, resources: Resources, num_pieces: int) -> ActorPoolStrategy:
-    """The actors of a stage: not more than pieces of work, since each takes seconds to start.
+    """The actors of a stage: no more than `num_pieces`, since each takes seconds to start.
 
-    On a cluster, lost nodes are not waited for, and nodes that join are used if `resources.may_grow`.
+    On a cluster, it does not wait for lost nodes, and uses nodes that join if `resources.may_grow`.
     """
     wanted = min(resources.count, num_pieces)
     if cluster.is_own:
@@ -181,7 +181,7 @@ def pool(cluster: Cluster, resources: Resources, num_pieces: int) -> ActorPoolSt
 
 
 def actors_of_tries() -> dict[str, int]:
-    """Options of Ray Data's actors, which otherwise retry without end what kills their process."""
+    """Options of Ray Data's actors: by default they retry a batch that kills their process without limit."""
     return {"max_task_retries": RETRIES}
 
 
@@ -223,18 +223,18 @@ def _map(mapper: type, settings: dict[str, Any], batch: pa.Table) -> pa.Table:
 
 @contextmanager
 def report_progress(step: str, table: Table, total: int) -> Iterator[None]:
-    """Log every half minute how many rows are written and the remaining time."""
+    """Log the number of written rows and the remaining time every half minute."""
     ended = threading.Event()
     started, before = time.monotonic(), table.count()
 
-    def tell() -> None:
+    def log_progress() -> None:
         while not ended.wait(PROGRESS_S):
             done = table.count()
             if before < done < total:
                 speed = (done - before) / (time.monotonic() - started)
                 log(step, f"{done}/{total} images, {speed:.1f} images/s, {time_left((total - done) / speed)} left")
 
-    watcher = threading.Thread(target=tell, daemon=True)
+    watcher = threading.Thread(target=log_progress, daemon=True)
     watcher.start()
     try:
         yield
@@ -243,11 +243,11 @@ def report_progress(step: str, table: Table, total: int) -> Iterator[None]:
         watcher.join()
 
 
-def _forget_doubtful(progress: Table) -> None:
+def _delete_doubtful(progress: Table) -> None:
     """Delete final checkpoints that still have a pending twin: Ray will remove their data.
 
-    Object stores copy instead of renaming, and a retried task writes again. To be called before finished rows are read,
-    and before Ray removes pending ones.
+    Object stores copy instead of renaming, and a retried task writes again. Call this before reading finished rows and
+    before Ray removes pending ones.
     """
     names = set(progress.files)
     for name in names:
@@ -256,18 +256,18 @@ def _forget_doubtful(progress: Table) -> None:
             progress.fs.delete_file(final)
 
 
-def _done(progress: Table) -> pa.Array:
+def _finished_ids(progress: Table) -> pa.Array:
     """The ids of all rows that earlier runs have finished."""
-    whole = [path for path in progress.files if not path.endswith(_PENDING)]
-    shards = [pq.read_table(path, columns=["image_id"], filesystem=progress.fs, partitioning=None) for path in whole]
+    final = [path for path in progress.files if not path.endswith(_PENDING)]
+    shards = [pq.read_table(path, columns=["image_id"], filesystem=progress.fs, partitioning=None) for path in final]
     return pa.concat_tables(shards).column(0).combine_chunks() if shards else pa.array([], pa.string())
 
 
-def _left(batch: pa.Table, done: ray.ObjectRef) -> Iterator[pa.Table]:
+def _remaining(batch: pa.Table, done: ray.ObjectRef) -> Iterator[pa.Table]:
     """The remaining rows, if any."""
-    left = batch.filter(pc.invert(pc.is_in(batch.column("image_id"), value_set=ray.get(done))))
-    if left.num_rows:
-        yield left
+    remaining = batch.filter(pc.invert(pc.is_in(batch.column("image_id"), value_set=ray.get(done))))
+    if remaining.num_rows:
+        yield remaining
 
 
 @contextmanager
@@ -278,7 +278,7 @@ def _row_checkpoints(output: Artifact) -> Iterator[None]:
         checkpoint_path=output.at(PROGRESS),
         override_filesystem=output.fs,
         checkpoint_manager_cls=ray_internals.Cleaner,
-        delete_checkpoint_on_success=False,  # only once the rows have been counted
+        delete_checkpoint_on_success=False,  # but only after the rows were counted
     )
     try:
         yield

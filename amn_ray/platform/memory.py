@@ -1,4 +1,4 @@
-"""Workers that were killed for lack of memory: reported in one sentence, and restarted once memory is free."""
+"""Workers killed for lack of memory: reported in one sentence, and restarted once memory is free."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ class Shortage:
     node: str
     """The address of the machine."""
     used: float
-    """By all processes of the machine."""
+    """Memory used by all processes on the machine."""
     limit: float
-    """Of the machine, or of its container."""
+    """Memory of the machine, or of its container."""
     threshold: float
-    """The use of memory above which workers are killed."""
+    """Memory use above which workers are killed."""
     held: float
-    """By the workers that were killed."""
+    """Memory held by the killed workers."""
 
     @classmethod
     def parse(cls, error: BaseException | str) -> Shortage | None:
-        """Parsed from the text of Ray's error; None if that has another cause."""
+        """Parse the text of Ray's error; None if it has another cause."""
         text = str(error)
         where = _NODE.search(text)
         if not _KILLED.search(text) or where is None:
             return None
         node, used, limit = where[1], float(where[2]), float(where[3])
         threshold = _THRESHOLD.search(text)
-        # The text may hold copies of the page; the first one will do.
-        page = text[: text.find("Top 10 memory users")]
+        # The text may hold several copies of the message; the first one will do.
+        message = text[: text.find("Top 10 memory users")]
         return cls(
             node=node,
             used=used,
             limit=limit,
             threshold=int(threshold[1]) / 2**30 if threshold else used,
-            held=sum(float(held) for held in _HELD.findall(page)),
+            held=sum(float(held) for held in _HELD.findall(message)),
         )
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ def report_killed_workers(stage: str, remedy: str) -> Iterator[None]:
     """Report killed workers in one sentence.
 
     Args:
-        stage: whose workers they are.
+        stage: the stage that the workers belong to.
         remedy: the settings to lower.
 
     Raises:
@@ -128,9 +128,9 @@ def report_killed_workers(stage: str, remedy: str) -> Iterator[None]:
     except (RequestError, RunError):
         raise
     except Exception as error:
-        if (told := killed(error, work)) is None:
+        if (reported := killed(error, work)) is None:
             raise
-        raise told from error
+        raise reported from error
 
 
 @contextmanager
@@ -148,7 +148,7 @@ _running: list[Work] = []
 
 
 def shorten_retry_messages() -> None:
-    """From now on, print one sentence instead of Ray's page about each retry."""
+    """From now on, print one sentence for each retry instead of Ray's page."""
     ray_internals.filter_printed(_is_shortened)
 
 

@@ -1,6 +1,6 @@
-"""The private parts of Ray 2.60 that this package uses; no other module touches one.
+"""The private APIs of Ray 2.60 that this package uses; no other module uses any.
 
-Where Ray has no public way to do something, the function below does it. A new version of Ray may change any of them:
+Each function below does something that Ray has no public API for. A new version of Ray may break any of them:
 tests/platform/test_ray_internals.py calls each.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# Read on import. Trials log similar lines, none of which may be dropped.
+# Ray reads it on import. Trials log similar lines, and none may be dropped.
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import grpc
@@ -42,16 +42,16 @@ DASHBOARD = (
     "TaskEventsHead", "TrainHead",
 )  # fmt: skip
 """The dashboard's modules without UsageStatsHead, which asks the metadata servers of three clouds for its location even
-where usage data is turned off."""
+if usage data is turned off."""
 
 
 @contextmanager
 def on_this_host() -> Iterator[None]:
-    """While it is active, Ray starts for this host only.
+    """While active, Ray starts for this host only.
 
-    It uses the address 127.0.0.1, as Ray does on macOS and Windows: otherwise it looks up its address at a public name
-    server, and is lost when a laptop changes its network. Its dashboard, which Ray Train needs, contacts no other host
-    unless the user turned usage data on.
+    It uses the address 127.0.0.1, as Ray does on macOS and Windows: otherwise it looks up its address with a public
+    name server, and fails when a laptop changes its network. Its dashboard, which Ray Train needs, contacts no other
+    host unless the user turned usage data on.
     """
     start, is_cluster = services.start_ray_process, ray_constants.ENABLE_RAY_CLUSTER
 
@@ -74,12 +74,12 @@ def canonical_address(given: str) -> str:
         ConnectionError: it is `auto`, and no cluster runs on this machine.
     """
     address = canonicalize_bootstrap_address(given)
-    assert address is not None, "only of None and local"
+    assert address is not None, "only for None and local"
     return address
 
 
 def check_head(address: str, timeout: float) -> None:
-    """Ask the head of a cluster whether it is there.
+    """Check that the head of a cluster answers.
 
     Raises:
         grpc.RpcError: it does not answer within `timeout` seconds.
@@ -123,16 +123,16 @@ def used_memory() -> int:
 
 
 def spilled_bytes() -> int:
-    """What all nodes have spilled from their object stores to disk so far; 0 if they do not answer now."""
+    """Bytes that all nodes have spilled from their object stores to disk so far; 0 if they do not answer."""
     try:
         reply = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address))
-    except grpc.RpcError:  # a node died just now
+    except grpc.RpcError:  # a node just died
         return 0
     return int(reply.store_stats.spilled_bytes_total)
 
 
 def last_killed_for_memory(since: float) -> str | None:
-    """Ray's text about the worker that its memory monitor killed last since a time (time.time()).
+    """Ray's text about the last worker that its memory monitor killed after a time (time.time()).
 
     If an actor was restarted, Ray's errors do not give the reason; the table of workers does.
     """
@@ -151,7 +151,7 @@ _print = worker.print_to_stdstream
 
 
 def filter_printed(is_handled: Callable[[Lines], bool]) -> None:
-    """From now on, what Ray would print of other processes on this terminal goes through `is_handled` first."""
+    """From now on, pass lines of other processes to `is_handled` first; Ray prints those that it does not handle."""
 
     def print_rest(data: Lines, ignore_prefix: bool) -> None:
         if not is_handled(data):
@@ -164,12 +164,12 @@ def filter_printed(is_handled: Callable[[Lines], bool]) -> None:
 
 
 def range_source(count: int) -> ray.data.Datasource:
-    """The numbers 0…count−1 as a source with the column `id`: `ray.data.range` takes no CPUs for its tasks."""
+    """A source of the numbers 0…count−1 in the column `id`: `ray.data.range` has no option for its tasks' CPUs."""
     return RangeDatasource(n=count, block_format="arrow", column_name="id")
 
 
 class Cleaner(CheckpointManager):
-    """Removes what a dead run left half written, and nothing else.
+    """Removes files that a crashed run left half written, and nothing else.
 
     Ray's own class would also drop finished rows, in actors that need a CPU each, while the models hold all CPUs.
     """
@@ -183,7 +183,7 @@ class Cleaner(CheckpointManager):
 
 
 def startup_timeout() -> type[Exception]:
-    """What Ray Train raises if the workers of a training found no room. (Its import costs time in other processes.)"""
+    """What Ray Train raises if its workers got no resources. (Imported here: it costs other processes time.)"""
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     return WorkerGroupStartupTimeoutError

@@ -1,4 +1,4 @@
-"""Jobs that were submitted with `ray job submit`: Ray copies their working directory, and removes the copy later."""
+"""Jobs submitted with `ray job submit`: Ray copies their working directory, and removes the copy later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amn_ray.core.places import local_path
 from amn_ray.platform.ray_internals import JOB_CONFIG
 
 IMAGENET = "imagenet"
-"""The name of weights that is not a file."""
+"""The one value of `weights` that is not a file."""
 READ = ("images", "dataset.root", "backbone.weights", "segmenter.backbone.weights")
 
 
@@ -35,25 +35,25 @@ def leave() -> None:
 
 
 def check_places(settings: Mapping[str, Any], written: str) -> None:
-    """Refuse results in a folder that Ray removes, and relative paths that the copy lacks; log where results will be.
+    """Refuse results in a folder that Ray removes, and relative paths missing in the copy; log where results will be.
 
     Args:
         settings: dotted keys and values.
-        written: the key of the place that the job writes to.
+        written: the key of the path that the job writes to.
 
     Raises:
-        RequestError: it lies in a folder of Ray's session; or an input has a relative path, and is not in the copy of
-            the working directory.
+        RequestError: it is in a folder of Ray's session; or an input has a relative path that does not exist in the
+            copy of the working directory.
     """
     place = _path(settings, written)
-    if place is not None and _session(place) is not None:
+    if place is not None and _session_folder(place) is not None:
         raise RequestError(
-            f"{written}={settings[written]}: would lie in {place}, a folder of Ray's session that Ray removes; give an "
+            f"{written}={settings[written]}: would be in {place}, a folder of Ray's session that Ray removes; give an "
             "absolute path that all nodes mount, or s3://bucket/prefix"
         )
     if place is not None and JOB_CONFIG in os.environ and not Path(settings[written]).is_absolute():
         log(written, f"{place} (of the machine on which Ray runs this job)")
-    if _session(Path.cwd()) is None:
+    if _session_folder(Path.cwd()) is None:
         return
     for key in READ:
         place = _path(settings, key)
@@ -66,13 +66,13 @@ def check_places(settings: Mapping[str, Any], written: str) -> None:
 
 
 def _path(settings: Mapping[str, Any], key: str) -> Path | None:
-    """Where a setting points to on this machine, if it is a path."""
+    """The path on this machine that a setting names; None if it is not a path."""
     value = settings.get(key)
     return Path(local_path(value, key)) if isinstance(value, str) and "://" not in value else None
 
 
-def _session(path: Path) -> Path | None:
-    """The folder of Ray's session that a path lies in."""
+def _session_folder(path: Path) -> Path | None:
+    """The folder of Ray's session that contains a path; None if there is none."""
     for parent in (path, *path.parents):
         if parent.name.startswith("session_") and (parent / "runtime_resources").is_dir():
             return parent

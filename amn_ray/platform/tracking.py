@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks GitPython, which complains where git is missing
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow uses GitPython, which complains if git is missing
 # Do not wait for a server that does not answer: MLflow would retry for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -52,7 +52,7 @@ MAX_BATCH = 1000
 RETRY_S = 10.0
 """Seconds between two attempts, while MLflow does not answer."""
 PATIENCE_S = 60.0
-"""How long to try, at the end of a run, to deliver the rest."""
+"""How long to keep trying, at the end of a run, to deliver the remaining records."""
 
 
 def default_uri(store: Store) -> str:
@@ -76,8 +76,8 @@ def default_uri(store: Store) -> str:
 class Tracker:
     """The MLflow runs of one pipeline.
 
-    Records wait in a queue while MLflow does not answer: no computation waits for it or fails with it. What could not
-    be delivered by the end is delivered when the same command runs again, from the manifests.
+    Records wait in a queue while MLflow does not answer: no computation waits for it or fails with it. Records still
+    undelivered at the end are delivered from the manifests when the same command runs again.
 
     Raises:
         RequestError: there is no MLflow at `tracking.uri`, or the experiment was deleted.
@@ -89,7 +89,7 @@ class Tracker:
         self.name = without_secrets(self.uri)
         self._queue: deque[Callable[[], None]] = deque()
         self._files: deque[Callable[[], None]] = deque()
-        """What goes to MLflow's artifact store, which may fail on its own: delivered after the queue."""
+        """Uploads to MLflow's artifact store, which may fail on its own: delivered after the queue."""
         self._broken_since: float | None = None
         self._tried = 0.0
         started = time.monotonic()
@@ -121,20 +121,20 @@ class Tracker:
                 )
             self.experiment_id = experiment.experiment_id
 
-    def tell(self, what: Callable[[], None], is_file: bool = False) -> None:
-        """Call `what` as soon as MLflow answers, after everything that was queued before."""
-        (self._files if is_file else self._queue).append(what)
+    def enqueue(self, request: Callable[[], None], is_file: bool = False) -> None:
+        """Call `request` as soon as MLflow answers, after everything queued before it."""
+        (self._files if is_file else self._queue).append(request)
         if self._broken_since is None or time.monotonic() - self._tried > RETRY_S:
             self.deliver()
 
     def deliver(self, patience_s: float = 0) -> None:
-        """Deliver what is queued; retry for `patience_s` if MLflow does not answer."""
+        """Deliver all queued records; retry for `patience_s` if MLflow does not answer."""
         deadline = time.monotonic() + patience_s
         while waiting := self._queue or self._files:
             self._tried = time.monotonic()
             try:
                 waiting[0]()
-            except Exception as error:  # of any kind: tracking must not end a run
+            except Exception as error:  # any exception: tracking must not end a run
                 if _is_final(error):
                     log("mlflow", f"warning: {self.name} refused a record ({_reason(error)})")
                     waiting.popleft()
@@ -176,14 +176,14 @@ class Tracker:
             RequestError: MLflow does not answer, and the run has no parent.
         """
         run = TrackedRun(self, parent=parent)
-        self.tell(lambda: run.begin(name, fingerprint, tags, parent))
+        self.enqueue(lambda: run.begin(name, fingerprint, tags, parent))
         if parent is None and not run.run_id:
-            raise RequestError(f"tracking.uri={self.name}: MLflow does not answer there any more; read its log")
+            raise RequestError(f"tracking.uri={self.name}: MLflow no longer answers there; check its log")
         return run
 
     def finish(self, run: TrackedRun, status: str) -> None:
         """End a run: FINISHED, FAILED or KILLED."""
-        self.tell(lambda: self.client.set_terminated(run.run_id, status))
+        self.enqueue(lambda: self.client.set_terminated(run.run_id, status))
         if run.parent is None or run.parent.is_foreign:
             self.deliver(PATIENCE_S if status == "FINISHED" else 0)
             if not self.all_delivered:
@@ -208,10 +208,10 @@ class Tracker:
 
         Args:
             parent_id: the study.
-            stopped: names of trials that were stopped on purpose. If given, only these are marked, also where they had
+            stopped: names of trials that were stopped on purpose. If given, only these are marked, even if they had
                 time to end as FAILED, and get the tag `stopped`.
         """
-        self.tell(lambda: self._end_running(parent_id, stopped))
+        self.enqueue(lambda: self._end_running(parent_id, stopped))
 
     def _end_running(self, parent_id: str, stopped: Collection[str]) -> None:
         names = set(map(run_name, stopped))
@@ -231,7 +231,7 @@ class Tracker:
         return self.tagged({MLFLOW_PARENT_RUN_ID: parent_id})
 
     def tagged(self, tags: Mapping[str, str]) -> list[Run]:
-        """The runs with these tags, whose values must be ids: MLflow's filters cannot express every text."""
+        """The runs with these tags, whose values must be ids: MLflow's filters cannot express every string."""
         terms = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found = self.client.search_runs([self.experiment_id], terms, ViewType.ACTIVE_ONLY)
         runs = list(found)
@@ -281,8 +281,8 @@ class TrackedRun:
 
     def begin(self, name: str, fingerprint: str, tags: Mapping[str, str], parent: TrackedRun | None) -> None:
         """Create the run, or continue it."""
-        above = {MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {}
-        ids = {FINGERPRINT: fingerprint, **above}
+        parent_tag = {MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {}
+        ids = {FINGERPRINT: fingerprint, **parent_tag}
         own = {**ids, MLFLOW_RUN_NAME: run_name(name)}
         shared = (FINGERPRINT, MLFLOW_RUN_NAME, MLFLOW_PARENT_RUN_ID)
         for run in self.tracker.tagged(ids):
@@ -294,33 +294,33 @@ class TrackedRun:
             self.run_id = self.client.create_run(self.tracker.experiment_id, tags={**tags, **own}).info.run_id
 
     def watch_machine(self) -> None:
-        """Log this machine's use of CPUs, GPUs, memory, disk and network until the run ends (MLflow: `system/…`)."""
+        """Log this machine's CPU, GPU, memory, disk and network use until the run ends (MLflow: `system/…`)."""
 
         def start() -> None:
             logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
             SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.tracker.uri).start()
 
-        self.tracker.tell(start)
+        self.tracker.enqueue(start)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters; logging the same ones again is fine."""
         params = [Param(key, str(value)[:6000]) for key, value in values.items()]
-        self.tracker.tell(lambda: self.client.log_batch(self.run_id, params=params))
+        self.tracker.enqueue(lambda: self.client.log_batch(self.run_id, params=params))
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Log metrics without steps."""
         now = int(time.time() * 1000)
         metrics = [Metric(key, value, now, 0) for key, value in values.items()]
-        self.tracker.tell(lambda: self.client.log_batch(self.run_id, metrics=metrics))
+        self.tracker.enqueue(lambda: self.client.log_batch(self.run_id, metrics=metrics))
 
     def curve(self, key: str, points: Sequence[tuple[int, float]]) -> None:
         """Log a metric over integer steps; points that MLflow already has are not logged again."""
-        self.tracker.tell(lambda: log_curve(self.client, self.run_id, key, points))
+        self.tracker.enqueue(lambda: log_curve(self.client, self.run_id, key, points))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, replacing older values."""
         tags = [RunTag(key, value) for key, value in values.items()]
-        self.tracker.tell(lambda: self.client.log_batch(self.run_id, tags=tags))
+        self.tracker.enqueue(lambda: self.client.log_batch(self.run_id, tags=tags))
 
     def artifact(self, name: str, content: bytes) -> None:
         """Log a file."""
@@ -330,7 +330,7 @@ class TrackedRun:
                 (Path(folder) / name).write_bytes(content)
                 self.client.log_artifact(self.run_id, str(Path(folder) / name))
 
-        self.tracker.tell(log, is_file=True)
+        self.tracker.enqueue(log, is_file=True)
 
     def model(self, write: Callable[[Path], None], register: str | None, alias: str) -> None:
         """Log the model of amn_ray.inference.segmenter, unless this run already has it.
@@ -347,10 +347,10 @@ class TrackedRun:
                     write(Path(folder))
                     self._log_model(Path(folder), register, alias)
 
-        self.tracker.tell(log, is_file=True)
+        self.tracker.enqueue(log, is_file=True)
 
     def _log_model(self, folder: Path, register: str | None, alias: str) -> None:
-        # Imported here: it takes seconds, and is needed once per pipeline.
+        # Imported here: this takes seconds, and only happens once per pipeline.
         import mlflow.pyfunc
         from mlflow.models import Model, ModelSignature
         from mlflow.types import ColSpec, Schema
@@ -358,10 +358,10 @@ class TrackedRun:
         mlflow.set_tracking_uri(self.tracker.uri)
         # Else the model goes to the default experiment, whose files are in the working directory.
         mlflow.set_experiment(experiment_id=self.tracker.experiment_id)
-        logging.getLogger("mlflow").setLevel(logging.ERROR)  # else it lists the requirements that it would have guessed
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # else it lists the requirements that it would infer
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the missing input example: there is a signature
-            made = Model.log(
+            info = Model.log(
                 artifact_path=None,
                 name="segmenter",
                 flavor=mlflow.pyfunc,
@@ -374,41 +374,41 @@ class TrackedRun:
                 signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema([ColSpec("binary", "mask")])),
             )
         if register is not None:
-            self.client.set_registered_model_alias(register, alias, made.registered_model_version)
-        self.client.set_tag(self.run_id, MODEL_TAG, made.model_uri)
+            self.client.set_registered_model_alias(register, alias, info.registered_model_version)
+        self.client.set_tag(self.run_id, MODEL_TAG, info.model_uri)
 
 
 def log_curve(client: MlflowClient, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
-    """A metric over integer steps; points that are there already are not logged again."""
-    known = {metric.step for metric in client.get_metric_history(run_id, key)}
+    """Log a metric over integer steps; points that MLflow already has are not logged again."""
+    logged = {metric.step for metric in client.get_metric_history(run_id, key)}
     now = int(time.time() * 1000)
-    fresh = [Metric(key, value, now, step) for step, value in points if step not in known]
-    for start in range(0, len(fresh), MAX_BATCH):
-        client.log_batch(run_id, metrics=fresh[start : start + MAX_BATCH])
+    missing = [Metric(key, value, now, step) for step, value in points if step not in logged]
+    for start in range(0, len(missing), MAX_BATCH):
+        client.log_batch(run_id, metrics=missing[start : start + MAX_BATCH])
 
 
 class RunStates:
-    """Whether runs still exist in a tracking server or database."""
+    """Checks whether runs still exist in a tracking server or database."""
 
     def __init__(self, uri: str) -> None:
         self.client: MlflowClient | None = None
-        self._away = "MLflow does not answer"
+        self._unavailable = "MLflow does not answer"
         if without_secrets(uri) == uri and "***" in uri:  # as in records
-            self._away = "MLflow asks for a password, which is not recorded"
+            self._unavailable = "MLflow asks for a password, which is not recorded"
         elif not uri.startswith("sqlite") or Path(make_url(uri).database or "").is_file():  # MLflow would create it
             self.client = MlflowClient(uri)
 
     def of(self, run_id: str) -> str:
-        """The id of a run that exists in MLflow; else, in words, why it does not."""
+        """The id of a run if it exists in MLflow; else the reason, in words."""
         if not run_id:
             return "not in MLflow, which did not answer"
         if self.client is None:
-            return self._away
+            return self._unavailable
         try:
             run = self.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return "not in MLflow any more"
+                return "no longer in MLflow"
             self.client = None  # ask only once
             return self.of(run_id)
         return run_id if run.info.lifecycle_stage == LifecycleStage.ACTIVE else "deleted from MLflow"

@@ -20,9 +20,9 @@ from amn_ray.stages import methods, ours  # noqa: F401 — `ours` registers the 
 from amn_ray.stages.methods import Method
 
 GROUPS = ("dataset", "recipe", "cluster", *methods.GROUPS)
-"""What is chosen by name on the command line, each with its settings."""
+"""Groups whose choice is named on the command line and brings its settings."""
 PARTNERS = ("dataset", "recipe")
-"""The groups with which a method may have settings of a pair."""
+"""The groups for whose choices a method may have special settings."""
 
 
 def register_methods() -> None:
@@ -38,7 +38,7 @@ def register_methods() -> None:
 def _register(method: Method) -> None:
     where = f"{method.group}={method.name}"
     node = OmegaConf.create({"choices": {method.group: method.name}})
-    with _told(where):
+    with _located_errors(where):
         for step, stage in method.stages.items():
             base = typing.get_type_hints(PipelineConfig)[step]
             if not issubclass(stage.config, base):
@@ -49,7 +49,7 @@ def _register(method: Method) -> None:
             node[step] = OmegaConf.structured(stage.config)
     values, pairs = method.values()
     store = ConfigStore.instance()
-    with _told(str(method.settings)):
+    with _located_errors(str(method.settings)):
         node = _merged(node, values)
         for condition, extra in pairs.items():
             partner, _, choice = condition.partition("=")
@@ -66,16 +66,16 @@ def _register(method: Method) -> None:
 
 
 def _merged(node: DictConfig, values: Mapping[str, Any]) -> DictConfig:
-    """Checked as far as the types are known: those of other steps depend on what is chosen for them."""
-    known = (*STEPS, "backbone", "precision")
+    """Merge, checking only the types that are known: those of other steps depend on their methods."""
+    allowed = (*STEPS, "backbone", "precision")
     for step in values:
-        if step not in known:
-            raise ValueError(f"{step}: is no step; expected one of {', '.join(known)}")
+        if step not in allowed:
+            raise ValueError(f"{step}: is not a step; expected one of {', '.join(allowed)}")
     return OmegaConf.merge(node, values)
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
+def _located_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (OmegaConfBaseException, ValueError, TypeError) as error:
@@ -88,19 +88,19 @@ def load(composed: DictConfig, written: str) -> Any:
     """The composed YAML as checked dataclasses, of the type that its schema names.
 
     Args:
-        composed: by Hydra.
-        written: the key of the place that the job writes to.
+        composed: Hydra's result.
+        written: the key of the job's output location.
 
     Raises:
-        RequestError: a value is out of its range, a plug-in was not loaded, or a path would not last as long as the
-            results that go there; the sentence begins with the full key.
+        RequestError: a value is out of range, a plug-in was not loaded, or a path would not outlive the job that
+            writes results there; the sentence begins with the full key.
     """
     _check(composed, ())
     loaded = OmegaConf.to_object(composed)
     for name in getattr(loaded, "plugins", ()):
         if name not in plugins.named():
             raise RequestError(
-                f"plugins={name}: is named by a file, which is read after plug-ins are loaded; name it on the command "
+                f"plugins={name}: is set in a file, which is read after plug-ins are loaded; set it on the command "
                 f"line, or set {plugins.NAMED}={name}"
             )
     submitted.check_places(flat(loaded), written=written)
@@ -108,7 +108,7 @@ def load(composed: DictConfig, written: str) -> Any:
 
 
 def _check(node: Any, path: tuple[str, ...]) -> None:
-    """Build each dataclass on its own, the innermost first, so that an error can be told with its full key."""
+    """Build each dataclass on its own, the innermost first, so that errors name the full key."""
     if not isinstance(node, DictConfig):
         return
     for name in node:

@@ -1,7 +1,7 @@
-"""The typed configuration of a pipeline, and how Hydra's YAML becomes it.
+"""The typed configuration of a pipeline.
 
-Every key is a field of a dataclass that stands beside the code it configures; an unknown key, a wrong type or a value
-out of range is refused before anything starts.
+Every key is a field of a dataclass next to the code it configures; unknown keys, wrong types and values out of range
+are rejected before anything starts.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ STEPS = (
     "images", "truth", "classifier", "maps_network", "maps", "refined", "amn", "amn_maps", "amn_refined", "irn",
     "pseudo_masks", "segmenter", "predictions", "predictions_refined",
 )  # fmt: skip
-"""What a pipeline can make, in this order; which of them it makes depends on the choices."""
+"""All possible steps, in order; the choices decide which of them a pipeline has."""
 
 
 @dataclass(kw_only=True)
 class Choices:
-    """Which method makes what. Each is set by its group (`maps=cam`), which brings the method's settings, too."""
+    """The method of each group, set as `maps=cam`, which also loads the method's settings."""
 
     maps: str = "cam"
     refinement: str = "crf"
@@ -54,24 +54,24 @@ class PipelineConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     plugins: list[str] = field(default_factory=list)
-    """Modules that bring methods, data sets, backbones or metrics of their own; see docs/extending.md."""
+    """Modules with additional methods, data sets, backbones or metrics; see docs/extending.md."""
     store: str = "outputs"
     """Directory or URL of all artifacts."""
     until: str | None = None
     """The last step; null: all that the choices allow."""
     plan: bool = False
-    """Print which steps there are and which would be made, and make nothing."""
+    """Print the steps and the state of their artifacts, and run nothing."""
     run: str | None = None
-    """Begin with what was typed for this run of the store; what is typed besides it counts more."""
+    """Repeat the overrides of this run of the store; other overrides given take precedence."""
     rebuild: list[str] = field(default_factory=list)
-    """Steps that are made anew, once by this command, with all that follows from them."""
+    """Steps to rebuild, once by this command, with all steps that depend on them."""
     seed: int = 0
-    """Of everything random in training."""
+    """The random seed of all training."""
     precision: str = "auto"
-    """auto (bf16 where the hardware computes it, else fp32), bf16 or fp32, in all networks."""
+    """auto (bf16 where the hardware supports it, else fp32), bf16 or fp32, in all networks."""
     choices: Choices = field(default_factory=Choices)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """Of all networks but the segmentation network."""
+    """The backbone of all networks except the segmentation network."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     maps_network: MapsNetworkConfig = field(default_factory=MapsNetworkConfig)
     maps: MapsConfig = field(default_factory=MapsConfig)

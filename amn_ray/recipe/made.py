@@ -1,4 +1,4 @@
-"""Whether a stage made what it says that it makes: those of plug-ins are somebody else's code."""
+"""Checks that a stage made what it declares: stages of plug-ins are third-party code."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COLUMNS: Mapping[Makes, Sequence[str]] = {
     "maps": MAPS_SCHEMA.names,
     "masks": MASK_SCHEMA.names,
 }
-"""Of the table that a stage makes."""
+"""Required columns of the table that a stage makes."""
 
 
 def check_made(step: str, stage: Stage[Any], output: Artifact, result: Any) -> None:
-    """Refuse what a stage returned or wrote if it is something else; what it wrote is then removed.
+    """Reject what a stage returned or wrote if it is not what the stage declares; wrong output is removed.
 
     Raises:
         RunError: one sentence.
@@ -33,14 +33,16 @@ def check_made(step: str, stage: Stage[Any], output: Artifact, result: Any) -> N
     try:
         json.dumps(result)
     except (TypeError, ValueError) as error:
-        raise RunError(f"{where} returned what is no JSON ({error}); return Python's own numbers and lists") from error
+        raise RunError(
+            f"{where} returned a result that is not JSON ({error}); return plain Python numbers and lists"
+        ) from error
     if (missing := _missing(stage.makes, output)) is not None:
         output.remove()
         raise RunError(f"{where} makes {stage.makes}, but wrote {missing}; see docs/extending.md")
 
 
 def _missing(makes: Makes, output: Artifact) -> str | None:
-    """What an artifact of this kind should hold and does not, in words."""
+    """What an artifact of this kind lacks, in words."""
     if makes == "weights":
         return None if output.exists(MODEL) or output.exists(BACKBONE) else f"no {MODEL}"
     if not output.fresh_table().files:

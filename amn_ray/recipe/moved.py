@@ -1,4 +1,4 @@
-"""Names of version 0.1 that are gone: refused with the new name, never taken for something else."""
+"""Names removed since version 0.1: rejected with the new name, never reinterpreted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ TRAINING = (
     "epochs", "batch_size", "crop", "long_side", "lr_backbone", "lr_head", "momentum", "weight_decay", "power",
     "detach_after", "seed",
 )  # fmt: skip
-"""Settings of CAM that were about its training."""
+"""Settings of `cam` that were about training."""
 KEYS: Mapping[str, str] = {
     **{f"cam.{name}": f"classifier.{name}" for name in TRAINING},
     "cam.scales": "maps.scales",
     "cam.threshold": "maps.threshold",
-    "cam": "classifier (its training) or maps (what is made with it)",
+    "cam": "classifier (training) or maps (inference)",
     "amn.scales": "amn_maps.scales",
     "amn.threshold": "amn_maps.threshold",
     "amn.softmax_subset": "amn_maps.softmax_subset",
@@ -30,7 +30,7 @@ KEYS: Mapping[str, str] = {
     "branch": "activation (branch=cam is activation=none, branch=amn is activation=amn)",
     "stage": "step",
 }
-"""A key, or what it begins with, and where that is now; the first that fits counts."""
+"""Old key, or its prefix -> the new one; the first match applies."""
 STEPS: Mapping[str, str] = {
     "cam": "maps",
     "seed": "refined",
@@ -38,11 +38,11 @@ STEPS: Mapping[str, str] = {
     "deeplab": "predictions",
     "deeplab_crf": "predictions_refined",
 }
-"""What a step of 0.1 made, and the step that makes it now. (`irn` and `amn` are steps still: of the weights alone.)"""
+"""A step of 0.1 -> the step that makes its result now. (`irn` and `amn` are still steps, but make only weights.)"""
 
 
 def refuse_old_key(key: str) -> None:
-    """Refuse a setting of 0.1.
+    """Reject a setting of 0.1.
 
     Raises:
         RequestError: it is one.
@@ -51,11 +51,11 @@ def refuse_old_key(key: str) -> None:
     for old, new in KEYS.items():
         if bare == old or bare.startswith(f"{old}."):
             rest = bare.removeprefix(old) if new.replace("_", "").replace(".", "").isalnum() else ""
-            raise RequestError(f"{key}: is called {new}{rest} since version 0.2; see CHANGELOG.md")
+            raise RequestError(f"{key}: was renamed to {new}{rest} in version 0.2; see CHANGELOG.md")
 
 
 def refuse_old_step(key: str, value: str) -> None:
-    """Refuse a step of 0.1, as in `until=seed`, or a metric of one, as in `study.metric=irn/miou`.
+    """Reject a step of 0.1, as in `until=seed`, or a metric of one, as in `study.metric=irn/miou`.
 
     Raises:
         RequestError: it is one.
@@ -63,7 +63,7 @@ def refuse_old_step(key: str, value: str) -> None:
     step, _, metric = value.partition("/")
     if step in STEPS:
         new = STEPS[step] + (f"/{metric}" if metric else "")
-        raise RequestError(f"{key}={value}: is called {new} since version 0.2; see CHANGELOG.md")
+        raise RequestError(f"{key}={value}: was renamed to {new} in version 0.2; see CHANGELOG.md")
     if step in ("irn", "amn") and metric.endswith("miou"):
         new = {"irn": "pseudo_masks", "amn": "amn_maps"}[step]
-        raise RequestError(f"{key}={value}: is called {new}/{metric} since version 0.2; see CHANGELOG.md")
+        raise RequestError(f"{key}={value}: was renamed to {new}/{metric} in version 0.2; see CHANGELOG.md")

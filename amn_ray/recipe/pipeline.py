@@ -1,4 +1,4 @@
-"""One pipeline: checked and planned, then run while observers watch."""
+"""One pipeline: validated and planned, then run and observed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from amn_ray.training.config import TrainingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """What is known of a pipeline before it runs."""
+    """A validated and planned pipeline, ready to run."""
 
     config: PipelineConfig
     splits: Mapping[str, Summary]
@@ -34,15 +34,15 @@ class Pipeline:
     cluster: Cluster
     plan: Plan
     identity: str
-    """Of its settings and data, wherever they are: the same command continues the same run."""
+    """Fingerprint of settings and data, wherever they are: the same command resumes the same run."""
 
     @property
     def folder(self) -> Folder:
-        """Its own, in the store's `runs/`."""
+        """The run's folder in the store's `runs/`."""
         return records.folder(self.store).folder(self.identity)
 
     def run(self, observers: Sequence[Observer], tracking_uri: str, since: float | None = None) -> RunEnded:
-        """Make what is missing; `since`: see Runner.
+        """Build what is missing; `since`: see Runner.
 
         Raises:
             RequestError: the request cannot be met.
@@ -54,20 +54,20 @@ class Pipeline:
 def prepare(
     config: PipelineConfig, cluster: Cluster | None = None, splits: Mapping[str, Summary] | None = None
 ) -> Pipeline:
-    """Check a request and plan it.
+    """Validate and plan a pipeline.
 
     Args:
         config: all settings.
-        cluster: where it runs; None: what `config.cluster` says.
-        splits: the listed data set, if somebody has listed it.
+        cluster: where it runs; None: as `config.cluster` says.
+        splits: the data set, if it was listed already.
 
     Raises:
-        RequestError: the request cannot be met, as far as can be known before anything is computed.
+        RequestError: the request cannot be met, as far as this is names before anything runs.
     """
     if missing := missing_modules():
         raise RequestError(f"this machine {missing}")
     if config.until in NOW_WEIGHTS:
-        log("until", f"{config.until} ends with its weights; until={NOW_WEIGHTS[config.until]} makes what 0.1 made")
+        log("until", f"{config.until} makes only weights; until={NOW_WEIGHTS[config.until]} makes what it made in 0.1")
     splits = _listed(config) if splits is None else splits
     store = Store.open(config.store)
     cluster = Cluster(config.cluster) if cluster is None else cluster
@@ -83,7 +83,7 @@ NOW_WEIGHTS = {"amn": "amn_maps", "irn": "pseudo_masks"}
 
 
 def look_ahead(config: PipelineConfig) -> Plan:
-    """The plan of a request on this machine, without Ray; nothing is made.
+    """The plan on this machine, without Ray; nothing runs.
 
     Raises:
         RequestError: as `prepare`.
@@ -104,7 +104,7 @@ def _listed(config: PipelineConfig) -> dict[str, Summary]:
 
 
 def needs_val(config: PipelineConfig) -> bool:
-    """Whether the pipeline looks at the validation images at all."""
+    """Whether the pipeline uses the validation images."""
     return config.until in (None, "segmenter", "predictions", "predictions_refined")
 
 
@@ -113,7 +113,7 @@ def _identity(split: Summary) -> list[object]:
 
 
 def check_plan(plan: Plan, splits: Mapping[str, Summary]) -> None:
-    """Refuse now what would be refused after hours.
+    """Reject early what would fail after hours.
 
     Raises:
         RequestError: see the checks below.
@@ -124,10 +124,10 @@ def check_plan(plan: Plan, splits: Mapping[str, Summary]) -> None:
 
 
 def check_masks(plan: Plan, train: Summary) -> None:
-    """Refuse to train the segmentation network on the ground truth of a part of the images.
+    """Reject training the segmentation network on ground truth that some images lack.
 
     Raises:
-        RequestError: some of them have no mask.
+        RequestError: an image has no mask.
     """
     planned = plan.get("pseudo_masks")
     if planned is not None and planned.step.same_as == "truth" and train.masks < train.rows:
@@ -138,7 +138,7 @@ def check_masks(plan: Plan, train: Summary) -> None:
 
 
 def check_batches(plan: Plan, num_images: int) -> None:
-    """Refuse a batch that no training can have.
+    """Reject impossible batch sizes.
 
     Raises:
         RequestError: a batch is larger than the data set, or cannot be divided among the workers.
@@ -155,25 +155,25 @@ def check_batches(plan: Plan, num_images: int) -> None:
 
 
 def check_rebuild(plan: Plan) -> None:
-    """Refuse to make a step anew that is not part of the plan, or that no stage makes.
+    """Reject the rebuild of a step that is not part of the plan, or that no stage makes.
 
     Raises:
-        RequestError: it is not.
+        RequestError: one is such a step.
     """
-    known = [planned.name for planned in plan]
+    names = [planned.name for planned in plan]
     for name in plan.config.rebuild:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
             hint = f", did you mean {near[0]}" if near else ""
-            raise RequestError(f"rebuild={name}: is no step of this pipeline, which makes {', '.join(known)}{hint}")
+            raise RequestError(f"rebuild={name}: is not a step of this pipeline, which has {', '.join(names)}{hint}")
         planned = plan.get(name)
         if planned is not None and planned.step.same_as is not None:
             same = planned.step.same_as
-            raise RequestError(f"rebuild={name}: is what {same} makes, with these choices; set rebuild=[{same}]")
+            raise RequestError(f"rebuild={name}: is the result of {same} with these choices; set rebuild=[{same}]")
 
 
 def check_truth(plan: Plan, key: str, metric: str) -> None:
-    """Refuse now a metric that could not be given at the end.
+    """Reject early a metric that needs ground truth where there is none.
 
     Raises:
         RequestError: `metric`, which `key` names, needs ground truth, and the images have none.

@@ -1,4 +1,4 @@
-"""Which artifacts a pipeline will make or use: known before anything is made, without Ray and MLflow."""
+"""Which artifacts a pipeline will build or reuse: planned before anything runs, without Ray and MLflow."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from amn_ray.stages.stage import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A step, with everything that decides what it makes."""
+    """A step, with everything that determines its result."""
 
     step: Step
     settings: Any
-    """The step's own, with all that it takes from the pipeline filled in; bf16 or fp32, never auto."""
+    """The step's settings, with those shared with the pipeline filled in; precision is bf16 or fp32, never auto."""
     inputs: Mapping[str, Artifact]
     artifact: Artifact
     chosen: frozenset[str]
-    """Modules that the settings choose, and those of the networks that it uses."""
+    """Modules that the settings select, and those of the networks that it uses."""
     score: Scoring | None
     """How it is scored."""
 
     @property
     def name(self) -> str:
-        """The step's."""
+        """The step's name."""
         return self.step.name
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Whose code makes it, with all that they import (see core.code)."""
+        """Modules whose code, with all that they import, makes it (see core.code)."""
         return () if self.step.stage is None else (self.step.stage.run.__module__, *sorted(self.chosen))
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What it reports if there is ground truth."""
+        """The metrics that it reports if there is ground truth."""
         own = () if self.step.stage is None else (*self.step.stage.metrics, "seconds")
         return (*own, *(self.score.metrics if self.score else ()))
 
@@ -64,7 +64,7 @@ class Scoring:
     chosen: frozenset[str]
     """See Planned."""
     metrics: tuple[str, ...]
-    """What it reports."""
+    """The metrics that it reports."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -73,16 +73,16 @@ class Scoring:
 
 
 class State(Enum):
-    """Of a step's artifact, in words for the reader."""
+    """The state of a step's artifact, as shown to users."""
 
-    THERE = "there"
-    MISSING = "to be made"
-    ANEW = "to be made anew"
+    EXISTS = "exists"
+    MISSING = "missing"
+    REBUILD = "to rebuild"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a pipeline, in the order in which they are made."""
+    """The steps of a pipeline, in execution order."""
 
     config: PipelineConfig
     steps: tuple[Planned, ...]
@@ -95,19 +95,19 @@ class Plan:
         return next((planned for planned in self.steps if planned.name == name), None)
 
     def metric_names(self) -> set[str]:
-        """What the pipeline reports: `<step>/<metric>`."""
+        """The metrics that the pipeline reports: `<step>/<metric>`."""
         named = {planned.name: planned for planned in self.steps}
         named |= {name: named[step] for name, step in self.finals().items()}
         return {f"{name}/{metric}" for name, planned in named.items() for metric in planned.metrics}
 
     def states(self) -> dict[str, State]:
-        """What would become of each step: reads the manifests, and makes nothing."""
-        found: dict[str, State] = {}
+        """The state of each step's artifact, from the manifests; nothing runs."""
+        states: dict[str, State] = {}
         ids: dict[str, str | None] = {}
         for planned in self.steps:
-            state, ids[planned.name] = self._state(planned, found, ids)
-            found[planned.name] = state
-        return found
+            state, ids[planned.name] = self._state(planned, states, ids)
+            states[planned.name] = state
+        return states
 
     def _state(
         self, planned: Planned, states: Mapping[str, State], ids: Mapping[str, str | None]
@@ -119,19 +119,19 @@ class Plan:
         if not planned.artifact.complete:
             return State.MISSING, None
         if planned.name in self.config.rebuild:
-            return State.ANEW, None
+            return State.REBUILD, None
         inputs = {part: ids[source] for part, source in step.inputs.items()}
         manifest = planned.artifact.manifest()
-        return (State.THERE, manifest["id"]) if manifest.get("input_ids") == inputs else (State.ANEW, None)
+        return (State.EXISTS, manifest["id"]) if manifest.get("input_ids") == inputs else (State.REBUILD, None)
 
     def finals(self) -> dict[str, str]:
         """`final_maps` and `final_refined`, which studies and the paper's figures compare: AMN's if there is AMN, else
-        the method's own.
+        those of the maps method.
         """
-        there = {planned.name for planned in self.steps}
+        planned_names = {planned.name for planned in self.steps}
         pairs = {"final_maps": ("amn_maps", "maps"), "final_refined": ("amn_refined", "refined")}
-        found = {name: [step for step in steps if step in there] for name, steps in pairs.items()}
-        return {name: steps[0] for name, steps in found.items() if steps}
+        present = {name: [step for step in steps if step in planned_names] for name, steps in pairs.items()}
+        return {name: steps[0] for name, steps in present.items() if steps}
 
 
 def make_plan(config: PipelineConfig, splits: Mapping[str, Summary], store: Store, hardware: Hardware) -> Plan:
@@ -144,41 +144,41 @@ def make_plan(config: PipelineConfig, splits: Mapping[str, Summary], store: Stor
         hardware: what the networks will run on.
 
     Raises:
-        RequestError: the choices do not fit one another, or a file of weights is not there.
+        RequestError: the choices do not fit together, or a weights file is missing.
     """
-    made: dict[str, Planned] = {}
+    earlier: dict[str, Planned] = {}
     for step in steps(config, splits):
-        made[step.name] = _planned(step, config, made, store, hardware)
-    return Plan(config, tuple(made.values()))
+        earlier[step.name] = _planned(step, config, earlier, store, hardware)
+    return Plan(config, tuple(earlier.values()))
 
 
 def _planned(
-    step: Step, config: PipelineConfig, made: Mapping[str, Planned], store: Store, hardware: Hardware
+    step: Step, config: PipelineConfig, earlier: Mapping[str, Planned], store: Store, hardware: Hardware
 ) -> Planned:
-    inputs = {part: made[source].artifact for part, source in step.inputs.items()}
+    inputs = {part: earlier[source].artifact for part, source in step.inputs.items()}
     if step.stage is None:
         assert step.same_as is not None
-        settings, artifact = None, made[step.same_as].artifact
-        kind = made[step.same_as].step.stage
+        settings, artifact = None, earlier[step.same_as].artifact
+        kind = earlier[step.same_as].step.stage
         makes = "masks" if kind is None else kind.makes
-        chosen = made[step.same_as].chosen
+        chosen = earlier[step.same_as].chosen
     else:
         settings = _resolved(step, config, hardware)
         with step.named_errors():
             identity = step.stage.identity(settings)
         artifact = store.artifact(step.stage.name, step.stage.version, identity, inputs)
         makes = step.stage.makes
-        networks = [made[source] for source in step.inputs.values() if _makes_weights(made[source].step)]
+        networks = [earlier[source] for source in step.inputs.values() if _makes_weights(earlier[source].step)]
         chosen = frozenset(chosen_modules(settings)).union(*(network.chosen for network in networks))
     score = None
     if step.truth is not None:
-        truth = made[step.truth]
+        truth = earlier[step.truth]
         sources = {"images": truth.inputs["images"], "truth": truth.artifact, makes: artifact}
         names = score_names(of_maps=makes == "maps", of_all=truth.settings.masks > truth.settings.evaluated)
         score = _scoring(SCORE, score_settings(step.threshold), sources, store, names)
     elif step.judges is not None:
         precision = getattr(settings, "precision", None)
-        sources = {"images": made[step.judges].artifact, "classifier": artifact}
+        sources = {"images": earlier[step.judges].artifact, "classifier": artifact}
         score = _scoring(LABEL_SCORE, LabelScoreConfig(precision=precision), sources, store, LABEL_SCORE.metrics)
         score = dataclasses.replace(score, chosen=chosen)
     return Planned(step=step, settings=settings, inputs=inputs, artifact=artifact, chosen=chosen, score=score)
@@ -202,7 +202,7 @@ def _scoring(
 
 
 def _resolved(step: Step, config: PipelineConfig, hardware: Hardware) -> Any:
-    """The settings of a step, with those of the pipeline where its own are null."""
+    """The settings of a step, with the pipeline's where its own are null."""
     if not dataclasses.is_dataclass(step.settings) or isinstance(step.settings, Summary | BackboneConfig):
         return step.settings
     settings: Any = filled(step.settings, seed=config.seed, precision=config.precision, backbone=config.backbone)
@@ -212,5 +212,5 @@ def _resolved(step: Step, config: PipelineConfig, hardware: Hardware) -> Any:
         if item.name == "precision" and value == "auto":
             changed[item.name] = hardware.precision
         if isinstance(value, BackboneConfig) and value.weights is not None:
-            changed[item.name] = dataclasses.replace(value, weights=GIVEN)  # they are an input, known by their content
+            changed[item.name] = dataclasses.replace(value, weights=GIVEN)  # they are an input, identified by content
     return dataclasses.replace(settings, **changed)

@@ -1,4 +1,4 @@
-"""A pipeline's record: which artifact each step made. Written by the pipeline, read by the jobs that use its results.
+"""A pipeline's record: the artifact of each step. Written by the pipeline, read by jobs that use its results.
 
 It is `run.json` in the run's folder `<store>/runs/<run>/`, beside `summary.json` and the figures.
 """
@@ -25,26 +25,26 @@ C = TypeVar("C")
 RECORD = "run.json"
 SUMMARY = "summary.json"
 FORMAT = 2
-"""Of a record; 0.1 wrote none."""
+"""The format number of records; version 0.1 wrote none."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A pipeline that ended well."""
+    """A pipeline that finished."""
 
     folder: Folder
     artifacts: Mapping[str, Artifact]
-    """By step, in the order in which they were made."""
+    """By step, in execution order."""
     scores: Mapping[str, Artifact]
-    """By step, where it was scored."""
+    """By scored step."""
     settings: Mapping[str, Any]
-    """The whole configuration, as one level of dotted keys."""
+    """The whole configuration, flattened to dotted keys."""
     mlflow_run: str
     command: Sequence[str] = ()
-    """The overrides that were typed for it, without passwords."""
+    """Its overrides, without passwords."""
 
     def step(self, name: str, *, needed_by: str) -> Artifact:
-        """What a step made.
+        """The artifact of a step.
 
         Raises:
             RequestError: the run stopped before that step.
@@ -57,32 +57,32 @@ class Run:
         return self.artifacts[name]
 
     def node(self, kind: type[C], name: str) -> C:
-        """A part of its settings as a dataclass: those fields of the node `name` that `kind` has."""
+        """The settings of the node `name` as a dataclass `kind`; other fields are dropped."""
         keys = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
         return build(kind, {key: self.settings[f"{name}.{key}"] for key in keys if f"{name}.{key}" in self.settings})
 
     def images_of(self, step: str) -> Artifact:
-        """The image table that a step's maps or masks belong to."""
+        """The image table of a step's maps or masks."""
         wanted = self.artifacts[step].manifest()["inputs"]["images"]
         return next(artifact for artifact in self.artifacts.values() if artifact.fingerprint == wanted)
 
 
 def folder(store: Store) -> Folder:
-    """Where the records of all runs of a store are."""
+    """The folder with the records of all runs of a store."""
     return store.folder("runs")
 
 
 class Recorder(Observer):
-    """The observer that writes the record and the summary of a run that ended."""
+    """The observer that writes the record and the summary of a finished run."""
 
     def __init__(self, folder: Folder, mlflow_run: Callable[[], str], command: Sequence[str] = ()) -> None:
         """Args:
-        folder: of the run.
-        mlflow_run: tells the id of its run in MLflow.
-        command: the overrides that were typed.
+        folder: the run's folder.
+        mlflow_run: returns its MLflow run id.
+        command: its overrides.
         """
         self.folder = folder
-        self.command = [without_secrets(typed) for typed in command]
+        self.command = [without_secrets(override) for override in command]
         self.mlflow_run = mlflow_run
         self.settings: Mapping[str, Any] = {}
 
@@ -109,9 +109,9 @@ def _place(artifact: Artifact) -> str:
 
 
 def find(store: Store, name: str | None, step: str) -> Run:
-    """The run of that name in the store; without a name, the one that ended last of those that made `step`.
+    """The run of that name in the store; without a name, the latest one with `step`.
 
-    Where none of them made it, the one that ended last: `Run.step` will say so.
+    If no run has the step, the latest one: `Run.step` then raises the error.
 
     Raises:
         RequestError: there is no run, or none of that name.
@@ -123,7 +123,7 @@ def find(store: Store, name: str | None, step: str) -> Run:
 
 
 def every(store: Store) -> list[Run]:
-    """All runs of the store, the one that ended last first; those of an older version are left out.
+    """All runs of the store, the latest first, without those of another version.
 
     Raises:
         RequestError: there is none.
@@ -131,32 +131,32 @@ def every(store: Store) -> list[Run]:
     contents = [(json.loads(run.read(RECORD)), run) for run in _recorded(store)]
     ended = [(content["ended"], run) for content, run in contents if content.get("format") == FORMAT]
     if len(ended) < len(contents):
-        log("runs", f"{len(contents) - len(ended)} runs in {folder(store).url} are of another version, and passed over")
-    found = [_read(store, run) for _, run in sorted(ended, key=lambda pair: pair[0], reverse=True)]
-    if not found:
+        log("runs", f"{len(contents) - len(ended)} runs in {folder(store).url} are of another version and were skipped")
+    finished = [_read(store, run) for _, run in sorted(ended, key=lambda pair: pair[0], reverse=True)]
+    if not finished:
         raise RequestError(
             f"{folder(store).url}: holds no finished run; start jobs/pipeline.py, or set store= to where it ran"
         )
-    return found
+    return finished
 
 
 def named(store: Store, names: Sequence[str]) -> list[Run]:
     """The runs of these names.
 
     Raises:
-        RequestError: one is not there.
+        RequestError: one does not exist.
     """
     for name in names:
         if not folder(store).folder(name).exists(RECORD):
-            known = ", ".join(run.name for run in _recorded(store)) or "none"
-            raise RequestError(f"run={name}: not found in {folder(store).url}, which holds {known}")
+            existing = ", ".join(run.name for run in _recorded(store)) or "none"
+            raise RequestError(f"run={name}: not found in {folder(store).url}, which holds {existing}")
     return [_read(store, folder(store).folder(name)) for name in names]
 
 
 def _recorded(store: Store) -> list[Folder]:
-    """The folders of the runs that ended, by name."""
-    found = [folder(store).folder(entry.base_name) for entry in folder(store).entries()]
-    return [run for run in found if run.exists(RECORD)]
+    """The folders of finished runs, sorted by name."""
+    folders = [folder(store).folder(entry.base_name) for entry in folder(store).entries()]
+    return [run for run in folders if run.exists(RECORD)]
 
 
 def _read(store: Store, run: Folder) -> Run:
@@ -165,7 +165,7 @@ def _read(store: Store, run: Folder) -> Run:
     if version != FORMAT:
         raise RequestError(
             f"{run.url}/{RECORD}: was written by {'an older' if version < FORMAT else 'a newer'} version of amn-ray; "
-            "give that run's command again, or use that version"
+            "repeat that run's command, or use that version"
         )
     return Run(
         run,

@@ -1,4 +1,4 @@
-"""Runs a plan: makes what is missing, each artifact under its claim, while observers watch."""
+"""Runs a plan: builds missing artifacts, each under its claim, and notifies observers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from amn_ray.stages.stage import Context, Stage
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact that is there."""
+    """A complete artifact."""
 
     artifact: Artifact
     manifest: Mapping[str, Any]
@@ -51,28 +51,28 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What one artifact is made by."""
+    """Everything needed to build one artifact."""
 
     step: str
-    """Whose it is, for the reader."""
+    """The step's name, for messages."""
     stage: Stage[Any]
     settings: Any
     inputs: Mapping[str, Artifact]
     output: Artifact
     modules: Sequence[str]
-    """Whose code makes it, with all that they import."""
+    """Modules whose code, with all that they import, makes it."""
     since: float = 0
-    """It must have been made after this time."""
+    """Older artifacts are rebuilt."""
 
 
 BEGUN = "begun.json"
-"""The file of an unfinished artifact that says which code has begun it."""
+"""The file of an unfinished artifact that records which code started it."""
 AS_IT_IS: Mapping[str, Any] = {"metrics": {}, "seconds": 0.0}
-"""The manifest of a step that is what another one has made."""
+"""The manifest of a step whose result is another step's."""
 
 
 class Runner:
-    """Makes the artifacts of one plan."""
+    """Builds the artifacts of one plan."""
 
     def __init__(
         self,
@@ -84,12 +84,12 @@ class Runner:
         since: float | None = None,
     ) -> None:
         """Args:
-        plan: what is to be there at the end.
-        store: where it will be.
-        cluster: where it is made.
+        plan: the steps to complete.
+        store: holds their artifacts.
+        cluster: where they run.
         observers: are notified of everything, in this order.
-        tracking_uri: where all nodes must reach MLflow.
-        since: when the command was given: what `rebuild` names, and is older, is made anew. None: now.
+        tracking_uri: of MLflow, which all nodes must reach.
+        since: the start of the command: older artifacts of steps in `rebuild` are rebuilt. None: now.
         """
         self.plan = plan
         self.store = store
@@ -101,11 +101,11 @@ class Runner:
         self.scores: dict[str, Artifact] = {}
         self.manifests: dict[str, Mapping[str, Any]] = {}
         self._ids: dict[str, str] = {}
-        """Of commits, by fingerprint."""
+        """Commit ids by fingerprint."""
         self._checked: set[str] = set()
 
     def run(self) -> RunEnded:
-        """Make all steps that are not there.
+        """Run all steps whose artifacts are missing or stale.
 
         Raises:
             RequestError: the request cannot be met.
@@ -127,7 +127,7 @@ class Runner:
         return ended
 
     def notify(self, event: Event) -> None:
-        """Tell all observers."""
+        """Notify all observers."""
         for observer in self.observers:
             observer.notify(event)
 
@@ -153,7 +153,7 @@ class Runner:
             with step.named_errors():
                 made = self._made(work)
         self.artifacts[step.name], self.manifests[step.name] = made.artifact, made.manifest
-        for sentence in (*made.manifest.get("warnings", ()), *self._of_size(made.manifest)):
+        for sentence in (*made.manifest.get("warnings", ()), *self._size_warnings(made.manifest)):
             self.notify(Warned(step=step.name, sentence=sentence))
         self.notify(
             StepEnded(
@@ -165,15 +165,15 @@ class Runner:
             )
         )
 
-    def _of_size(self, manifest: Mapping[str, Any]) -> list[str]:
-        """A sentence, before hours are spent, if the memory may not be enough for the largest image."""
+    def _size_warnings(self, manifest: Mapping[str, Any]) -> list[str]:
+        """A warning, before hours are spent, if the largest image may need too much memory."""
         if "largest" not in manifest:
             return []
         warning = footprint.warning(manifest["largest"], self._scales(), self.plan.config.backbone.name)
         return [] if warning is None else [warning]
 
     def _scales(self) -> list[float]:
-        """All at which maps are made."""
+        """All scales at which maps are computed."""
         settings = [planned.settings for planned in self.plan if isinstance(planned.settings, MapsConfig)]
         return [scale for one in settings for scale in one.scales] or [1.0]
 
@@ -230,7 +230,7 @@ class Runner:
             output = output.successor()
         output = dataclasses.replace(output, check=check)
         code = code_of(*work.modules)
-        self._begin(work.step, output, code)
+        self._record_start(work.step, output, code)
         started, spilled = time.monotonic(), self.cluster.spilled_gb()
         result = stage.run(work.settings, work.inputs, output, self._context(work.step, stage, work.settings))
         check_made(work.step, stage, output, result)
@@ -252,12 +252,12 @@ class Runner:
             result={"gpus": 0, "spilled_gb": round(spilled, 3), **result},
         )
 
-    def _begin(self, step: str, output: Artifact, code: Mapping[str, str]) -> None:
-        """Note whose code begins the work; what a try that failed has made of it stays."""
+    def _record_start(self, step: str, output: Artifact, code: Mapping[str, str]) -> None:
+        """Record which code starts the work; the output of a failed attempt is kept."""
         begun = json.loads(output.read(BEGUN)) if output.exists(BEGUN) else code
         if changed := sorted(name for name in code.keys() | begun.keys() if code.get(name) != begun.get(name)):
             shown = ", ".join(changed[:3]) + (", …" if len(changed) > 3 else "")
-            sentence = f"goes on with what other code began ({shown}); remove {output.url} to begin anew"
+            sentence = f"resumes work of other code ({shown}); remove {output.url} to start over"
             self.notify(Warned(step=step, sentence=sentence))
         output.write(BEGUN, json.dumps(dict(code)).encode())
 
@@ -277,7 +277,7 @@ class Runner:
         )
 
     def _check_cluster(self) -> None:
-        """Before anything is made: whether all nodes can do their part. (Where all is there, Ray is not needed.)"""
+        """Before anything is built, check all nodes. (If all artifacts exist, Ray is not needed.)"""
         nodes = self.cluster.nodes()
         if not nodes <= self._checked:
             self.cluster.check_tracking(self.tracking_uri)
@@ -288,7 +288,7 @@ class Runner:
 
 
 def _flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """JSON as one level of dotted keys."""
+    """JSON flattened to dotted keys."""
     for key, value in plain.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

@@ -1,9 +1,9 @@
-"""The recipe on one page: which steps there are, in which order, and what each of them is made of.
+"""The recipe on one page: all steps, their order, and their inputs.
 
     images ─ classifier ─ maps ─ refined ─ amn ─ amn_maps ─ amn_refined ─ irn ─ pseudo_masks ─ segmenter ─ predictions
 
-Which method makes a step is chosen in the configuration. All else that is said about steps (metrics, what is scored,
-what can be exported, rows of the report) is derived from the values made here.
+The configuration chooses the method of each step. Everything else about steps (metrics, what is scored, what can be
+exported, rows of the report) is derived from these values.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from amn_ray.stages.stage import Stage
 from amn_ray.stages.truth.stage import TRUTH
 
 TABLES = (IMAGES, TRUTH)
-"""What a data set is turned into: `until=images` makes these tables of all its splits."""
+"""The tables of a data set: `until=images` makes them for all its splits."""
 GIVEN = "given"
-"""In the settings of a training: its initial weights are an input."""
+"""In the settings of a training step: its initial weights are an input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,29 +37,29 @@ class Step:
 
     name: str
     stage: Stage[Any] | None
-    """What makes it; None where it is what another step has made."""
+    """The stage that runs; None if the result is another step's."""
     settings: Any = None
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """The stage's name of an input -> the step that makes it."""
+    """The stage's name for an input -> the step that makes it."""
     same_as: str | None = None
-    """The step whose result this is, where no stage makes it."""
+    """The step whose result this is, if there is no stage."""
     truth: str | None = None
-    """The step whose masks it is scored against; None where it is not scored."""
+    """The step whose masks it is scored against; None if it is not scored."""
     threshold: float | None = None
     """τ at which its maps are scored."""
     judges: str | None = None
-    """The step with the images whose labels a classifier is scored on."""
+    """The step with the images on whose labels a classifier is scored."""
     key: str = ""
-    """What comes before the keys in its errors, for settings that are a part of another step's."""
+    """Prefix of the keys in its errors, for settings that are part of another step's."""
 
     @property
     def needs(self) -> Iterable[str]:
-        """The steps that it is made of."""
+        """The steps that it depends on."""
         return self.inputs.values() if self.same_as is None else [self.same_as]
 
     @contextmanager
     def named_errors(self) -> Iterator[None]:
-        """Put `key` in front of what is refused."""
+        """Put `key` in front of the keys in errors."""
         try:
             yield
         except RequestError as error:
@@ -69,35 +69,35 @@ class Step:
 
 
 def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
-    """All steps up to `config.until`, and of those only what it needs, in an order in which they can be made.
+    """`config.until` and all steps that it needs, in execution order.
 
     Raises:
-        RequestError: `until` is no step of these choices, or the choices do not fit one another.
+        RequestError: `until` is not a step of these choices, or the choices do not fit together.
     """
-    known = list(_all_steps(config, splits))
-    last = known[-1].name if config.until is None else config.until
-    by_name = {step.name: step for step in known}
+    possible = list(_all_steps(config, splits))
+    last = possible[-1].name if config.until is None else config.until
+    by_name = {step.name: step for step in possible}
     if last not in by_name:
         raise RequestError(
             f"until={last}: these choices do not make it ({_chosen(config)}); they make {', '.join(by_name)}"
         )
-    place = {step.name: number for number, step in enumerate(known)}
+    place = {step.name: number for number, step in enumerate(possible)}
     needed: set[str] = set()
-    waiting = [step.name for step in known if step.stage in TABLES] if last in ("images", "truth") else [last]
-    while waiting:
-        step = by_name[waiting.pop()]
+    pending = [step.name for step in possible if step.stage in TABLES] if last in ("images", "truth") else [last]
+    while pending:
+        step = by_name[pending.pop()]
         if step.name not in needed:
             needed.add(step.name)
             for source in step.needs:
-                if place.get(source, len(known)) > place[step.name]:
-                    raise RequestError(_lacks(step, source, config))
-            waiting += [*step.needs, *filter(None, (step.truth, step.judges))]
+                if place.get(source, len(possible)) > place[step.name]:
+                    raise RequestError(_missing_input(step, source, config))
+            pending += [*step.needs, *filter(None, (step.truth, step.judges))]
     if "segmenter" in needed:
         _check_same_network(config.backbone, getattr(config.segmenter, "backbone", None))
-    return [step for step in known if step.name in needed]
+    return [step for step in possible if step.name in needed]
 
 
-def _lacks(step: Step, source: str, config: PipelineConfig) -> str:
+def _missing_input(step: Step, source: str, config: PipelineConfig) -> str:
     if source.startswith("truth"):
         return f"{step.name} needs ground truth, and the images of {config.dataset.name} have none ({_chosen(config)})"
     return f"{step.name} needs {source}, which these choices do not make before it ({_chosen(config)})"
@@ -134,7 +134,7 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
         yield from page.made("activation", "amn_maps")
         maps, refined = "amn_maps", "amn_refined"
         yield from page.made("refinement", "amn_refined", maps=maps)
-    # IRN needs features that mean something: without ImageNet's, those of the classifier.
+    # IRN needs trained features: without ImageNet's, those of the classifier.
     features = backbone or {"backbone": "classifier"}
     yield from page.made("boundaries", "irn", refined=refined, **features)
     yield from page.made("boundaries", "pseudo_masks", maps=maps, refined=refined)
@@ -152,7 +152,7 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
 
 
 class _Page:
-    """What the method above is written with."""
+    """Helper for writing the method above."""
 
     def __init__(self, config: PipelineConfig, chosen: Mapping[str, Method]) -> None:
         self.config = config
@@ -160,7 +160,7 @@ class _Page:
         self.made_so_far: set[str] = set()
 
     def step(self, name: str, stage: Stage[Any], *, settings: Any = None, truth: str = "truth", **inputs: str) -> Step:
-        """A step that `stage` makes; an input whose name is that of a step need not be named."""
+        """A step with this stage; inputs named like their step need not be given."""
         parts = {part: inputs.get(part, part) for part in stage.needs}
         parts |= {part: inputs[part] for part in stage.optional if part in inputs}
         settings = getattr(self.config, name) if settings is None else settings
@@ -200,6 +200,6 @@ def _chosen(config: PipelineConfig) -> str:
 
 
 def method_of(step: str, stage: str) -> Method | None:
-    """The method whose stage of this name makes a step; None if none of those that are loaded does."""
-    found = (method for method in methods.all_methods() if step in method.stages)
-    return next((method for method in found if method.stages[step].name == stage), None)
+    """The loaded method whose stage of this name makes a step, or None."""
+    candidates = (method for method in methods.all_methods() if step in method.stages)
+    return next((method for method in candidates if method.stages[step].name == stage), None)

@@ -1,1 +1,1 @@
-"""Reports of runs: the console, figures, pages, and what MLflow gets."""
+"""Reports of runs: the console, figures, pages, and MLflow."""

@@ -1,4 +1,4 @@
-"""What `jobs/report.py` can be told."""
+"""Options of `jobs/report.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class ReportConfig:
-    """A page about some of the store's runs."""
+    """A page about runs of the store."""
 
     store: str = "outputs"
     runs: list[str] | None = None

@@ -1,4 +1,4 @@
-"""What a job prints at its end."""
+"""Console output of a pipeline."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ COLUMNS: Sequence[tuple[str, str, float, str]] = (
 
 
 class Console(Observer):
-    """The observer that prints a line per step, and at the end where the results are."""
+    """The observer that prints a line per step."""
 
     def notify(self, event: Event) -> None:
         """See Observer."""
         match event:
             case StepWaits():
-                log(event.step, f"waits for another run that makes {_place(event.artifact)}")
+                log(event.step, f"waiting for another run to finish {_place(event.artifact)}")
             case StepIsMade():
                 log(event.step, f"→ {_place(event.artifact)}")
             case StepEnded() if event.reused:
-                log(event.step, f"is there already ({_place(event.artifact)})" + _by_other_code(event))
+                log(event.step, f"exists ({_place(event.artifact)})" + _code_note(event))
             case Warned():
                 log(event.step, f"warning: {event.sentence}")
             case Scored() if "mean_average_precision" in event.manifest["metrics"]:
                 precision = event.manifest["metrics"]["mean_average_precision"]
                 log(
                     event.step,
-                    f"mean average precision of the labels of val {100 * precision:.1f}" + _by_other_code(event),
+                    f"mean average precision of the val labels {100 * precision:.1f}" + _code_note(event),
                 )
             case Scored() if "miou" in event.manifest["metrics"]:
-                log(event.step, one_line(event.manifest["metrics"]) + _by_other_code(event))
+                log(event.step, one_line(event.manifest["metrics"]) + _code_note(event))
 
     def callbacks(self, step: str) -> Sequence[Any]:
         """See Observer."""
         return [PrintEpochs(step)]
 
 
-def _by_other_code(event: StepEnded | Scored) -> str:
+def _code_note(event: StepEnded | Scored) -> str:
     if not event.other_code:
         return ""
     shown = ", ".join(event.other_code[:3]) + (", …" if len(event.other_code) > 3 else "")
-    return f", made by other code ({shown}); rebuild=[{event.step}] makes it anew"
+    return f", made by other code ({shown}); set rebuild=[{event.step}] to rebuild it"
 
 
 def _place(artifact: Artifact) -> str:
@@ -77,7 +77,7 @@ def one_line(metrics: Mapping[str, float]) -> str:
 
 
 def plan_table(plan: Plan) -> None:
-    """Each step, its fingerprint, and whether it is there."""
+    """Print each step, its fingerprint, and its state."""
     table = Table(title="The plan", box=None, pad_edge=False)
     for title in ("step", "made by", "fingerprint", ""):
         table.add_column(title, no_wrap=True)
@@ -89,7 +89,7 @@ def plan_table(plan: Plan) -> None:
 
 
 def summary_table(summary: Mapping[str, Mapping[str, float]]) -> None:
-    """The last thing a pipeline prints: steps by metrics; mIoU in percent. What repeats a step is left out."""
+    """Print the results of a pipeline: steps by metrics; mIoU in percent. Repeated rows are left out."""
     table = Table(title="Against ground truth (predictions: of val, if there is one; all others: of train)")
     table.add_column("step", no_wrap=True)
     columns = [column for column in COLUMNS if column[1] not in OF_ALL or any(column[1] in m for m in summary.values())]
@@ -104,7 +104,7 @@ def summary_table(summary: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def print_table(table: Table) -> None:
-    """As wide as the terminal; in a log, which has no width, wide enough for our tables."""
+    """Print as wide as the terminal; in a log, which has no width, wide enough for our tables."""
     (console if console.is_terminal else rich.console.Console(width=120, markup=False, emoji=False)).print(table)
 
 
@@ -113,7 +113,7 @@ def _cell(value: float | None, scale: float, form: str) -> str:
 
 
 def where_to_look(summary: str, figures: str) -> None:
-    """Paths of the results."""
+    """Print the paths of the results."""
     log("summary", summary)
     log("figures", figures)
     log("runs", "make mlflow")
@@ -124,12 +124,12 @@ PERCENT = ("iou", "precision", "recall", "undefined", "false_positive", "false_n
 
 
 def scale_of(name: str) -> int:
-    """What a metric is multiplied with to be shown."""
+    """The factor by which a metric is multiplied for display."""
     return 100 if name.endswith(PERCENT) else 1
 
 
 def written(mean: float, std: float, name: str) -> str:
-    """`57.7 ± 0.8`, in percent where the metric is a share; – for what is not reported."""
+    """`57.7 ± 0.8`, in percent if the metric is a fraction; – if it is not reported."""
     if isnan(mean):
         return "–"
     scale = scale_of(name)

@@ -1,6 +1,6 @@
 """The paper's figures, of our runs.
 
-Names of classes, trials and data sets are drawn as they are, long ones shortened; all tables have them whole.
+Names of classes, trials and data sets are drawn literally, long ones shortened; tables have the full names.
 
 Legend: H W = pixels, K = classes of the image.
 """
@@ -32,14 +32,14 @@ from amn_ray.data.images import voc_palette
 
 fontManager.addfont(noto_cjk_sans_otc.FONT_PATH)
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC")
-"""What every machine has: matplotlib's own, and one with the Chinese, Japanese and Korean letters."""
-mpl.rcParams |= {"font.family": list(FONTS), "text.parse_math": False}  # else two dollars make a formula
+"""Fonts on every machine: matplotlib's own, and one with Chinese, Japanese and Korean characters."""
+mpl.rcParams |= {"font.family": list(FONTS), "text.parse_math": False}  # otherwise two dollar signs start a formula
 LABEL = 32
-"""Characters of a name in a figure."""
+"""Maximal number of characters of a name in a figure."""
 
 
 def short(name: str) -> str:
-    """A name in one line that leaves room for the figure: of a long one the beginning and the end."""
+    """A name on one line that leaves room for the figure: the beginning and the end of a long one."""
     line = " ".join(name.split())
     return line if len(line) <= LABEL else f"{line[: LABEL // 2]}…{line[-(LABEL // 2 - 1) :]}"
 
@@ -55,27 +55,30 @@ def _save(figure: Figure, path: Path) -> Path:
             text.set_fontfamily([*FONTS, *others])
         missing = _draw(figure, path)
     if missing:
-        _tell_boxes("".join(sorted(missing)))
+        _warn_missing_glyphs("".join(sorted(missing)))
     plt.close(figure)
     return path
 
 
 @cache  # a pipeline draws several figures with the same names
-def _tell_boxes(letters: str) -> None:
-    log("figures", f"warning: boxes stand for {letters}, which no installed font has; the tables have the whole names")
+def _warn_missing_glyphs(letters: str) -> None:
+    log(
+        "figures",
+        f"warning: {letters} drawn as boxes, no installed font has these characters; the tables have the full names",
+    )
 
 
 def _draw(figure: Figure, path: Path) -> set[str]:
-    """Write the file; returns the letters that its fonts do not have."""
-    with warnings.catch_warnings(record=True) as told:
+    """Write the file; returns the characters that its fonts lack."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         figure.savefig(path, dpi=130, bbox_inches="tight")
-    found = (re.match(r"Glyph (\d+) ", str(warning.message)) for warning in told)
-    return {chr(int(match[1])) for match in found if match}
+    matches = (re.match(r"Glyph (\d+) ", str(warning.message)) for warning in caught)
+    return {chr(int(match[1])) for match in matches if match}
 
 
 def _fonts_with(letters: Iterable[str]) -> list[str]:
-    """Installed families that together have all of the letters that any has."""
+    """Installed font families that together cover all characters that any of them has."""
     wanted, families = set(letters), []
     real = (entry for entry in fontManager.ttflist if not entry.name.startswith("Last Resort"))  # a box for each letter
     for entry in real:
@@ -102,7 +105,7 @@ def threshold_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], path: 
 
 
 def best_threshold_histogram(best_taus: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> Path:
-    """How many images are segmented best at which τ (paper Figure 1a): τ and numbers of images."""
+    """Histogram of the best τ per image (paper Figure 1a), from τ and numbers of images."""
     figure, axes = plt.subplots(figsize=(6, 4))
     bins = np.linspace(0, 1, 26)
     for name, (taus, images) in best_taus.items():
@@ -116,13 +119,13 @@ def best_threshold_histogram(best_taus: Mapping[str, tuple[np.ndarray, np.ndarra
 
 def class_iou_bars(names: Sequence[str], ious: Mapping[str, Sequence[float | None]], path: Path) -> Path:
     """IoU by label, for the labels that occur, one bar per step; `names` of labels 0…N, as of `ious`."""
-    there = [label for label in range(len(names)) if any(values[label] is not None for values in ious.values())]
-    figure, axes = plt.subplots(figsize=(max(6, 0.55 * len(there) * max(1, len(ious) / 2)), 4))
+    present = [label for label in range(len(names)) if any(values[label] is not None for values in ious.values())]
+    figure, axes = plt.subplots(figsize=(max(6, 0.55 * len(present) * max(1, len(ious) / 2)), 4))
     width = 0.8 / len(ious)
     for index, (step, values) in enumerate(ious.items()):
-        heights = [100 * (values[label] or 0) for label in there]
-        axes.bar(np.arange(len(there)) + (index - (len(ious) - 1) / 2) * width, heights, width, label=step)
-    axes.set_xticks(range(len(there)), [short(names[label]) for label in there], rotation=45, ha="right")
+        heights = [100 * (values[label] or 0) for label in present]
+        axes.bar(np.arange(len(present)) + (index - (len(ious) - 1) / 2) * width, heights, width, label=step)
+    axes.set_xticks(range(len(present)), [short(names[label]) for label in present], rotation=45, ha="right")
     axes.set(ylabel="IoU (%)", title="IoU by class at the step's own τ")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -130,7 +133,7 @@ def class_iou_bars(names: Sequence[str], ious: Mapping[str, Sequence[float | Non
 
 
 def confusion_heat_map(confusion: np.ndarray, names: Sequence[str], title: str, path: Path) -> Path:
-    """What the pixels of each class were taken for: int64 (N+1, N+1), rows = truth, as shares of their row."""
+    """The predictions for the pixels of each class: int64 (N+1, N+1), rows = truth, as fractions of their row."""
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     side = max(4, 0.45 * len(names))
     figure, axes = plt.subplots(figsize=(side + 1, side))
@@ -144,7 +147,7 @@ def confusion_heat_map(confusion: np.ndarray, names: Sequence[str], title: str, 
     axes.set_xticks(range(len(names)), map(short, names), rotation=60, ha="right", fontsize=7)
     axes.set_yticks(range(len(names)), map(short, names), fontsize=7)
     axes.set(xlabel="prediction", ylabel="truth", title=title)
-    figure.colorbar(image, label="share of the class's pixels", fraction=0.046)
+    figure.colorbar(image, label="fraction of the class's pixels", fraction=0.046)
     return _save(figure, path)
 
 
@@ -175,7 +178,7 @@ def settings_scatter(
     figure, grid = plt.subplots(1, len(log), figsize=(4.2 * len(log), 3.6), sharey=True, squeeze=False)
     for axes, (key, is_log) in zip(grid[0], log.items(), strict=True):
         chosen = [settings[key] for settings, _, _ in samples]
-        # Numbers lie where they are; of anything else each value has a place of its own.
+        # Numbers keep their position on the axis; each other value gets its own tick.
         texts = [] if all(isinstance(value, int | float) for value in chosen) else list(dict.fromkeys(map(str, chosen)))
         places = [texts.index(str(value)) for value in chosen] if texts else chosen
         for place, (_, value, finished) in zip(places, samples, strict=True):

@@ -1,4 +1,4 @@
-"""What the paper published (CVPR 2022), to stand beside our numbers. All mIoU in %."""
+"""The paper's published numbers (CVPR 2022), for comparison. All mIoU in %."""
 
 from __future__ import annotations
 

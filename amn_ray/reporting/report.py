@@ -1,4 +1,4 @@
-"""One page about runs, beside the paper's tables and figures: HTML that needs no other file, and Markdown.
+"""One page about runs, next to the paper's tables and figures: self-contained HTML, and Markdown.
 
 Runs of one data set that differ in nothing but the seed are one *variant*; its numbers are means over its seeds. Runs
 of different data sets never share a table (see variants.py).
@@ -51,20 +51,20 @@ TRIALS = "trials.parquet"
 EXAMPLES = f"{results.PANELS['train']}.png"
 LC = {"amn.lc"}
 ACTIVATION = {"choices.activation", "pseudo_masks.power"}
-"""What differs where the maps are used as they are, without AMN."""
+"""Settings that differ where maps are used without AMN."""
 REPORTING = "report_miou"
 DIFFERENCE = ("first − second", "points of mIoU", "95 % interval", "excludes 0", "images", "seeds", "by seed")
 DIFFERENCE_NOTE = (
-    "Bootstrap over the images that report, the same resample for both sides and all seeds; maps at the τ that the "
-    "others select. The interval holds for these trained networks: what varies with the seed is in the last column."
+    "Bootstrap over the report split, the same resample for both sides and all seeds; maps at the τ chosen on the "
+    "selection split. The interval holds for these trained networks: variation between seeds is in the last column."
 )
 COMPARED = 8
-"""Settings of a study that its best one is compared with."""
+"""Number of settings of a study that the best one is compared with."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text; the first column names the rows."""
+    """A table of text cells; the first column names the rows."""
 
     title: str
     header: Sequence[str]
@@ -82,13 +82,13 @@ class Figure:
 
     @property
     def data(self) -> str:
-        """For HTML."""
+        """A data URL for HTML."""
         return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
 
 
 @dataclass(frozen=True)
 class Section:
-    """All there is to say about one data set, or about one study."""
+    """The results of one data set or of one study."""
 
     title: str
     text: Sequence[str] = ()
@@ -99,13 +99,13 @@ def report(config: ReportConfig) -> Path:
     """Write `report.html`, `report.md` and the figures; returns the folder.
 
     Raises:
-        RequestError: a named run or study is not in the store, or there is none; or `out` cannot be written.
+        RequestError: a named run or study is missing, there is none, or `out` cannot be written.
     """
     store = Store.reading(config.store)
     chosen, studies = _chosen(store, config.runs)
     place = Store.open(config.out, "out")
     if not place.is_local:
-        raise RequestError(f"out={place.url}: expected a directory of this machine")
+        raise RequestError(f"out={place.url}: expected a local directory")
     out = Path(place.path)
     pictures = out / "figures"
     pictures.mkdir(exist_ok=True)
@@ -131,16 +131,16 @@ def page(name: str, sections: Sequence[Section], out: Path) -> str:
 
 
 _MARKS = re.compile(r"[\\`*<|$~#&]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
-"""What Markdown (GitHub's too) could read within a line as more than a character."""
+"""Characters within a line to which Markdown (also GitHub's) may give a meaning."""
 
 
 def plain_markdown(text: str) -> str:
-    """A text that is shown as it is: in one line, its marks escaped."""
+    """A text that Markdown shows literally: on one line, escaped."""
     return _MARKS.sub(lambda mark: "\\" + mark[0], " ".join(text.split()))
 
 
 def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[Folder]]:
-    """The runs, and the folders of the studies."""
+    """The chosen runs, and the folders of the chosen studies."""
     home = store.folder("studies")
     found = [home.folder(entry.base_name) for entry in home.entries()]
     finished = [folder for folder in found if folder.exists(TRIALS)]
@@ -148,18 +148,18 @@ def _chosen(store: Store, names: Sequence[str] | None) -> tuple[list[Run], list[
         every = runs.every(store)
         return every, _readable(finished, {run.folder.name for run in every})
     studies = [folder for folder in finished if folder.name in names]
-    known = [name for name in names if name not in {folder.name for folder in studies}]
-    for name in known:
+    run_names = [name for name in names if name not in {folder.name for folder in studies}]
+    for name in run_names:
         if not runs.folder(store).exists(name):
             raise RequestError(
                 f"runs={name}: neither a run in {runs.folder(store).url} nor a study in {home.url}; name folders of "
                 "these, or none for all runs"
             )
     for folder in studies:
-        known += _runs_of(folder)
-    if not known and not studies:
+        run_names += _runs_of(folder)
+    if not run_names and not studies:
         raise RequestError("runs=[]: names no run; leave it out for all runs")
-    return runs.named(store, list(dict.fromkeys(known))), studies
+    return runs.named(store, list(dict.fromkeys(run_names))), studies
 
 
 def _runs_of(study: Folder) -> list[str]:
@@ -167,12 +167,15 @@ def _runs_of(study: Folder) -> list[str]:
 
 
 def _readable(studies: Sequence[Folder], known: Collection[str]) -> list[Folder]:
-    """Those whose runs are all known."""
+    """The studies whose runs all exist."""
     found = []
     for study in studies:
         missing = len(set(_runs_of(study)) - set(known))
         if missing:
-            log("report", f"study {study.name} is passed over: {missing} of its runs are of another version or removed")
+            log(
+                "report",
+                f"study {study.name} was skipped: {missing} of its runs are of another version or were removed",
+            )
         else:
             found.append(study)
     return found
@@ -206,7 +209,7 @@ def _data_section(store: Store, data: DataSet, pictures: Path) -> Section:
         "sample (number of seeds). Steps up to the pseudo-masks are scored on the training images that have ground "
         "truth, predictions on the validation images.",
         "The published columns are of PASCAL VOC 2012 (Table 5: COCO 2014)"
-        + ("." if name == "voc12" else f"; ours are of {name}, so they stand beside each other but do not compare."),
+        + ("." if name == "voc12" else f"; ours are of {name}, so the two are not comparable."),
         _selection_text(reference),
     ]
     parts: list[Table | Figure] = [
@@ -228,11 +231,12 @@ def _selection_text(reference: Variant) -> str:
             ids = list(scored(reference.holding(step, score=True)[seed].scores[step]))
             reporting = len(report_ids(ids))
             return (
-                f"Of the {len(ids)} scored images each fifth ({len(ids) - reporting}) selects, the other {reporting} "
-                "report; likewise of the validation images. Studies rank, stop and propose their trials by the images "
-                "that select. Columns named “reporting” and the paired differences are of the images that report, maps "
-                "at the τ that the others select: numbers that nothing was chosen by. All other columns are of all "
-                "scored images, as the published numbers are; “best τ” is chosen on these same images: an upper bound."
+                f"Of the {len(ids)} scored images every fifth ({len(ids) - reporting}) is in the selection split, "
+                f"the other {reporting} are in the report split; the validation images likewise. Studies rank, stop "
+                "and propose trials by the selection split. Columns named “reporting” and the paired differences use "
+                "the report split, with maps at the τ chosen on the selection split: nothing was chosen by these "
+                "numbers. All other columns use all scored images, as published numbers do; “best τ” is chosen on "
+                "these same images: an upper bound."
             )
     return "No run was scored: the data set has no ground truth."
 
@@ -297,7 +301,7 @@ def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
             "Table 4: segmentation",
             ("method", "val, published", "test, published", "val, ours", "val + CRF, ours", "reporting", "test, ours"),
             segmentation,
-            "The test set has no public ground truth. Ours starts DeepLab from the weights that the recipe names.",
+            "The test set has no public ground truth. Our DeepLab starts from the weights that the recipe names.",
         ),
         Table("Table 5: segmentation of COCO 2014 val", ("method", "published", "ours", "reporting"), coco),
     ]
@@ -317,7 +321,7 @@ def _pair(variant: Variant | None, step: str) -> tuple[str, str]:
 
 
 def file_stem(name: str, identity: str) -> str:
-    """For the names of files about something: of its name what any file system takes, and its fingerprint."""
+    """A stem for file names: the portable characters of a name, and a fingerprint."""
     return re.sub(r"\W", "_", name)[:40] + f"_{identity}"
 
 
@@ -377,7 +381,7 @@ def _class_table(reference: Variant) -> Table:
 
 
 def _difference_table(variants: Sequence[Variant]) -> Table:
-    """Paired differences of the reference against what it is meant to improve."""
+    """Paired differences between the reference and what it should improve."""
     reference = variants[0]
     maps = [step for step in reference.manifests if reference.has_maps(step)]
     pairs = [(f"{later} − {earlier}", (reference, later), (reference, earlier)) for earlier, later in pairwise(maps)]
@@ -393,13 +397,13 @@ def _difference_table(variants: Sequence[Variant]) -> Table:
 
 
 def _differ(first: Variant, second: Variant, step: str) -> bool:
-    """Whether they scored a step that they have not in common."""
+    """Whether both scored the step with different artifacts."""
     ours, others = first.holding(step, score=True), second.holding(step, score=True)
     return any(ours[seed].artifacts[step] != others[seed].artifacts[step] for seed in ours.keys() & others.keys())
 
 
 def _difference_rows(name: str, first: tuple[Variant, str], second: tuple[Variant, str]) -> list[tuple[str, ...]]:
-    """A row, if both steps were scored for a common seed on at least two images that report."""
+    """A row, if both steps were scored for a common seed on at least two images of the report split."""
     seeds = sorted(first[0].of(first[1]).keys() & second[0].of(second[1]).keys())
     if not seeds:
         return []
@@ -421,7 +425,7 @@ def _difference_rows(name: str, first: tuple[Variant, str], second: tuple[Varian
 
 
 def _counts_of(variant: Variant, step: str, seeds: Sequence[int]) -> np.ndarray:
-    """Counts int64 (S, n, 3, C) of the images that report; maps at the τ that the others select."""
+    """Counts int64 (S, n, 3, C) of the report split; maps at the τ chosen on the selection split."""
     by_seed = []
     for seed in seeds:
         manifest = variant.of(step)[seed]
@@ -459,7 +463,7 @@ def _different_table(variants: Sequence[Variant]) -> list[Table]:
         (variant.label, *(text_of(variant.settings[key]) if key in variant.settings else NOTHING for key in keys))
         for variant in variants
     ]
-    note = f"{NOTHING} where nothing that the variant makes has this setting."
+    note = f"{NOTHING} where the variant has no step with this setting."
     return [Table("Settings that differ", ("variant", *keys), rows, note)]
 
 
@@ -481,18 +485,18 @@ def _cost_table(variants: Sequence[Variant]) -> Table:
         "Cost in seconds, mean over seeds",
         ("variant", *steps, "sum", "GPU-hours"),
         rows,
-        "Of making each step once, on the machine that made it; shared steps count for each variant that uses them.",
+        "Each step once, on the machine that ran it; shared steps count for each variant that uses them.",
     )
 
 
 def _is_another(run: Run, step: str) -> bool:
-    """Whether a step is only what an earlier one has made (without IRN the pseudo-masks are the refined seeds)."""
+    """Whether a step only repeats an earlier one (without IRN the pseudo-masks are the refined seeds)."""
     earlier = takewhile(lambda item: item[0] != step, run.artifacts.items())
     return any(made == run.artifacts[step] for _, made in earlier)
 
 
 def _frame(folder: Folder, name: str) -> pd.DataFrame:
-    """A table of a study; of its Parquet, since CSV does not tell a setting that is named 1 or NA from a value."""
+    """A table of a study, from Parquet: CSV cannot tell a setting named 1 or NA from a value."""
     return pd.read_parquet(io.BytesIO(folder.read(f"{name}.parquet")))
 
 
@@ -503,18 +507,18 @@ def _copy(folder: Folder, name: str, path: Path) -> Path:
 
 def _run_table(store: Store, variants: Sequence[Variant]) -> Table:
     rows = []
-    known: dict[str, RunStates] = {}
+    states: dict[str, RunStates] = {}
     for variant in variants:
         for seed, same in sorted(variant.runs.items()):
             for run in same:
                 uri = run.settings["tracking.uri"] or default_uri(store)
-                state = known.setdefault(uri, RunStates(uri)).of(run.mlflow_run)
+                state = states.setdefault(uri, RunStates(uri)).of(run.mlflow_run)
                 rows.append((variant.label, str(seed), list(run.artifacts)[-1], run.folder.name, state))
     return Table("Runs", ("variant", "seed", "last step", "folder in runs/", "MLflow"), rows)
 
 
 def _study_differences(store: Store, trials: pd.DataFrame, ordered: Sequence[str], name: str) -> list[tuple[str, ...]]:
-    """The best setting minus each of the next ones, by what a step made of the images that report."""
+    """The best setting minus each of the next ones, on the report split."""
     compared: list[tuple[Variant, str]] = []
     for setting in ordered[: COMPARED + 1]:
         members = trials[(trials["setting"] == setting) & (trials["state"] == "finished")]
@@ -529,7 +533,7 @@ def _study_differences(store: Store, trials: pd.DataFrame, ordered: Sequence[str
 
 
 def _study_section(store: Store, folder: Folder, pictures: Path) -> Section:
-    """A study as it was written by its sweep."""
+    """The section of a study, from the tables of its sweep."""
     trials, settings = _frame(folder, "trials"), _frame(folder, "settings")
     counts = Counter(trials["state"])
     text = [", ".join(f"{number} {state}" for state, number in counts.items()) + f" ({len(trials)} trials)."]

@@ -19,11 +19,11 @@ from amn_ray.data.pixels import Pixels
 from amn_ray.reporting import figures
 
 FIGURES = "figures"
-"""Their folder in a run's."""
+"""The folder of figures in a run's folder."""
 
 
 class Figures(Observer):
-    """The observer that draws a run that ended, into its folder."""
+    """The observer that draws the figures of a finished run into its folder."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -37,7 +37,7 @@ class Figures(Observer):
 
 
 def draw(run: RunEnded, folder: Path) -> list[Path]:
-    """All figures that the steps made so far allow; returns their files."""
+    """Draw all figures that the run's steps allow; returns their files."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = {step: run.manifests[f"{step}_score"] for step in run.scores}
     scores = {step: manifest for step, manifest in scores.items() if "iou" in manifest}
@@ -61,23 +61,23 @@ def draw(run: RunEnded, folder: Path) -> list[Path]:
         class_table(labels, ious, folder / "class_iou.csv"),
         figures.confusion_heat_map(confusion, labels, f"Confusion of {last}", folder / "confusion.png"),
     ]
-    made = {artifact.fingerprint: artifact for artifact in run.artifacts.values()}
+    artifacts = {artifact.fingerprint: artifact for artifact in run.artifacts.values()}
     by_images: dict[str, list[str]] = {}
     for step, manifest in scores.items():
         by_images.setdefault(manifest["inputs"]["images"], []).append(step)
     for images, steps in by_images.items():
-        rows = [_example(image_id, run, steps, scores, made) for image_id in scores[steps[0]]["examples"]]
-        panel = PANELS[made[images].manifest()["config"]["split"]]
+        rows = [_example(image_id, run, steps, scores, artifacts) for image_id in scores[steps[0]]["examples"]]
+        panel = PANELS[artifacts[images].manifest()["config"]["split"]]
         drawn.append(figures.example_panel(rows, folder / f"{panel}.png"))
     return drawn
 
 
 PANELS: Mapping[str, str] = {"train": "examples", "val": "predictions"}
-"""By split: the picture of its images after each step."""
+"""By split: the figure with its images after each step."""
 
 
 def best_taus(manifests: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """τ, and the number of images (of all manifests together) that are segmented best there."""
+    """τ, and the number of images (of all manifests together) whose best τ it is."""
     found = [manifest["best_taus"] for manifest in manifests]
     taus, places = np.unique(np.concatenate([part["tau"] for part in found]), return_inverse=True)
     images = np.bincount(places, np.concatenate([part["images"] for part in found]), len(taus))
@@ -108,18 +108,18 @@ def _example(
     run: RunEnded,
     steps: Sequence[str],
     scores: Mapping[str, Mapping[str, Any]],
-    made: Mapping[str, Artifact],
+    artifacts: Mapping[str, Artifact],
 ) -> dict[str, figures.Picture]:
-    """The image after each of these steps, which are of one split; maps also cut at their default τ.
+    """The image after each of these steps of one split; maps also thresholded at their default τ.
 
     Args:
-        image_id: of an image that was scored.
-        run: which made the steps.
-        steps: columns.
-        scores: their manifests.
-        made: the run's artifacts by fingerprint.
+        image_id: of a scored image.
+        run: has the steps.
+        steps: the columns.
+        scores: their score manifests.
+        artifacts: the run's artifacts by fingerprint.
     """
-    images, truth = (made[scores[steps[0]]["inputs"][part]] for part in ("images", "truth"))
+    images, truth = (artifacts[scores[steps[0]]["inputs"][part]] for part in ("images", "truth"))
     (row,) = images.table().find([image_id], ["image"])
     image_HWC = decode_image(row["image"], Pixels.of(images.manifest()))
     size = image_HWC.shape[:2]

@@ -1,4 +1,4 @@
-"""The observer that tells MLflow: one parent run per pipeline, one child per step."""
+"""The observer that logs to MLflow: one parent run per pipeline, one child run per step."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from amn_ray.reporting.results import FIGURES
 from amn_ray.training.epochs import LogEpochs
 
 NO_SETTINGS = ("store", "rebuild", "run", "plan")
-"""Of a command, and not of what it makes; or not the same for ever, as parameters of MLflow are."""
+"""Settings of a command rather than of its result, or that may change, which MLflow parameters may not."""
 
 
 class Tracking(Observer):
-    """Keeps a run of MLflow for the pipeline and one for each of its steps."""
+    """Logs an MLflow run for the pipeline and one for each of its steps."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class Tracking(Observer):
     ) -> None:
         """Args:
         tracker: of the pipeline.
-        name: of its run.
+        name: the name of its run.
         identity: by which the same command finds its run again.
-        tags: of the run and of its children.
-        folder: of the run in the store, whose files are logged at its end.
-        study: whose trial it is.
+        tags: of the run and its children.
+        folder: the run's folder in the store, whose files are logged at the end.
+        study: the run of its study, if it is a trial.
         """
         self.tracker = tracker
         self.name = name
@@ -78,7 +78,7 @@ class Tracking(Observer):
 
     def _begin(self, event: RunBegan) -> None:
         self.parent = self.tracker.begin(self.name, self.identity, self.tags, self.study)
-        # A parameter never changes, but a store may be moved, or named in another way.
+        # Parameters are immutable, but a store may be moved, or given by another path.
         self.parent.params({key: value for key, value in event.settings.items() if key not in NO_SETTINGS})
         store = self.folder.path.removesuffix(f"/runs/{self.folder.name}")
         self.parent.tags({"store": Folder(self.folder.fs, store).url, "run": self.identity})

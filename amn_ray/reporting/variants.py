@@ -1,7 +1,7 @@
-"""Which runs a page puts side by side: those of one data set, and of these the variants.
+"""Which runs a page compares: those of one data set, grouped into variants.
 
-Data sets are told apart by what their tables hold, wherever they were read from. Runs on one that differ in nothing but
-the seed are one variant; only settings of steps that a run's choices can make count: without AMN, none of AMN's.
+Data sets are distinguished by the content of their tables, wherever they were read from. Runs that differ only in the
+seed are one variant; settings count only if the run's choices have the step: without AMN, none of AMN's.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from amn_ray.stages.truth.stage import TRUTH
 
 NO_VARIANT = (*NO_SETTINGS, "plugins", "until", "seed")
 NODES_OF_NO_VARIANT = ("cluster", "tracking", "dataset")
-"""Settings that make no other variant."""
+"""Settings that do not distinguish variants."""
 LAYERS = ("layer4",)
-"""After which the paper multiplies the labels into the features."""
+"""The layers after which the paper multiplies the labels into the features."""
 
 
 @dataclass
@@ -36,18 +36,18 @@ class DataSet:
     """Runs on the same images and ground truth."""
 
     tables: dict[str, Artifact] = field(default_factory=dict)
-    """By step; a run has those that its steps need."""
+    """Its tables, by step; a run has those that its steps need."""
     runs: list[Run] = field(default_factory=list)
     title: str = ""
 
     @property
     def name(self) -> str:
-        """As its runs have it."""
+        """The name in the settings of its runs."""
         return self.runs[0].settings["dataset.name"]
 
 
 def by_data(chosen: Sequence[Run]) -> list[DataSet]:
-    """The runs of each data set: no two of them have different tables."""
+    """The runs by data set: no two runs of one have different tables."""
     found: list[DataSet] = []
     for run in sorted(chosen, key=lambda run: len(_tables(run)), reverse=True):
         tables = _tables(run)
@@ -77,14 +77,14 @@ def _tables(run: Run) -> dict[str, Artifact]:
 
 @dataclass
 class Variant:
-    """Runs that differ in nothing but the seed."""
+    """Runs that differ only in the seed."""
 
     settings: Mapping[str, Any]
     label: str = ""
     different: Mapping[str, Any] = field(default_factory=dict)
-    """Its settings that are not those of the reference."""
+    """Its settings that differ from the reference."""
     runs: dict[int, list[Run]] = field(default_factory=dict)
-    """By seed; several, where a later one went further."""
+    """By seed; several, if a later run went further."""
 
     @property
     def all_runs(self) -> list[Run]:
@@ -92,7 +92,7 @@ class Variant:
         return [run for same in self.runs.values() for run in same]
 
     def holding(self, step: str, *, score: bool) -> dict[int, Run]:
-        """By seed: a run that has made (or scored) the step."""
+        """By seed: a run with the step (or its score)."""
         found = {}
         for seed, candidates in sorted(self.runs.items()):
             for run in candidates:
@@ -103,7 +103,7 @@ class Variant:
 
     @cached_property
     def manifests(self) -> dict[str, dict[int, dict[str, Any]]]:
-        """Of the scores: step -> seed -> manifest; only of steps that were scored on some image."""
+        """Score manifests: step -> seed -> manifest; only of steps that were scored on some image."""
         every = {
             step: {seed: run.scores[step].manifest() for seed, run in self.holding(step, score=True).items()}
             for step in in_order(run.scores for run in self.all_runs)
@@ -119,7 +119,7 @@ class Variant:
         return self.manifests.get(step, {})
 
     def has_maps(self, step: str) -> bool:
-        """Whether the step was scored, and made maps."""
+        """Whether the step was scored and makes maps."""
         return any("curve" in manifest for manifest in self.of(step).values())
 
     def values(self, step: str, metric: str) -> list[float]:
@@ -129,9 +129,9 @@ class Variant:
 
 
 def in_order(made: Iterable[Iterable[str]]) -> list[str]:
-    """The steps of several runs, each in the order in which it made its own.
+    """The steps of several runs, in an order that agrees with each run's own.
 
-    A step that the longest lacks stands after the one that came before it elsewhere.
+    A step that the longest run lacks follows its predecessor in another run.
     """
     found: list[str] = []
     for names in sorted(map(list, made), key=len, reverse=True):
@@ -180,7 +180,7 @@ def _difference(variant: Variant, other: Variant) -> dict[str, Any]:
 
 
 def _deciding(run: Run) -> dict[str, Any]:
-    """The settings of a run that make it another variant: all that decide results, of the steps that it can have."""
+    """The settings that determine a run's variant: those that affect results, of the steps that it can have."""
     choices = tuple(run.settings[f"choices.{group}"] for group in GROUPS)
     possible = _made_by(choices, None) | _made_by(choices, run.settings["until"])
     without = {*NODES_OF_NO_VARIANT, *STEPS} - possible
@@ -193,9 +193,9 @@ def _deciding(run: Run) -> dict[str, Any]:
 
 @lru_cache
 def _made_by(choices: Sequence[str], until: str | None) -> set[str]:
-    """The steps that a pipeline with these choices, in the order of GROUPS, makes by itself.
+    """The steps with a stage in a pipeline with these choices, in the order of GROUPS.
 
-    All that there are, where a plug-in that is not loaded brings one of the choices.
+    All steps, if one of the choices belongs to a plug-in that is not loaded.
     """
     config = PipelineConfig(choices=Choices(**dict(zip(GROUPS, choices, strict=True))), until=until)
     any_data = Summary(
@@ -210,10 +210,10 @@ def _made_by(choices: Sequence[str], until: str | None) -> set[str]:
 
 
 def text_of(value: Any) -> str:
-    """As it would be on the command line."""
+    """A value as it is written on the command line."""
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def only(variants: Iterable[Variant], keys: set[str], fits: Callable[[Mapping[str, Any]], bool]) -> Variant | None:
-    """The variant that differs from the reference in no other settings than `keys`, and fits."""
+    """The variant that differs from the reference only in `keys`, and fits."""
     return next((v for v in variants if v.different.keys() <= keys and fits(v.settings)), None)

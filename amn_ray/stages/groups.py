@@ -1,4 +1,4 @@
-"""What every choice of a group has in common. A recipe sets these fields, and a choice may have more of its own."""
+"""Settings common to all methods of a group. Recipes set these fields; methods may add their own."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from amn_ray.training.config import TrainingConfig
 
 @dataclass(kw_only=True)
 class MapsNetworkConfig:
-    """Training of a network that a way to make maps has of its own."""
+    """Training of a network that a maps method has of its own."""
 
 
 @dataclass(kw_only=True)
 class MapsConfig:
-    """Making maps."""
+    """Maps."""
 
     scales: list[float] = field(default_factory=lambda: [1.0, 0.5, 1.5, 2.0])
     """Factors of the image's size."""
@@ -33,9 +33,9 @@ class RefinementConfig:
     """From maps to refined seeds, at two thresholds."""
 
     conf_fg: float = 0.30
-    """τ of the run that decides what is foreground."""
+    """τ of the run that determines the foreground."""
     conf_bg: float = 0.05
-    """τ of the run that decides, together with the other one, what is background."""
+    """τ of the run that determines, together with the other one, the background."""
 
     def __post_init__(self) -> None:
         check_fraction(self, "conf_fg", "conf_bg")
@@ -102,7 +102,7 @@ class SegmenterConfig(TrainingConfig):
 
 @dataclass(kw_only=True)
 class PredictionsConfig:
-    """What the segmentation network predicts."""
+    """Predictions of the segmentation network."""
 
     scales: list[float] = field(default_factory=lambda: [1.0, 0.75, 0.5])
     """Factors of the image's size at which the network sees it."""

@@ -1,6 +1,6 @@
-"""The choices: which methods there are to make each step, ours and those of plug-ins.
+"""The registry of methods for each step: ours and those of plug-ins.
 
-A method is a value in its folder, and one line in ours.py. A plug-in calls `register` when it is imported.
+A method is a value in its folder, and one line in ours.py. A plug-in calls `register` on import.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GROUPS: Mapping[str, Mapping[str, Makes]] = {
     "maps": {"maps_network": "weights", "maps": "maps"},
     "activation": {"amn": "weights", "amn_maps": "maps"},
 }
-"""What is chosen, the steps that a choice makes (or some of them), and what each of these is."""
+"""By group: the steps that its methods may make, and the kind of each step's result."""
 
 
 class SegmentationNetwork(Protocol):
@@ -47,29 +47,29 @@ class SegmentationNetwork(Protocol):
 
 OpenNetwork = Callable[[Mapping[str, Any], Mapping[str, Any], int, bytes], SegmentationNetwork]
 """(settings of the training, settings of the predictions, N, content of model.safetensors) -> the network, on the GPU
-of this process if it has one. Settings are JSON. It is a function of a module, which is imported by its name where a
-model is loaded."""
+of this process if it has one. Settings are JSON. It must be a module-level function: loading a model imports it by
+name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One choice of a group.
+    """One method of a group.
 
     Raises:
-        ValueError: it makes what its group does not, or sees what it may not; one sentence.
+        ValueError: it makes a step of another group, or needs the ground truth; one sentence.
     """
 
     group: str
     name: str
     stages: Mapping[str, Stage[Any]] = field(default_factory=dict)
-    """By step: what makes it."""
+    """By step: the stage that makes it."""
     instead: Mapping[str, str] = field(default_factory=dict)
-    """By step that nothing has to make: the step whose result it is."""
+    """By step without a stage: the step whose result it is."""
     settings: Path | None = None
-    """A YAML file: the settings of this method, also of steps that it does not make itself, and under `with` those of
+    """A YAML file: the settings of this method, also for steps that it does not make itself, and under `with` those for
     pairs: `recipe=quick: {…}`, `dataset=coco14: {…}`."""
     open_network: OpenNetwork | None = None
-    """Of a segmenter: what jobs/predict.py and MLflow's model use; without it there is neither."""
+    """For a segmenter: required by jobs/predict.py and the MLflow model."""
 
     def __post_init__(self) -> None:
         if self.group not in GROUPS:
@@ -89,10 +89,10 @@ class Method:
                 raise ValueError(f"{where}: the stage {stage.name} needs truth, which only scores may see")
 
     def values(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Its settings, and those of its pairs.
+        """Its settings, and those for pairs.
 
         Raises:
-            RequestError: its file is not there, or no YAML of this form.
+            RequestError: its file is missing, or not YAML of this form.
         """
         if self.settings is None:
             return {}, {}
@@ -113,17 +113,17 @@ class Method:
 
 _METHODS: dict[tuple[str, str], Method] = {}
 _STAGES: dict[str, Stage[Any]] = {}
-"""By name, which is that of their folder in the store."""
+"""By name, which is also their folder in the store."""
 
 
 def register(method: Method) -> None:
-    """Make a method one of the choices of its group.
+    """Add a method to the choices of its group.
 
     Raises:
-        RequestError: there is another one of that name, or another stage of the name of one of its stages.
+        RequestError: another method has its name, or another stage has the name of one of its stages.
     """
-    there = _METHODS.get((method.group, method.name), method)
-    if there is not method:
+    existing = _METHODS.get((method.group, method.name), method)
+    if existing is not method:
         raise RequestError(f"{method.group}={method.name}: is declared twice; give one of them another name")
     for stage in method.stages.values():
         register_stage(stage)
@@ -131,36 +131,36 @@ def register(method: Method) -> None:
 
 
 def register_stage(stage: Stage[Any]) -> None:
-    """Keep the name of a stage for it alone, since it is that of a folder in the store.
+    """Reserve the name of a stage, which is also its folder in the store.
 
     Raises:
-        RequestError: there is another stage of that name.
+        RequestError: another stage has that name.
     """
     if _STAGES.setdefault(stage.name, stage) is not stage:
         raise RequestError(f"the stage {stage.name}: is declared twice; give one of them another name")
 
 
 def method(group: str, name: str) -> Method:
-    """A choice.
+    """The method of that name.
 
     Raises:
-        RequestError: there is none of that name.
+        RequestError: no method has that name.
     """
     if (group, name) not in _METHODS:
-        known = names(group)
-        near = difflib.get_close_matches(name, known, n=1)
+        choices = names(group)
+        near = difflib.get_close_matches(name, choices, n=1)
         hint = f", did you mean {near[0]}" if near else ""
-        raise RequestError(f"{group}={name}: must be one of {', '.join(known)}{hint}")
+        raise RequestError(f"{group}={name}: must be one of {', '.join(choices)}{hint}")
     return _METHODS[group, name]
 
 
 def names(group: str) -> list[str]:
-    """The choices of a group."""
+    """The names of a group's methods."""
     return [name for of, name in _METHODS if of == group]
 
 
 def all_methods() -> Iterable[Method]:
-    """Of all groups."""
+    """The methods of all groups."""
     return list(_METHODS.values())
 
 

@@ -30,7 +30,7 @@ OURS = (
     crf.PREDICTION_METHOD,
     Method(group="prediction_refinement", name="none"),
 )
-for _stage in (IMAGES, TRUTH, INITIAL_WEIGHTS, CLASSIFIER, SCORE, LABEL_SCORE):  # that nobody chooses
+for _stage in (IMAGES, TRUTH, INITIAL_WEIGHTS, CLASSIFIER, SCORE, LABEL_SCORE):  # not chosen by name
     register_stage(_stage)
 for _method in OURS:
     register(_method)

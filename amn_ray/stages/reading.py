@@ -1,7 +1,7 @@
-"""Reading the files of a split, shard by shard, whatever they do: what the tables of images and of truth are made by.
+"""Robust reading of the files of a split, shard by shard, into the tables of images and truth.
 
-A bad file is named and left out, if that is allowed. One that ends the process that reads it is found by reading its
-shard again in a process apart.
+A bad file is reported and left out, if that is allowed. A file that crashes the process that reads it is found by
+reading its shard again in a separate process.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from amn_ray.platform.mapping import numbers, report_progress
 from amn_ray.platform.memory import report_killed_workers
 
 TRIES = "tries"
-"""A file per shard: how often it was begun. They are removed with the records."""
+"""Folder with a file per shard: the number of attempts. Removed with the records."""
 MAX_TRIES = 5
 READER_CPUS = 0.5
-"""What a task reserves that reads and checks a shard."""
+"""CPUs reserved by a task that reads and checks a shard."""
 Row = dict[str, object]
 
 
@@ -40,18 +40,18 @@ class BadImage(Exception):
 
 
 class SparedImage(BadImage):
-    """One that nothing depends on: it is left out and named, whatever `dataset.max_bad_fraction`."""
+    """One that nothing depends on: it is left out and reported, whatever `dataset.max_bad_fraction`."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What became of the files of a split."""
+    """The outcome of reading the files of a split."""
 
     rows: int
     problems: list[str]
-    """The defect of each file that made no row."""
+    """The defect of each file without a row."""
     spared: list[str]
-    """The same of files that nothing depends on."""
+    """The same for files that nothing depends on."""
 
 
 class ReadRow(Protocol):
@@ -59,26 +59,26 @@ class ReadRow(Protocol):
 
     @property
     def files(self) -> str:
-        """What it reads, in the plural: images or masks."""
+        """What it reads: images or masks."""
         ...
 
     def path(self, record: Record) -> str:
-        """The file of a record that it reads; where there is no file, the image's id."""
+        """The file of a record that it reads; without a file, the image's id."""
         ...
 
     def __call__(self, source: Source, record: Record) -> Row | None:
-        """The row of a record; None where there is none to make.
+        """The row of a record; None if it has none.
 
         Raises:
             BadImage: the file cannot be used.
-            RequestError: it is not what was listed, so the table would not be what its name says.
+            RequestError: it is not what was listed, so the table would not match its fingerprint.
         """
         ...
 
 
 @contextmanager
 def defects_of(record: Record, kind: type[BadImage] = BadImage) -> Iterator[None]:
-    """Whatever fails in here is a defect of the record's files, which are read by libraries that raise anything.
+    """Turn any exception into a defect of the record's files: the libraries that read them raise anything.
 
     Raises:
         BadImage: of this kind; it names the image, and the mask if that is the defective one.
@@ -88,10 +88,10 @@ def defects_of(record: Record, kind: type[BadImage] = BadImage) -> Iterator[None
     except (RequestError, RunError, MemoryError):
         raise
     except Exception as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        if record.mask and told.startswith("mask"):
-            told += f" ({shown(record.mask)})"
-        raise kind(f"{shown(record.image or record.image_id)}: {told}") from error
+        message = " ".join(str(error).split()) or type(error).__name__
+        if record.mask and message.startswith("mask"):
+            message += f" ({shown(record.mask)})"
+        raise kind(f"{shown(record.image or record.image_id)}: {message}") from error
 
 
 def read_table(
@@ -100,25 +100,22 @@ def read_table(
     """Write the table of a split.
 
     Args:
-        summary: of the split.
-        output: the table goes there.
-        cluster: where it is read.
+        summary: the split.
+        output: where the table is written.
+        cluster: where the files are read.
         read_row: reads a record.
         schema: of the table.
-        total: how many files there are to read, and so at most rows.
-
-    Returns:
-        What became of the files.
+        total: the number of files to read, an upper bound of the rows.
 
     Raises:
-        RequestError: a file is bad, and more are than `dataset.max_bad_fraction` allows.
+        RequestError: more files are bad than `dataset.max_bad_fraction` allows.
         RunError: another pipeline wrote the same table.
     """
-    # A shard is written whole or, after a crash, not at all: begin anew rather than mend.
+    # After a crash some shards are missing: start over rather than repair.
     output.remove()
     root = getattr(summary.config, "root", None)
     if root is not None:
-        cluster.check_everywhere(_lacks, root, working_only=True)
+        cluster.check_everywhere(_missing_root, root, working_only=True)
     source = cluster.run_remote(list_records, summary, output, ends=True)
     num_shards = math.ceil(summary.rows / summary.config.rows_per_shard)
     read = ReadShards(source, output, read_row, schema, skip_bad=summary.config.max_bad_fraction > 0)
@@ -144,7 +141,7 @@ def read_table(
 
 
 def check_bad(config: DatasetConfig, files: str, problems: Sequence[str], total: int) -> None:
-    """Refuse a table that lacks more than `dataset.max_bad_fraction` allows: `problems` of `total` images or masks.
+    """Reject a table if more of `total` images or masks have `problems` than `dataset.max_bad_fraction` allows.
 
     Raises:
         RequestError: it does.
@@ -157,13 +154,13 @@ def check_bad(config: DatasetConfig, files: str, problems: Sequence[str], total:
         )
 
 
-def _lacks(root: str) -> str | None:
+def _missing_root(root: str) -> str | None:
     return None if Path(root).exists() else f"has no dataset.root={root}; mount it at the same path on all nodes"
 
 
 @contextmanager
 def reading(source: Source, read_row: ReadRow, *, in_doubt: bool) -> Iterator[Callable[[Record], Row | None]]:
-    """`read_row` of a source; `in_doubt` that a file ends the process that reads it, in another one."""
+    """`read_row` for a source; if `in_doubt` whether a file crashes its process, in a separate one."""
     read = partial(read_row, source)
     if not in_doubt:
         yield read
@@ -181,7 +178,7 @@ def reading(source: Source, read_row: ReadRow, *, in_doubt: bool) -> Iterator[Ca
 
 
 class ReadShards:
-    """Numbers of shards -> rows of the table."""
+    """Shard numbers -> rows of the table."""
 
     def __init__(
         self, source: Source, output: Artifact, read_row: ReadRow, schema: pa.Schema, *, skip_bad: bool
@@ -197,7 +194,7 @@ class ReadShards:
 
         Raises:
             RequestError: a bad file, unless `skip_bad`.
-            RunError: reading a shard has ended too many processes.
+            RunError: reading a shard crashed too many processes.
         """
         return pa.Table.from_pylist(list(self._rows(batch["id"])), schema=self.schema)
 
@@ -218,24 +215,24 @@ class ReadShards:
                             yield row
 
     def _tries(self, shard: int) -> int:
-        """How often the shard was begun before: Ray tries without end where a process died."""
+        """The number of earlier attempts at the shard: Ray retries forever after a process died."""
         name = f"{TRIES}/{shard}"
         before = int(self.output.read(name)) if self.output.exists(name) else 0
         if before == MAX_TRIES:
             records = list(records_of(self.output, [shard]))
             raise RunError(
                 f"the process that reads the {self.read_row.files} {records[0].image_id} to {records[-1].image_id} "
-                f"died {before} times; look whether there is enough memory, or lower dataset.rows_per_shard"
+                f"died {before} times; check that there is enough memory, or lower dataset.rows_per_shard"
             )
         self.output.write(name, str(before + 1).encode())
         return before
 
 
 def review_table(source: Source, output: Artifact, read_row: ReadRow, num_shards: int) -> Reading:
-    """What is in the written table, and what it lacks.
+    """The content of the written table, and what it lacks.
 
     Raises:
-        RunError: rows are double, or one is missing whose file has no defect.
+        RunError: rows are duplicated, or one is missing although its file has no defect.
     """
     table = output.fresh_table()
     ids = table.all_ids()
@@ -256,6 +253,6 @@ def review_table(source: Source, output: Artifact, read_row: ReadRow, num_shards
     if missing or len(ids) > len(good):
         raise RunError(
             f"{table.path}: holds {len(ids)} rows, {len(good)} different, and lacks {len(missing)}, so another "
-            "pipeline wrote to it at the same time; run again when it has ended"
+            "pipeline wrote to it at the same time; run again when it has finished"
         )
     return Reading(len(good), problems, spared)

@@ -1,4 +1,4 @@
-"""What a stage is: a value that says what it makes of what, and the function that makes it."""
+"""A stage: a value that declares its inputs and its result, and the function that computes it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
 Makes = Literal["table", "weights", "maps", "masks"]
 Result = dict[str, Any]
-"""What a stage returns, for the manifest: JSON. `metrics` is a dict of numbers; `warnings`, sentences for the user."""
+"""What a stage returns for the manifest: JSON. `metrics` is a dict of numbers; `warnings`, sentences for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a stage works with, besides its settings and inputs."""
+    """What a stage gets besides its settings and inputs."""
 
     cluster: Cluster
     callbacks: Sequence[UserCallback] = ()
-    """Of Ray Train, for whoever follows a training."""
+    """Ray Train callbacks that observe a training run."""
     probe: Probe | None = None
-    """Measures the network after each epoch of its training."""
+    """Evaluates the network after each epoch of its training."""
     warn: Callable[[str], None] = lambda sentence: None
-    """Tells the user something that does not stop the stage."""
+    """Reports a warning to the user."""
 
 
 class Run(Protocol[C_contra]):
-    """Makes the artifact: all but its manifest."""
+    """Writes the artifact, except its manifest."""
 
     def __call__(
         self, config: C_contra, inputs: Mapping[str, Artifact], output: Artifact, context: Context
@@ -44,7 +44,7 @@ class Run(Protocol[C_contra]):
 
 
 def _accept(config: Any, manifest: Mapping[str, Any]) -> None:
-    """Whatever is in the store may be used again."""
+    """Reuse any existing artifact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +52,22 @@ class Stage(Generic[C]):
     """One kind of work. It reads only its inputs and writes only its output."""
 
     name: str
-    """Of its folder in the store."""
+    """Also its folder in the store."""
     version: int
-    """To be raised by whoever changes what the same settings make."""
+    """Increase it when the same settings give another result."""
     config: type[C]
     makes: Makes
     needs: tuple[str, ...]
     """The inputs without which it does not run, by their part in it: `images`, `maps`, …"""
     run: Run[C]
     optional: tuple[str, ...] = ()
-    """Inputs that it uses where there are any."""
+    """Inputs that it uses if they exist."""
     metrics: tuple[str, ...] = ()
-    """What it reports besides its seconds."""
+    """The metrics that it reports, besides its seconds."""
     identity: Callable[[C], Mapping[str, Any]] = field(default=affecting_result)
-    """What of the settings decides the result, as JSON."""
+    """The settings that affect the result, as JSON."""
     check_reuse: Callable[[C, Mapping[str, Any]], None] = field(default=_accept)
-    """Refuses, by a RequestError, what is in the store: (settings, manifest)."""
+    """(settings, manifest of an existing artifact) -> raises a RequestError if it must not be reused."""
 
     @property
     def trains(self) -> bool:

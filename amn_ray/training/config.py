@@ -11,16 +11,16 @@ from amn_ray.nn.precision import PRECISIONS
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """Settings of a training. Fields that are null take the pipeline's setting of that name."""
+    """Settings of a training stage. Fields that are null use the pipeline's setting of the same name."""
 
     seed: int | None = shared()
     """Random seed of initial weights, order of images, augmentation and dropout."""
     precision: str | None = shared()
-    """auto (bf16 where the hardware computes it, else fp32), bf16 or fp32."""
+    """auto (bf16 if the hardware supports it, else fp32), bf16 or fp32."""
     batch_size: int
-    """Global batch size: of all training workers together."""
+    """Global batch size: the sum over all training workers."""
     crop: int
-    """Pixels: training images are cropped (or padded) to a square of this side."""
+    """Side length in pixels of the square that training images are cropped (or padded) to."""
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size", "crop")

@@ -1,4 +1,4 @@
-"""The driver of a training: a `TorchTrainer` that resumes after any process died."""
+"""The driver of a training: a `TorchTrainer` that resumes after any of its processes dies."""
 
 from __future__ import annotations
 
@@ -48,32 +48,32 @@ def train(
 ) -> dict[str, Any]:
     """Train until `model.safetensors` is in `output`.
 
-    A worker that dies restarts from the last epoch's checkpoint, and so does a training whose controller or driver
-    died. While the cluster has no free resources, the training waits, and then uses fewer workers if nodes were lost.
-    After a worker was killed for lack of memory, it waits for memory first.
+    If a worker, the controller or the driver dies, the training restarts from the last epoch's checkpoint. While the
+    cluster has no free resources, it waits, and then uses fewer workers if nodes were lost. If a worker was killed for
+    lack of memory, it first waits for memory.
 
     Args:
-        worker: runs the algorithm on each worker, given {"job": TrainJob}.
+        worker: runs the algorithm on each worker; its argument is {"job": TrainJob}.
         config: the stage's settings.
         output: where checkpoints, history and weights go.
         cluster: where it runs.
-        sources: what is read per image, see TrainStream.
-        example: makes a training example from that.
+        sources: the columns to read per image, see TrainStream.
+        example: makes a training example from them.
         num_classes: N, without the background.
         backbone: holds the initial weights; None starts from random ones.
         callbacks: Ray Train's, for tracking.
         probe: measures the network after each epoch.
-        epochs: the length of the training; or
+        epochs: the length of the training in epochs; or
         num_steps: its length in optimizer steps.
 
     Returns:
-        `rows`, the number of images; the loss `history`; and as `metrics` the last epoch's loss and speed.
+        `rows`, the number of images; the loss `history`; and in `metrics` the last epoch's loss and speed.
 
     Raises:
         RequestError: the batch size does not fit the number of workers or images.
         RunError: the training failed despite restarts.
     """
-    resources = cluster.train_resources(config.batch_size)
+    resources = cluster.train_share(config.batch_size)
     stream = TrainStream(
         sources=sources,
         example=example,
@@ -112,23 +112,23 @@ def train(
             deaths += 1
             if deaths > RESTARTS:
                 raise RunError(f"{output.stage}: training failed; its controller died {deaths} times") from error
-            log(output.stage, "the controller of the training died; continues from the last epoch")
+            log(output.stage, "the training controller died; resuming from the last epoch")
         except NoRoom:
-            resources = cluster.train_resources(config.batch_size)  # fewer workers, if a node was lost
+            resources = cluster.train_share(config.batch_size)  # fewer workers, if a node was lost
             if resources.gpus < job.resources.gpus:
-                resources = job.resources  # without GPUs it would take days
+                resources = job.resources  # without GPUs, training would take days
             job = replace(job, resources=resources, stream=replace(stream, loaders=cluster.loaders(resources)))
             if resources != waiting:
-                room = f"{resources.count} × {resources.cpus:g} CPUs" + " and a GPU" * (resources.gpus > 0)
-                log(output.stage, f"waits for free resources: {room}")
+                needed = f"{resources.count} × {resources.cpus:g} CPUs" + " and a GPU" * (resources.gpus > 0)
+                log(output.stage, f"waits for free resources: {needed}")
             waiting = resources
     output.remove(RUN)
-    told = json.loads(output.read(HISTORY))
-    metrics = {"loss": told["history"][-1]["loss"], "images_per_second": told["images_per_second"]}
+    recorded = json.loads(output.read(HISTORY))
+    metrics = {"loss": recorded["history"][-1]["loss"], "images_per_second": recorded["images_per_second"]}
     return {
         "rows": sources[0][0].manifest()["rows"],
         "gpus": job.resources.count * job.resources.gpus,
-        "history": told["history"],
+        "history": recorded["history"],
         "metrics": metrics,
     }
 
@@ -155,7 +155,7 @@ def _fit(worker: Callable[[dict], None], job: TrainJob, callbacks: Sequence[User
             logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),  # failures are raised, and reported once
         ),
         # Called at every (re)start of the workers: the stream begins where the checkpoint ends.
-        datasets={"train": partial(_remaining, job)},
+        datasets={"train": partial(_remaining_examples, job)},
         dataset_config=DataConfig(execution_options=options),
     )
     try:
@@ -165,24 +165,24 @@ def _fit(worker: Callable[[dict], None], job: TrainJob, callbacks: Sequence[User
         cause = getattr(error, "controller_failure", None)
         if isinstance(cause, NoRoom | RequestError | RunError):
             raise cause from error
-        told = killed(error, work)
-        if isinstance(error, ray.exceptions.RayActorError) and not isinstance(told, MemoryFull):
+        reported = killed(error, work)
+        if isinstance(error, ray.exceptions.RayActorError) and not isinstance(reported, MemoryFull):
             raise
-        raise (told or RunError(f"{work.stage}: training failed; {_reason(error)}")) from error
+        raise (reported or RunError(f"{work.stage}: training failed; {_reason(error)}")) from error
 
 
 class _NotAgain(UserCallback):
-    """Ends a training that must not be retried at once.
+    """Ends a training that must not be retried immediately.
 
-    A RequestError or RunError of a worker (such as a NaN loss) would only occur again, and a lack of memory has to be
-    waited out first.
+    A worker's RequestError or RunError (such as a NaN loss) would only recur, and after a lack of memory we must wait
+    first.
     """
 
     def __init__(self, work: Work) -> None:
         self.work = work
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """See ray.train.UserCallback; what it raises ends the training."""
+        """See ray.train.UserCallback; an exception raised here ends the training."""
         for error in worker_exceptions.values():
             if isinstance(error, RequestError | RunError):
                 raise error
@@ -190,7 +190,7 @@ class _NotAgain(UserCallback):
                 raise MemoryFull(f"{self.work.stage}: {self.work.advice(shortage)}", shortage)
 
 
-def _remaining(job: TrainJob) -> ray.data.Dataset:
+def _remaining_examples(job: TrainJob) -> ray.data.Dataset:
     return job.stream.dataset(_finished_epochs(job.output), job.num_steps, job.resources.count)
 
 
@@ -206,6 +206,6 @@ def _finished_epochs(output: Artifact) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    """The last line of the message, which is the one that a worker wrote."""
+    """The last line of the message, which is the worker's own."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

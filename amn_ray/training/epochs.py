@@ -1,6 +1,6 @@
 """Callbacks of Ray Train that report each epoch: to the console and to MLflow.
 
-They run in Ray Train's controller, but are also sent to each worker, which needs no MLflow.
+They run in Ray Train's controller, but are also sent to each worker, which does not need MLflow.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ class PrintEpochs(UserCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """See ray.train.UserCallback; one dict of metrics per worker."""
         report = metrics[0]
-        left = report["seconds"] * (report["epochs"] - report["epoch"])
+        remaining = report["seconds"] * (report["epochs"] - report["epoch"])
         print(
             f"{self.step:>9}  epoch {report['epoch']}/{report['epochs']}  loss {report['loss']:.4f}  "
-            f"{report['images_per_second']:.1f} images/s" + (f"  {time_left(left)} left" if left >= 60 else ""),
+            f"{report['images_per_second']:.1f} images/s"
+            + (f"  {time_left(remaining)} left" if remaining >= 60 else ""),
             flush=True,
         )
 
@@ -42,10 +43,10 @@ class LogEpochs(UserCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """See ray.train.UserCallback; one dict of metrics per worker."""
         points = [(int(point["step"]), point["loss"]) for point in metrics[0]["points"]]
-        # Not in this thread, for which the training waits. The driver logs the whole curve again when the step ends.
+        # Not in this thread, which would block the training. The driver logs the whole curve again when the step ends.
         threading.Thread(target=self._log, args=(points,), daemon=True).start()
 
     def _log(self, points: Sequence[tuple[int, float]]) -> None:
-        from amn_ray.platform.tracking import log_at_once  # in the controller alone
+        from amn_ray.platform.tracking import log_at_once  # only in the controller
 
         log_at_once(self.uri, self.run_id, f"{self.step}/loss_curve", points)

@@ -12,11 +12,11 @@ from amn_ray.platform.cluster import Resources
 from amn_ray.training.stream import TrainStream
 
 TRAINING_METRICS = ("loss", "images_per_second")
-"""Metrics of every stage that trains, from its last epoch."""
+"""Metrics of the last epoch, reported by every training stage."""
 HISTORY = "history.json"
 BACKBONE = "backbone.safetensors"
 MAX_CHECKPOINTS = 100
-"""The most checkpoints of one training."""
+"""The maximum number of checkpoints of one training."""
 Probe = Callable[..., dict[str, float]]
 """Measures a network during its training, without changing it: (network in eval mode, its device, rank, number of
 workers) -> metrics. All workers call it."""
@@ -35,7 +35,7 @@ class TrainJob:
     """Holds the initial weights; None starts from random ones."""
     stream: TrainStream
     num_steps: int
-    """Optimizer steps in all; the last epoch may be cut short."""
+    """Optimizer steps in total; the last epoch may be shorter."""
     resources: Resources
     """The number of workers and the resources of each."""
     probe: Probe | None = None
@@ -47,7 +47,7 @@ class TrainJob:
 
     @property
     def epochs_per_checkpoint(self) -> int:
-        """1, or more where epochs are many and short."""
+        """1, or more if there are many short epochs."""
         return math.ceil(self.num_epochs / MAX_CHECKPOINTS)
 
     def steps_of(self, epoch: int) -> int:

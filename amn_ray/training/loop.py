@@ -1,4 +1,4 @@
-"""The training loop of a worker: everything but the algorithm, which is in the stages' train.py."""
+"""The training loop of a worker: everything but the algorithms, which are in the stages' train.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from amn_ray.training.stream import STEP
 
 
 class Loop:
-    """Batches in, gradient steps out; at each epoch's end a report and a checkpoint, at the end the weights."""
+    """Yields batches, takes optimizer steps, reports and saves a checkpoint per epoch, and the weights at the end."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Loop:
         if job.resources.gpus and not torch.cuda.is_available():
             raise RequestError(
                 f"cluster.device: node {socket.gethostname()} has a GPU that PyTorch cannot use; check "
-                "`nvidia-smi` there, install a PyTorch that fits its driver, or set cluster.device=cpu"
+                "`nvidia-smi` there, install a PyTorch that matches its driver, or set cluster.device=cpu"
             )
 
         torch.manual_seed(job.stream.seed)
-        # On its device before the optimizer exists: a checkpoint's momenta go where their parameters are.
+        # Moved before the optimizer exists: a checkpoint's momenta are loaded to the device of their parameters.
         self.plain_model = build().to(self.device).to(memory_format=torch.channels_last)
         self.optimizer, self.schedule = optimise(self.plain_model)
         self.epoch = 0
@@ -61,10 +61,10 @@ class Loop:
         self._resume()
         self.model = ray.train.torch.prepare_model(self.plain_model)
         self._losses: list[Tensor] = []
-        self._told = len(self.history)
+        self._num_reported = len(self.history)
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
-        """This worker's part of every remaining batch; ends each epoch on the way."""
+        """This worker's part of every remaining batch; also finishes each epoch."""
         shard = ray.train.get_dataset_shard("train")
         stream = iter(
             shard.iter_torch_batches(batch_size=self.job.stream.batch_size // self.world_size, prefetch_batches=2)
@@ -81,24 +81,24 @@ class Loop:
         if self.rank == 0:
             model, description = weights.to_bytes(self.plain_model, {"num_classes": self.job.num_classes})
             self.job.output.write("model.json", description)
-            told = {"history": self.history, "images_per_second": self.speed}
-            self.job.output.write(HISTORY, json.dumps(told).encode())
+            summary = {"history": self.history, "images_per_second": self.speed}
+            self.job.output.write(HISTORY, json.dumps(summary).encode())
             self.job.output.write(MODEL, model)
 
     def _batch(self, stream: Iterator[dict[str, Tensor]], step: int) -> dict[str, Tensor]:
-        """The next batch, which must be that of the step.
+        """The batch of this step.
 
         Raises:
-            RuntimeError: the stream has ended, or holds the examples of a later step or of several. (A restart may
-                help, so this is no RunError.)
+            RuntimeError: the stream has ended, or holds examples of a later step or of several. (A restart may help, so
+                this is not a RunError.)
         """
         for batch in stream:
-            there = sorted(set(batch[STEP].tolist()))
-            if there == [step]:
+            steps = sorted(set(batch[STEP].tolist()))
+            if steps == [step]:
                 return batch
-            if there[-1] >= step:
-                raise RuntimeError(f"step {step} was sent the examples of {', '.join(map(str, there))}")
-            # Else the stream began at an older checkpoint than this worker.
+            if steps[-1] >= step:
+                raise RuntimeError(f"step {step} received the examples of {', '.join(map(str, steps))}")
+            # Else the stream started from an older checkpoint than this worker.
         raise RuntimeError(f"the stream of examples ended before step {step}")
 
     def step(self, loss: Tensor) -> None:
@@ -106,7 +106,7 @@ class Loop:
         self.step_in_parts([loss])
 
     def step_in_parts(self, losses: Iterable[Tensor]) -> None:
-        """One optimizer step on the sum of `losses`, which are computed one after another: only one is in memory."""
+        """One optimizer step on the sum of `losses`, computed one at a time: only one graph is in memory."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for loss in losses:
@@ -147,9 +147,9 @@ class Loop:
             "loss": sum(values) / len(values),
             "images_per_second": self.speed,
             "seconds": seconds,
-            "points": self.history[self._told :],
+            "points": self.history[self._num_reported :],
         }
-        self._told = len(self.history)
+        self._num_reported = len(self.history)
         if self.job.probe is not None:
             metrics |= self.job.probe(self.plain_model.eval(), self.device, self.rank, self.world_size)
         if self.rank == 0:
@@ -168,7 +168,7 @@ class Loop:
         (folder / "progress.json").write_text(json.dumps(progress))
 
     def _resume(self) -> None:
-        """Load, in this order of precedence: the own checkpoint, the backbone's initial weights, random weights."""
+        """Load, in order of precedence: our checkpoint, the backbone's initial weights, random weights."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:

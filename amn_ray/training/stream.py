@@ -1,8 +1,8 @@
-"""The stream of training examples from Ray Data, in an order that (seed, epoch) determines.
+"""The stream of training examples from Ray Data, in an order determined by (seed, epoch).
 
 Each global batch is a consecutive slice of the epoch's permutation. A block holds one worker's part of a batch, and
-blocks go to the workers in turn. So the global batches are the same for any number of workers, and a restart continues
-with the next epoch's permutation.
+blocks go to the workers in turn. So the global batches are the same for any number of workers, and a restart
+resumes with the next epoch's permutation.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from amn_ray.platform.pacing import paced
 
 Example = dict[str, np.ndarray]
 STEP = "step"
-"""The column with the step of the training (0, 1, …) that an example is for."""
+"""The column with the training step (0, 1, …) of an example."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainStream:
-    """What is read per image, and how a training example is made from it."""
+    """The columns to read per image, and how to make a training example from them."""
 
     sources: Sequence[tuple[Artifact, Sequence[str]]]
     """(artifact, columns of its table) that are joined on `image_id`; the first one lists the images."""
@@ -48,7 +48,7 @@ class TrainStream:
 
     def dataset(self, start_epoch: int, num_steps: int, num_workers: int) -> ray.data.Dataset:
         """The examples from `start_epoch` to step `num_steps`, in order, one block per worker and step."""
-        steps = max(0, num_steps - start_epoch * self.steps_per_epoch)  # the last epoch may be cut short
+        steps = max(0, num_steps - start_epoch * self.steps_per_epoch)  # the last epoch may be shorter
         first = start_epoch * self.steps_per_epoch * self.batch_size
         blocks = max(1, steps * num_workers)
         max_concurrency = min(self.loaders, blocks)

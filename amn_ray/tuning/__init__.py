@@ -1,1 +1,1 @@
-"""Studies: pipelines that differ in a few settings, run by Ray Tune, which share their common work."""
+"""Studies: pipelines that differ in a few settings and share their common work, run by Ray Tune."""

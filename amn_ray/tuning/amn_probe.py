@@ -1,7 +1,7 @@
-"""A cheap look at AMN after each epoch of its training, by which a study can stop a bad trial early.
+"""A cheap measurement of AMN after each training epoch, with which a study can stop a bad trial early.
 
-mIoU of the maps of one scale, on the stored grid, at the best τ, on some of the images that select (never on those
-that report; see evaluation/selection.py). It reads ground truth, and changes nothing of the training.
+It is the mIoU of the maps at one scale, on the stored grid, at the best τ, on some images of the selection split (never
+the report split, see evaluation/selection.py). It reads ground truth, and does not affect the training.
 
 Legend: h w = the stored grid, C = N+1 labels, T = thresholds.
 """
@@ -34,12 +34,12 @@ MAX_IMAGES = 64
 PROBE = "probe_miou"
 EPOCH = "epoch"
 OBJECTIVE = "objective"
-"""What the search learns of a trial: at its end the study's metric; where it was stopped, the last probe."""
+"""The value that the search uses for a trial: the study's metric, or the last probe if the trial was stopped."""
 
 
 @dataclass(frozen=True)
 class AmnProbe:
-    """See the module's docstring; a training worker calls it."""
+    """See the module's docstring; training workers call it."""
 
     config: AmnMapsConfig
     images: Artifact
@@ -48,7 +48,7 @@ class AmnProbe:
     ids: Sequence[str]
 
     def __call__(self, model: Any, device: Any, rank: int, num_workers: int) -> dict[str, float]:
-        """All workers share the images; each returns the mIoU in [0, 1] of all of them."""
+        """Workers divide the images among themselves; each returns the mIoU in [0, 1] of all of them."""
         import torch
         import torch.distributed as dist
 
@@ -56,11 +56,11 @@ class AmnProbe:
         num_classes, pixels = len(manifest["classes"]), Pixels.of(manifest)
         grid = threshold_grid(101)
         with torch.no_grad():
-            counted = [
+            counts = [
                 self._count(model, device, image_id, num_classes, pixels, grid)
                 for image_id in self.ids[rank::num_workers]
             ]
-        confusion_TCC = torch.from_numpy(confusion_curve(counted, num_classes, len(grid))).to(device)
+        confusion_TCC = torch.from_numpy(confusion_curve(counts, num_classes, len(grid))).to(device)
         if num_workers > 1:
             dist.all_reduce(confusion_TCC)
         return {PROBE: float(np.nanmax(mean_iou(confusion_TCC.cpu().numpy())))}
@@ -87,24 +87,26 @@ class AmnProbe:
 
 
 STEP = "amn"
-"""Whose training is watched."""
+"""The step whose training is watched."""
 
 
 class AmnWatch(Observer):
-    """The observer by which a study looks at the training of AMN in its trials.
+    """The observer with which a study monitors the training of AMN in its trials.
 
     Raises:
-        RequestError: the trial does not train AMN, or makes no maps with it.
+        RequestError: the trial does not train AMN, or does not make maps with it.
     """
 
     def __init__(self, plan: Plan) -> None:
         maps = plan.get("amn_maps")
         if maps is None:
-            raise RequestError("study.asha: watches the training of AMN, whose maps these trials do not make")
+            raise RequestError(
+                "study.asha: watches the training of AMN, but these trials make no AMN maps; set study.asha=null"
+            )
         self.maps: AmnMapsConfig = maps.settings
 
     def probe(self, step: str, settings: Any, artifacts: Mapping[str, Artifact]) -> AmnProbe | None:
-        """The probe, on images that select; None where there is no ground truth."""
+        """The probe, on images of the selection split; None without ground truth."""
         if step != STEP or "maps_score" not in artifacts:
             return None
         ids = selection_ids(scored(artifacts["maps_score"]))
@@ -114,7 +116,7 @@ class AmnWatch(Observer):
         return AmnProbe(self.maps, artifacts["images"], artifacts["truth"], artifacts["refined"], chosen)
 
     def callbacks(self, step: str) -> Sequence[Any]:
-        """Brings an epoch's report from Ray Train to Ray Tune."""
+        """Forwards each epoch's report from Ray Train to Ray Tune."""
         return [_Epoch()] if step == STEP else []
 
 
@@ -123,5 +125,5 @@ class _Epoch(TuneReportCallback):
         """See ray.train.UserCallback."""
         report = metrics[0]
         if PROBE in report:
-            told = {PROBE: report[PROBE], OBJECTIVE: report[PROBE], EPOCH: report["epoch"]}
-            super().after_report(run_context, [told], None)
+            forwarded = {PROBE: report[PROBE], OBJECTIVE: report[PROBE], EPOCH: report["epoch"]}
+            super().after_report(run_context, [forwarded], None)

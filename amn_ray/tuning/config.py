@@ -1,4 +1,4 @@
-"""The configuration of a study: that of a pipeline, and what varies."""
+"""The configuration of a study: that of a pipeline, and the settings to vary."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from amn_ray.tuning.study import StudyConfig
 
 @dataclass(kw_only=True)
 class SweepConfig(PipelineConfig):
-    """Options of `jobs/sweep.py`: a study, and what its pipelines have in common."""
+    """Options of `jobs/sweep.py`: a study, and the settings that its pipelines share."""
 
     study: StudyConfig = field(default_factory=StudyConfig)
     seeds: list[int] = field(default_factory=lambda: [0])
-    """Each trial is repeated with each of them."""
+    """Each trial is repeated with each seed."""
     retry_failed: bool = False
-    """Run the trials again that failed the last time."""
+    """Retry trials that failed last time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds={self.seeds}: must be one or more different numbers")
+            raise ValueError(f"seeds={self.seeds}: must be one or more distinct numbers")
         if self.study.search != "grid" and len(self.seeds) > 1:
             raise ValueError(
                 f"seeds={self.seeds}: search={self.study.search} compares samples of one seed; "

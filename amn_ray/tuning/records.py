@@ -1,6 +1,6 @@
-"""What is known of each trial of a study: a small JSON file, written when it starts and when it ends.
+"""Records of a study's trials: a small JSON file for each, written when it starts and when it ends.
 
-A study that is started again reads them: what is finished, stopped or failed is not run again.
+A study that is started again reads them, and does not repeat finished, stopped or failed trials.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ STATES = ("finished", "stopped", "failed")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One trial."""
+    """The record of one trial."""
 
     group: str
     settings: Mapping[str, Any]
     seed: int
-    """These three: see study.Trial."""
+    """For these three fields see study.Trial."""
     state: str
     """running (or its process died), finished, stopped (early, by ASHA) or failed."""
     started: float
     chosen: Mapping[str, Any]
-    """What the search chose."""
+    """The values that the search chose."""
     objective: float | None = None
-    """The study's metric; where stopped, the last epoch's probe instead."""
+    """The study's metric; if the trial was stopped, the last epoch's probe instead."""
     epoch: int | None = None
-    """Where stopped: after which epoch."""
+    """If the trial was stopped: after which epoch."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     run: str | None = None
-    """Its folder in the store's `runs/`."""
+    """The name of its folder in the store's `runs/`."""
     tracked: bool = True
-    """Whether MLflow knows all of it."""
+    """Whether all of it is in MLflow."""
     error: str | None = None
     repeats: int = 1
-    """How often the search chose just this."""
+    """How often the search chose exactly this trial."""
 
     @property
     def trial(self) -> Trial:
@@ -61,10 +61,10 @@ class Records:
         self.folder = folder
 
     def begin(self, trial: Trial, chosen: Mapping[str, Any]) -> None:
-        """A trial starts; one that was finished or stopped before counts once more."""
-        before = self.of(trial) if self.folder.exists(_name(trial)) else None
-        again = before is not None and before.state in ("finished", "stopped") and before.tracked
-        repeats = 1 if before is None else before.repeats + again
+        """Record that a trial starts; one that was already finished or stopped counts once more."""
+        previous = self.of(trial) if self.folder.exists(_name(trial)) else None
+        chosen_again = previous is not None and previous.state in ("finished", "stopped") and previous.tracked
+        repeats = 1 if previous is None else previous.repeats + chosen_again
         self._write(
             Record(
                 group=trial.group, settings=trial.settings, seed=trial.seed, state="running", started=time.time(),
@@ -73,7 +73,7 @@ class Records:
         )  # fmt: skip
 
     def end(self, trial: Trial, state: str, **result: Any) -> None:
-        """A trial ends."""
+        """Record that a trial ends."""
         self._write(dataclasses.replace(self.of(trial), state=state, **result))
 
     def of(self, trial: Trial) -> Record:
@@ -81,7 +81,7 @@ class Records:
         return Record(**json.loads(self.folder.read(_name(trial))))
 
     def all(self) -> list[Record]:
-        """In the order in which they started."""
+        """All records, in the order in which the trials started."""
         names = [entry.base_name for entry in self.folder.entries() if entry.base_name.endswith(".json")]
         found = [Record(**json.loads(self.folder.read(name))) for name in names]
         return sorted(found, key=lambda record: record.started)

@@ -1,4 +1,4 @@
-"""What came out of a study: a row per trial, a row per setting, a picture."""
+"""The results of a study: a row per trial, a row per setting, and a figure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AS_CONFIGURED = "as configured"
 
 @dataclass(frozen=True)
 class StudyResult:
-    """All trials of a study, and what was written of them."""
+    """All trials of a study, and the files written about them."""
 
     rows: Sequence[Record]
     table: pd.DataFrame
@@ -39,11 +39,11 @@ class StudyResult:
 
 
 def write(rows: Sequence[Record], study: StudyConfig, folder: Path) -> StudyResult:
-    """Trials and settings as CSV and Parquet, and a picture, into a local folder."""
+    """Write trials and settings as CSV and Parquet, and a figure, to a local folder."""
     trials = pd.DataFrame([_line(row) for row in rows])
     for key in {key for row in rows for key in row.settings}:
         if pd.api.types.infer_dtype(trials[key], skipna=True).startswith("mixed"):
-            trials[key] = trials[key].map(str, na_action="ignore")  # Parquet's columns are of one type
+            trials[key] = trials[key].map(str, na_action="ignore")  # a Parquet column has one type
     table = by_setting(rows, study)
     files = []
     for name, frame in (("trials", trials), ("settings", table)):
@@ -71,8 +71,8 @@ def _line(row: Record) -> dict[str, Any]:
 def by_setting(rows: Sequence[Record], study: StudyConfig) -> pd.DataFrame:
     """One line per setting with a finished trial, the best first.
 
-    Columns: `setting`, `seeds` (how many trials), and for the study's metric and each column its mean over the seeds
-    and, as `<metric> std`, the standard deviation of a sample (NaN of a single one).
+    Columns: `setting`, `seeds` (the number of trials), and for the study's metric and each column the mean over the
+    seeds and, as `<metric> std`, the sample standard deviation (NaN for a single seed).
     """
     groups: dict[str, list[Record]] = {}
     for row in rows:
@@ -98,22 +98,22 @@ def shown(study: StudyConfig) -> list[str]:
 
 
 def draw(rows: Sequence[Record], study: StudyConfig, path: Path) -> Path:
-    """The study's metric against what was searched."""
+    """Plot the study's metric against the searched settings."""
     scale = scale_of(study.metric)
-    done = [row for row in rows if row.objective is not None]
+    measured = [row for row in rows if row.objective is not None]
     if study.search == "grid":
         points: dict[str, list[tuple[float, bool]]] = {}
-        for row in done:
+        for row in measured:
             value = (scale * (row.objective or 0), row.state == "finished")
             points.setdefault(row.group or AS_CONFIGURED, []).append(value)
         return figures.settings_dots(points, study.metric, study.question, path)
     log = {key: isinstance(values, Mapping) and "log_uniform" in values for key, values in study.space.items()}
-    samples = [(row.settings, scale * (row.objective or 0), row.state == "finished") for row in done]
+    samples = [(row.settings, scale * (row.objective or 0), row.state == "finished") for row in measured]
     return figures.settings_scatter(samples, log, study.metric, study.question, path)
 
 
 def tell(result: StudyResult, study: StudyConfig, folder: Folder) -> None:
-    """The last thing a study prints."""
+    """Print the table of a study, and its stopped and failed trials."""
     title = f"{study.question or study.name}  (ranked by {study.metric}; mean ± std over seeds)"
     table = Table(title=title)
     table.add_column("setting", overflow="fold", min_width=12)

@@ -1,7 +1,7 @@
-"""What a study is: its settings, and the trials that they mean. Checked whole before anything runs; without Ray.
+"""The settings of a study, and its trials. All are checked before anything runs, without Ray.
 
-Every trial is a pipeline, composed by Hydra from the sweep's own configuration and a few overrides, so every key and
-every group can be searched, and a misspelt key or a value out of range is refused like on the command line.
+Every trial is a pipeline, composed by Hydra from the sweep's own configuration and a few overrides. So every key and
+group can be searched, and misspelt keys and values out of range are refused as on the command line.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ SEARCHES = ("grid", "random", "optuna")
 DISTRIBUTIONS = ("uniform", "log_uniform", "integers")
 _NAME = re.compile(r"[\w-]+")
 _PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_./][\w./-]*", re.ASCII | re.IGNORECASE)
-"""A text that Hydra reads as it is, and as a text."""
+"""A string that Hydra reads as that string without quotes."""
 
 
 @dataclass(kw_only=True)
 class AshaConfig:
-    """Stop the trials whose AMN, after some epochs, is not among the best so far (asynchronous successive halving)."""
+    """Stop trials whose AMN is not among the best so far after some epochs (asynchronous successive halving)."""
 
     grace: int = 1
-    """Epochs that every trial gets; the next decisions come at grace × reduction, × reduction², …"""
+    """Epochs that every trial gets; further decisions follow at grace × reduction, × reduction², …"""
     reduction: int = 2
-    """One in so many goes on."""
+    """One in this many trials continues."""
 
     def __post_init__(self) -> None:
         if self.grace < 1:
@@ -46,44 +46,46 @@ class AshaConfig:
 
 @dataclass(kw_only=True)
 class StudyConfig:
-    """A question, as trials that differ in a few settings."""
+    """A question, answered by trials that differ in a few settings."""
 
     name: str = MISSING
     question: str = ""
-    """What the study answers; the title of its table."""
+    """The question that the study answers; the title of its table."""
     cases: dict[str, Any] = field(default_factory=dict)
-    """Named sets of settings, {name: {key or group: value}}, each of which is combined with the whole space."""
+    """Named sets of settings, {name: {key or group: value}}; each is combined with the whole space."""
     space: dict[str, Any] = field(default_factory=dict)
     """{key or group: [value, …]}, or {key: {uniform | log_uniform | integers: [low, high]}}."""
     search: str = "grid"
-    """grid: every combination; random: `num_trials` draws; optuna: as many proposals, by what came before (TPE)."""
+    """grid: every combination; random: `num_trials` random samples; optuna: as many proposals of Optuna (TPE)."""
     num_trials: int | None = None
     metric: str = MISSING
-    """`<step>/<metric>` by which trials are ranked, and by which Optuna proposes: a selection_… one."""
+    """`<step>/<metric>` that ranks trials and that Optuna optimises: one of the selection split, selection_…."""
     mode: str = "max"
     """max or min."""
     columns: list[str] = field(default_factory=list)
     """Further metrics in the study's table."""
     asha: AshaConfig | None = None
-    """null lets every trial run to its end."""
+    """null: never stop a trial early."""
 
     def __post_init__(self) -> None:
         if self.name != MISSING and not _NAME.fullmatch(self.name):
-            raise ValueError(f"name={self.name}: must be of letters, digits, _ and - only")
+            raise ValueError(f"name={self.name}: must only contain letters, digits, _ and -")
         check_choice(self, "search", SEARCHES)
         check_choice(self, "mode", ("max", "min"))
         if self.asha is not None and (self.metric, self.mode) != ("amn_maps/selection_miou", "max"):
-            raise ValueError("asha: stops trials by AMN's mIoU: needs metric=amn_maps/selection_miou and mode=max")
+            raise ValueError(
+                "asha: stops trials by AMN's mIoU, so it needs metric=amn_maps/selection_miou and mode=max"
+            )
         for key, values in self.space.items():
             _check_space(key, values, sampled=self.search != "grid")
         for name, settings in self.cases.items():
             if not isinstance(settings, Mapping):
                 raise ValueError(f"cases: {name} must be a set of settings, {{key: value}}")
             for key in settings.keys() & self.space.keys():
-                raise ValueError(f"cases: {name} sets {key}, which space searches; name it in one of them")
+                raise ValueError(f"cases: {name} sets {key}, which space searches, too; keep it in one of them")
         if self.search == "grid":
             if self.num_trials is not None:
-                raise ValueError("num_trials: a grid has as many as its space; set search=random or optuna")
+                raise ValueError("num_trials: a grid runs its whole space; set search=random or optuna")
         elif not self.num_trials or self.num_trials < 1:
             raise ValueError(f"num_trials={self.num_trials}: search={self.search} needs the number of trials")
         elif self.cases:
@@ -97,7 +99,7 @@ def _check_space(key: str, values: Any, *, sampled: bool) -> None:
         if not values:
             raise ValueError(f"space: {key} has no values")
         if len({json.dumps(value) for value in values}) < len(values):
-            raise ValueError(f"space: {key} names a value twice")
+            raise ValueError(f"space: {key} lists a value twice")
         return
     if not isinstance(values, Mapping) or len(values) != 1 or next(iter(values)) not in DISTRIBUTIONS:
         raise ValueError(f"space: {key} must be a list of values, or one of {', '.join(DISTRIBUTIONS)}: [low, high]")
@@ -118,9 +120,9 @@ class Trial:
     """One pipeline of a study."""
 
     group: str
-    """What distinguishes it from the others but for the seed, in words."""
+    """The settings that distinguish it from other trials, without the seed, as text."""
     settings: Mapping[str, Any]
-    """The same as keys (and groups) and values."""
+    """The same settings as keys (or groups) and values."""
     seed: int
 
     @property
@@ -129,12 +131,12 @@ class Trial:
 
     @property
     def overrides(self) -> list[str]:
-        """For Hydra."""
-        return [*_written(self.settings), f"seed={self.seed}"]
+        """Hydra overrides."""
+        return [*_as_overrides(self.settings), f"seed={self.seed}"]
 
 
-def _written(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as Hydra reads them on a command line."""
+def _as_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as overrides on Hydra's command line."""
     return [f"{key}={_value(value)}" for key, value in settings.items()]
 
 
@@ -153,7 +155,7 @@ def _value(value: Any) -> str:
 
 
 def grid(study: StudyConfig, seeds: Sequence[int]) -> list[Trial]:
-    """All trials of a grid: cases × values × seeds, the seeds of one setting side by side."""
+    """All trials of a grid: cases × values × seeds, with the seeds of a setting next to each other."""
     values = [[(key, value) for value in choices] for key, choices in study.space.items()]
     return [
         _trial(case, settings, dict(chosen), seed)
@@ -164,7 +166,7 @@ def grid(study: StudyConfig, seeds: Sequence[int]) -> list[Trial]:
 
 
 def _trial(case: str, of_case: Mapping[str, Any], chosen: Mapping[str, Any], seed: int) -> Trial:
-    group = " ".join([*([case] if case else []), *_written(chosen)])
+    group = " ".join([*([case] if case else []), *_as_overrides(chosen)])
     return Trial(group, {**of_case, **chosen}, seed)
 
 
@@ -189,12 +191,12 @@ def _draw(choices: Any, rng: np.random.Generator) -> float | int:
 
 
 def sample(study: StudyConfig, values: Mapping[str, Any], seed: int) -> Trial:
-    """The trial of sampled values: of a list, the position in it; numbers are rounded to four digits."""
+    """The trial of sampled values; for a list, a value is an index. Numbers are rounded to four significant digits."""
     settings = {
         key: choices[values[key]] if isinstance(choices, list) else _rounded(values[key])
         for key, choices in study.space.items()
     }
-    return Trial(" ".join(_written(settings)), settings, seed)
+    return Trial(" ".join(_as_overrides(settings)), settings, seed)
 
 
 def _rounded(value: float) -> float:
@@ -202,35 +204,35 @@ def _rounded(value: float) -> float:
 
 
 def corners(study: StudyConfig, seed: int) -> list[Trial]:
-    """Of a Bayesian search: trials that together hold every listed value and both ends of every distribution."""
+    """For a Bayesian search: trials that together cover all listed values and both ends of all distributions."""
     ends = {
         key: values if isinstance(values, list) else next(iter(values.values())) for key, values in study.space.items()
     }
     longest = max(len(values) for values in ends.values())
     rows = [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(longest)]
-    return [Trial(" ".join(_written(row)), row, seed) for row in rows]
+    return [Trial(" ".join(_as_overrides(row)), row, seed) for row in rows]
 
 
 def check_keys(study: StudyConfig, given: Sequence[str], groups: Sequence[str]) -> None:
-    """Refuse what cannot be searched.
+    """Refuse keys that cannot be searched.
 
     Args:
         study: its cases and space.
         given: the overrides of the sweep's own command line.
-        groups: of the configuration.
+        groups: the groups of the configuration.
 
     Raises:
-        RequestError: a key is both searched and given, is none of the pipeline's result, or only a list can search it.
+        RequestError: a key is both searched and given, does not affect results, or cannot be searched by Optuna.
     """
     named = {override.lstrip("+~").partition("=")[0] for override in given}
     if "seed" in named:
-        raise RequestError("seed: is one of the study's seeds; set seeds=[…] instead")
+        raise RequestError("seed: a study has several seeds; set seeds=[…] instead")
     for key in [*study.space, *(key for settings in study.cases.values() for key in settings)]:
         refuse_old_key(key)
         if key in ("seed", "seeds"):
             raise RequestError(f"study: {key} cannot be searched; set seeds=[…]")
         if key in ("store", "cluster", "retry_failed") or key.startswith(("cluster.", "tracking.", "study.")):
-            raise RequestError(f"study: {key} cannot be searched, it changes no result")
+            raise RequestError(f"study: {key} cannot be searched, because it does not affect results")
         if key in named:
             raise RequestError(f"{key}: is given on the command line, but the study searches it; drop one of them")
         if study.search == "optuna" and key in groups:

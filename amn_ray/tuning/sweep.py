@@ -1,9 +1,8 @@
 """The driver of a study, under Ray Tune: each trial is a function that calls the pipeline's own driver.
 
-Trials share what they have in common through the store, where an artifact is made once (see claims.py). What is known
-of each trial lies in the study's folder `<store>/studies/<name>-<fingerprint>/`, so that the same command goes on
-after a crash. The fingerprint is of what the trials are and of the data that they see, so a study whose recipe was
-edited, or whose masks were corrected, is another study.
+Trials share common artifacts through the store, where each is made once (see claims.py). The records of the trials are
+in the study's folder `<store>/studies/<name>-<fingerprint>/`, so that the same command resumes after a crash. The
+fingerprint covers the trials and their data, so a study whose recipe or masks were edited is a new study.
 """
 
 from __future__ import annotations
@@ -54,38 +53,38 @@ from amn_ray.tuning.study import StudyConfig, Trial
 
 TRIAL = "trial"
 TRIAL_CPUS = LIGHT_TASK_CPUS
-"""Of the function that drives a trial: it waits. (Ray Tune refuses 0.)"""
+"""CPUs of the function that drives a trial, which only waits. (Ray Tune refuses 0.)"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the driver tells its trials."""
+    """The specification of a study, sent from the driver to its trials."""
 
     study: StudyConfig
     trials: Sequence[Trial]
-    """All of them; empty for a Bayesian search, which proposes them as it goes."""
+    """All trials; empty for a Bayesian search, which proposes them one by one."""
     composed: Mapping[str, DictConfig]
-    """The configurations by label; of a Bayesian search the common one under ""."""
+    """The configurations by label; for a Bayesian search, the common one under ""."""
     seed: int
     tracking: TrackingConfig
     store: str
     folder: Folder
-    """Of the study."""
+    """The folder of the study."""
     directory: str
-    """Where relative paths of the user begin."""
+    """The working directory, which the user's relative paths start from."""
     splits: Mapping[str, Mapping[str, Summary]]
-    """The listed data sets, by what asks for them."""
+    """The listed datasets, by `_data_key`."""
     plugins: Sequence[str]
     """Modules that a trial's process must import."""
     given: Sequence[str]
     """The overrides of the study's own command line."""
     since: float
-    """When that was given."""
+    """When the study was started (time.time())."""
     max_concurrency: int = 1
     is_own: bool = True
-    """See Cluster, both."""
+    """For both, see Cluster."""
     run_id: str = ""
-    """Of the study in MLflow."""
+    """The study's run in MLflow."""
 
     @property
     def records(self) -> Records:
@@ -96,11 +95,11 @@ class Plan:
         return len(self.trials) or self.study.num_trials or 0
 
     def trial(self, chosen: Mapping[str, Any]) -> Trial:
-        """What Ray Tune chose."""
+        """The trial that Ray Tune chose."""
         return self.trials[chosen[TRIAL]] if self.trials else study.sample(self.study, chosen, self.seed)
 
     def pipeline(self, trial: Trial) -> PipelineConfig:
-        """The configuration of a trial; it is tracked where the study is.
+        """The configuration of a trial, with the study's tracking settings.
 
         Raises:
             RequestError: proposed values contradict each other.
@@ -115,16 +114,16 @@ class Plan:
 def sweep(
     settings: SweepConfig, given: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]
 ) -> results.StudyResult:
-    """Run a study, or what is left of it; returns its trials, which are also written to its folder.
+    """Run a study, or its remaining trials; returns the results, which are also written to its folder.
 
     Args:
-        settings: the study, and what its pipelines have in common.
+        settings: the study, and the settings that its pipelines share.
         given: the overrides of the command line.
         compose: further overrides -> the configuration of a trial.
 
     Raises:
-        RequestError: the study asks for what cannot be done (checked before anything is computed).
-        RunError: trials failed; all others have been run.
+        RequestError: the study cannot be run as configured (checked before anything is computed).
+        RunError: trials failed; all others have run.
     """
     plan = make_plan(settings, given, compose)
     store = Store.open(settings.store)
@@ -132,35 +131,35 @@ def sweep(
     name = plan.folder.name
     with (
         claimed(
-            store, f"study-{name}", is_done=lambda: False, on_wait=lambda: log("study", "waits: it is running already")
+            store, f"study-{name}", is_done=lambda: False, on_wait=lambda: log("study", "waits: it is already running")
         ),
         tracker.run(f"study {settings.study.name}", name, {"git_commit": git_commit()}) as parent,
     ):
-        parent.params(_described(settings))
+        parent.params(_parameters(settings))
         parent.tags({"study": name, "question": settings.study.question, "store": store.url})
         plan = dataclasses.replace(plan, run_id=parent.run_id)
-        again = ("running", "failed") if settings.retry_failed else ("running",)
-        known = [record for record in plan.records.all() if record.state not in again and record.tracked]
+        rerun = ("running", "failed") if settings.retry_failed else ("running",)
+        ended = [record for record in plan.records.all() if record.state not in rerun and record.tracked]
         if settings.rebuild:
-            known = []
-        done = sum(record.repeats for record in known)
-        log("study", f"{name}: {plan.total} trials" + (f", {done} of them have ended before" if known else ""))
+            ended = []
+        done = sum(record.repeats for record in ended)
+        log("study", f"{name}: {plan.total} trials" + (f", {done} of them already ended" if ended else ""))
         if done < plan.total:
             cluster = Cluster(settings.cluster)
             cluster.check_tracking(tracker.uri)
             cluster.check_shared(store, "store")
             plan = dataclasses.replace(plan, max_concurrency=cluster.trials_at_once(), is_own=cluster.is_own)
             try:
-                _fit(plan, known, settings)
-            except BaseException:  # also Ctrl-C: the trials' processes end with ours, and cannot say so
+                _fit(plan, ended, settings)
+            except BaseException:  # also Ctrl-C: the trials' processes end with ours, and cannot record it
                 tracker.end_running(parent.run_id)
                 raise
-            # All processes have said their last word by now.
+            # All trial processes have exited.
             tracker.end_running(parent.run_id)
             if stopped := [record.trial.label for record in plan.records.all() if record.state == "stopped"]:
                 tracker.end_running(parent.run_id, stopped)
-        with tempfile.TemporaryDirectory() as drawn:
-            result = results.write(_ordered(plan), settings.study, Path(drawn))
+        with tempfile.TemporaryDirectory() as folder:
+            result = results.write(_ordered_records(plan), settings.study, Path(folder))
             for path in result.files:
                 plan.folder.write(path.name, path.read_bytes())
                 parent.artifact(path.name, path.read_bytes())
@@ -174,17 +173,17 @@ def sweep(
     return result
 
 
-def _described(settings: SweepConfig) -> dict[str, Any]:
-    """The parameters of a study in MLflow: those that make it this study, so that they never change."""
+def _parameters(settings: SweepConfig) -> dict[str, Any]:
+    """The parameters of a study in MLflow: those that identify it, so that they never change."""
     kept = {key: value for key, value in flat(settings.study).items() if key not in ("question", "columns")}
     return {f"study.{key}": value for key, value in kept.items()} | {"seeds": settings.seeds}
 
 
 def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]) -> Plan:
-    """The trials, each of which has been composed and checked once.
+    """The specification of a study; each trial is composed and checked.
 
     Raises:
-        RequestError: one of them has no valid configuration, or does not report what the study asks for.
+        RequestError: a trial has no valid configuration, or does not report the study's metrics.
     """
     asked, seed = settings.study, settings.seeds[0]
     study.check_keys(asked, given, groups=GROUPS)
@@ -198,24 +197,24 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
         try:
             composed[trial.label] = compose(trial.overrides)
             pipe = load(composed[trial.label], written="store").pipeline()
-            data = _data(pipe)
+            data = _data_key(pipe)
             if data not in splits:
                 splits[data] = list_splits(pipe.dataset, needs_val=pipeline.needs_val(pipe))
             planned = plan_of(pipe, splits[data], Store.reading(settings.store), Hardware(has_bf16=False))
             pipeline.check_truth(planned, "study.metric", asked.metric)
-            known = planned.metric_names()
-            _check_metric("study.metric", asked.metric, known)
+            metrics = planned.metric_names()
+            _check_metric("study.metric", asked.metric, metrics)
             pipeline.check_plan(planned, splits[data])
         except RequestError as error:
             raise RequestError(f"trial {trial.label!r} of the study: {error}") from error
-        reported |= known
+        reported |= metrics
         if asked.asha is not None and pipe.amn.epochs != settings.amn.epochs:
             raise RequestError(
-                f"study.asha: compares trials after the same epochs, but {trial.label!r} has "
+                f"study.asha: compares trials at the same epochs, but {trial.label!r} has "
                 f"amn.epochs={pipe.amn.epochs} and others {settings.amn.epochs}"
             )
         content = [[split.identity(), split.truth_identity()] for split in splits[data].values()]
-        parts += [trial.label, _without_place(pipe), content]
+        parts += [trial.label, _result_settings(pipe), content]
     for column in asked.columns:
         _check_metric("study.columns", column, reported)
     searched = [asked.search, asked.space, asked.num_trials, asked.metric, asked.mode, asked.asha]
@@ -227,7 +226,7 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
         seed=seed,
         tracking=settings.tracking,
         store=settings.store,
-        # Of long names, also of letters that take three bytes each, what any file system takes.
+        # Limited to the length that any file system takes, even for letters of three bytes each.
         folder=Folder(*locate(settings.store)).folder("studies", f"{asked.name[:60]}-{identity}"),
         directory=os.getcwd(),
         splits=splits,
@@ -237,36 +236,36 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
     )
 
 
-def _data(pipe: PipelineConfig) -> str:
-    """What a trial asks of its data set."""
+def _data_key(pipe: PipelineConfig) -> str:
+    """The settings that decide how a trial's dataset is listed."""
     return fingerprint(pipe.dataset, pipeline.needs_val(pipe))
 
 
-def _without_place(pipe: PipelineConfig) -> PipelineConfig:
-    """What decides a pipeline's results, besides the data set, which is known by what it holds."""
-    elsewhere: dict[str, Any] = {"cluster": ClusterConfig(), "tracking": TrackingConfig(), "dataset": DatasetConfig()}
-    return dataclasses.replace(pipe, store="", rebuild=[], **elsewhere)
+def _result_settings(pipe: PipelineConfig) -> PipelineConfig:
+    """The settings that affect a pipeline's results, except for its dataset, which is identified by its content."""
+    neutral: dict[str, Any] = {"cluster": ClusterConfig(), "tracking": TrackingConfig(), "dataset": DatasetConfig()}
+    return dataclasses.replace(pipe, store="", rebuild=[], **neutral)
 
 
-def _check_metric(key: str, metric: str, known: set[str]) -> None:
-    if metric not in known:
-        near = difflib.get_close_matches(metric, sorted(known), n=1)
-        hint = f", did you mean {near[0]}" if near else f"; there are {', '.join(sorted(known))}"
+def _check_metric(key: str, metric: str, reported: set[str]) -> None:
+    if metric not in reported:
+        similar = difflib.get_close_matches(metric, sorted(reported), n=1)
+        hint = f", did you mean {similar[0]}" if similar else f"; steps report {', '.join(sorted(reported))}"
         raise RequestError(f"{key}={metric}: no step reports it{hint}")
-    if key == "study.metric" and _is_of_reporting(metric):
+    if key == "study.metric" and _uses_report_split(metric):
         raise RequestError(
-            f"{key}={metric}: would choose by images that report; take {metric.partition('/')[0]}/selection_miou, and "
-            "name this one in study.columns"
+            f"{key}={metric}: would choose trials by images of the report split; set "
+            f"{metric.partition('/')[0]}/selection_miou, and list this one in study.columns"
         )
 
 
-def _is_of_reporting(metric: str) -> bool:
-    """Whether it is measured on images that report, too: a score, and not that of the images that select."""
+def _uses_report_split(metric: str) -> bool:
+    """Whether a metric uses images of the report split: a score other than those of the selection split."""
     return metric.partition("/")[2] in any_score() - {"selection_miou", "selection_tau"}
 
 
-def _ordered(plan: Plan) -> list[Record]:
-    """What became of all trials, in the study's own order; a process that died without a word has failed."""
+def _ordered_records(plan: Plan) -> list[Record]:
+    """The records of all trials, in the study's own order; a trial whose process died without a record has failed."""
     found = {record.trial.label: record for record in plan.records.all()}
     order = [trial.label for trial in plan.trials if trial.label in found] or list(found)
     dead: dict[str, Any] = {"state": "failed", "error": "its process died; see Ray's logs"}
@@ -276,17 +275,17 @@ def _ordered(plan: Plan) -> list[Record]:
 # --- Ray Tune ---------------------------------------------------------------------------------------------------------
 
 
-def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
-    """Run all trials but the known ones."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow has it all
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a study as it ends a pipeline
+def _fit(plan: Plan, ended: Sequence[Record], settings: SweepConfig) -> None:
+    """Run all trials that have not ended."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow has everything
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a study like a pipeline
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has no probe
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables come even with verbose=0
-    labels = {record.trial.label for record in known}
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # it prints tables even with verbose=0
+    labels = {record.trial.label for record in ended}
     pending = [number for number, trial in enumerate(plan.trials) if trial.label not in labels]
-    # Ray Tune writes a state of its own, which nobody reads: all that counts is in the records. Not into the store,
-    # since our callback and with it whatever is secret in URLs is pickled there.
+    # Nobody reads the state that Ray Tune writes: everything needed is in the records. It is not written to the store,
+    # since it holds our pickled callback, with any secrets in URLs.
     with tempfile.TemporaryDirectory() as unread:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, plan=plan), {"cpu": TRIAL_CPUS}),
@@ -294,11 +293,11 @@ def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
             tune_config=tune.TuneConfig(
                 search_alg=BasicVariantGenerator(max_concurrent=plan.max_concurrency)
                 if plan.trials
-                else _optuna(plan, known),
+                else _optuna(plan, ended),
                 scheduler=_scheduler(plan.study, settings.amn.epochs),
-                num_samples=1 if plan.trials else plan.total - sum(record.repeats for record in known),
+                num_samples=1 if plan.trials else plan.total - sum(record.repeats for record in ended),
                 max_concurrent_trials=None if plan.trials else plan.max_concurrency,
-                # A new process costs seconds; but only one whose trial ended by itself can be used again.
+                # A new process takes seconds to start, but only one whose trial ended by itself can be reused.
                 reuse_actors=plan.study.asha is None,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
@@ -306,18 +305,18 @@ def _fit(plan: Plan, known: Sequence[Record], settings: SweepConfig) -> None:
         ).fit()
 
 
-def _optuna(plan: Plan, known: Sequence[Record]) -> OptunaSearch:
-    """A search that knows the trials of an earlier start, and begins with those that this one cut off."""
-    labels = {record.trial.label for record in known}
-    cut_off = [record.chosen for record in plan.records.all() if record.trial.label not in labels]
+def _optuna(plan: Plan, ended: Sequence[Record]) -> OptunaSearch:
+    """A search that knows the trials of earlier runs, and begins with those that did not end."""
+    labels = {record.trial.label for record in ended}
+    unfinished = [record.chosen for record in plan.records.all() if record.trial.label not in labels]
     search = OptunaSearch(
         space=OptunaSearch.convert_search_space(_space(plan.study)),
         metric=OBJECTIVE,
         mode=plan.study.mode,
-        seed=plan.seed + len(known),  # the same seed would draw the same samples again
-        points_to_evaluate=[dict(chosen) for chosen in cut_off] or None,
+        seed=plan.seed + len(ended),  # the same seed would draw the same samples again
+        points_to_evaluate=[dict(chosen) for chosen in unfinished] or None,
     )
-    for record in known:
+    for record in ended:
         if record.objective is not None:
             search.add_evaluated_point(dict(record.chosen), record.objective)
     return search
@@ -344,15 +343,15 @@ def _scheduler(asked: StudyConfig, epochs: int) -> ASHAScheduler | None:
         time_attr=EPOCH,
         metric=PROBE,
         mode="max",
-        max_t=epochs + 1,  # it stops what reaches this, and after its last epoch a trial has still to be evaluated
+        max_t=epochs + 1,  # a trial that reaches this is stopped, but must be evaluated after its last epoch
         grace_period=asked.asha.grace,
         reduction_factor=asked.asha.reduction,
     )
 
 
 def _trial(chosen: dict[str, Any], plan: Plan) -> None:
-    """One trial, in a process of its own."""
-    with suppress(OSError):  # where the driver's directory is not there, its user gave absolute paths
+    """One trial, in its own process."""
+    with suppress(OSError):  # if the driver's directory does not exist here, the paths are absolute
         os.chdir(plan.directory)
     plugins.load(plan.plugins, where=[plan.directory])
     trial = plan.trial(chosen)
@@ -360,20 +359,20 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
     try:
         pipe = plan.pipeline(trial)
         cluster = Cluster(pipe.cluster, plan.max_concurrency, plan.is_own)
-        prepared = pipeline.prepare(pipe, cluster, plan.splits.get(_data(pipe)))
-        watching = [AmnWatch(prepared.plan)] if plan.study.asha is not None else []
+        prepared = pipeline.prepare(pipe, cluster, plan.splits.get(_data_key(pipe)))
+        watchers = [AmnWatch(prepared.plan)] if plan.study.asha is not None else []
         ended, tracked = run_observed(
             prepared,
             name=trial.label,
             study=plan.run_id,
-            others=watching,
+            others=watchers,
             command=[*plan.given, *trial.overrides],
             since=plan.since,
         )
         metrics = {f"{step}/{key}": value for step, values in ended.summary.items() for key, value in values.items()}
         objective = metrics[plan.study.metric]
     except Exception as error:
-        if plan.records.of(trial).ended:  # stopped, in the middle of what then failed
+        if plan.records.of(trial).ended:  # stopped while this was running
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         plan.records.end(trial, "failed", error=lines[-1])
@@ -383,7 +382,7 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
 
 
 class Progress(tune.Callback):
-    """Tells how the trials go, and ends the records and MLflow runs of those that were stopped."""
+    """Logs the progress of the trials, and ends the records and MLflow runs of stopped ones."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -403,28 +402,28 @@ class Progress(tune.Callback):
         """See ray.tune.Callback."""
         ours, last = self.plan.trial(trial.config), trial.last_result
         if self.plan.records.of(ours).state == "finished":
-            self._tell(ours, f"{self.plan.study.metric} {last[OBJECTIVE]:.4f}")
+            self._log(ours, f"{self.plan.study.metric} {last[OBJECTIVE]:.4f}")
             return
         self.plan.records.end(ours, "stopped", objective=last[PROBE], epoch=last[EPOCH])
-        self._tell(ours, f"stopped after epoch {last[EPOCH]}, at an mIoU of {last[PROBE]:.4f}")
+        self._log(ours, f"stopped after epoch {last[EPOCH]}, at an mIoU of {last[PROBE]:.4f}")
         self._end_mlflow([ours.label])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
         ours = self.plan.trial(trial.config)
         begun = {record.trial.label for record in self.plan.records.all()}
-        if ours.label not in begun:  # its process died before its first line
+        if ours.label not in begun:  # its process died before it wrote a record
             self.plan.records.begin(ours, trial.config)
-        self._tell(ours, "failed")
+        self._log(ours, "failed")
 
-    def _tell(self, trial: Trial, what: str) -> None:
+    def _log(self, trial: Trial, message: str) -> None:
         ended = sum(record.repeats for record in self.plan.records.all() if record.ended)
-        log("trial", f"{trial.label}: {what} ({ended} of {self.plan.total})")
+        log("trial", f"{trial.label}: {message} ({ended} of {self.plan.total})")
 
     def _end_mlflow(self, stopped: list[str]) -> None:
-        """A process that is ended by force leaves its runs RUNNING."""
+        """End the MLflow runs of a trial whose process was killed, which leaves them RUNNING."""
         try:
             tracker = Tracker(self.plan.tracking, Store.open(self.plan.store))
             tracker.end_running(self.plan.run_id, stopped)
-        except Exception as error:  # of any kind: a trial is not worse because MLflow is away
-            log("trial", f"warning: MLflow does not know of it ({error})")
+        except Exception as error:  # any exception: a trial must not fail because MLflow is unavailable
+            log("trial", f"warning: MLflow was not updated ({error})")

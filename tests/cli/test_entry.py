@@ -213,7 +213,7 @@ def test_a_full_disk_is_told_in_one_sentence() -> None:
     process = start("import errno", "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/store/x')")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert err.decode().startswith("error: No space left on device: free some where store=")
+    assert err.decode().startswith("error: No space left on device: free some in store=")
     assert b"Traceback" not in err
 
 

@@ -66,7 +66,7 @@ def test_a_single_image_is_taken_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_any_image_is_refused_with_what_it_holds(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"holds no file that is an image$"):
+    with pytest.raises(RequestError, match=r"contains no image$"):
         find(str(tmp_path))
     fill(tmp_path, "a.json", "b.json", content=b"{}")
     fill(tmp_path, "c.heic")
@@ -99,8 +99,8 @@ def test_names_that_are_not_utf8_and_links_to_nothing_are_named(tmp_path: Path) 
     assert found.others == [r"caf\xe9.txt"]
     assert found.broken == {
         r"caf\xe9.jpg": "its name is not UTF-8; rename it",
-        "gone.jpg": "is a link to nothing",
-        "pipe.jpg": "is no file",
+        "gone.jpg": "is a broken link",
+        "pipe.jpg": "is not a file",
     }
 
 

@@ -248,7 +248,7 @@ def test_impossible_predictions_are_refused(job: Job, finished: Store, tmp_path:
     (tmp_path / "sidecars/a.json").write_text("{}")
     refused = [
         ("missing", "not found"),
-        ("empty", "no file"),
+        ("empty", "contains no image"),
         ("sidecars", "only a.json"),
         ("sidecars/a.json", "not an image"),
     ]

@@ -47,30 +47,30 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
 @pytest.mark.parametrize(("batch", "workers"), [(16, 4), (10, 2), (9, 3), (7, 1)])
 def test_a_batch_is_dealt_to_as_many_gpus_as_divide_it(nodes: Nodes, batch: int, workers: int) -> None:
     nodes(32, gpus=[4])
-    resources = Cluster(ClusterConfig()).train_resources(batch)
+    resources = Cluster(ClusterConfig()).train_share(batch)
     assert (resources.count, resources.gpus) == (workers, 1)
-    assert Cluster(ClusterConfig(train_workers=2)).train_resources(batch).count == 2
+    assert Cluster(ClusterConfig(train_workers=2)).train_share(batch).count == 2
 
 
 def test_a_laptops_cores_go_to_one_training_worker_or_an_actor_per_two_cores(nodes: Nodes) -> None:
     nodes(8)
     cluster = Cluster(ClusterConfig())
-    assert (cluster.train_resources(16).count, cluster.train_resources(16).cpus) == (1, 8)
-    assert (cluster.map_resources().count, cluster.map_resources().cpus, cluster.map_resources().threads) == (4, 2, 2)
-    assert (cluster.cpu_resources().count, cluster.cpu_resources().cpus) == (8, 1)
+    assert (cluster.train_share(16).count, cluster.train_share(16).cpus) == (1, 8)
+    assert (cluster.map_share().count, cluster.map_share().cpus, cluster.map_share().threads) == (4, 2, 2)
+    assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (8, 1)
 
 
 def test_two_cores_get_an_actor_each(nodes: Nodes) -> None:
     nodes(2)
-    assert (Cluster(ClusterConfig()).map_resources().count, Cluster(ClusterConfig()).map_resources().threads) == (2, 1)
+    assert (Cluster(ClusterConfig()).map_share().count, Cluster(ClusterConfig()).map_share().threads) == (2, 1)
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 6, 16, 64])
-@pytest.mark.parametrize("kind", ["map_resources", "cpu_resources", "train_resources"])
+@pytest.mark.parametrize("kind", ["map_share", "cpu_share", "train_share"])
 def test_however_many_jobs_share_a_node_light_tasks_find_room(nodes: Nodes, cpus: int, kind: str) -> None:
     nodes(cpus)
     cluster = Cluster(ClusterConfig())
-    resources = getattr(cluster, kind)(*[16] * (kind == "train_resources"))
+    resources = getattr(cluster, kind)(*[16] * (kind == "train_share"))
     as_many_as_fit = int(cpus / resources.reserved_cpus + 1e-9)
     assert as_many_as_fit >= resources.count
     assert cpus - as_many_as_fit * resources.reserved_cpus >= 2 * cluster.light_tasks() * module.LIGHT_TASK_CPUS
@@ -79,31 +79,31 @@ def test_however_many_jobs_share_a_node_light_tasks_find_room(nodes: Nodes, cpus
 def test_every_node_of_one_cpu_gets_an_actor_beside_which_examples_are_made(nodes: Nodes) -> None:
     nodes(1, 1, 1, 0)
     cluster = Cluster(ClusterConfig())
-    assert (cluster.map_resources().count, cluster.map_resources().cpus) == (3, 1)
-    assert (cluster.cpu_resources().count, cluster.cpu_resources().cpus) == (3, 1)
-    assert cluster.train_resources(16).cpus == 1
-    assert cluster.loaders(cluster.train_resources(16)) == 3 * module.LOADERS
+    assert (cluster.map_share().count, cluster.map_share().cpus) == (3, 1)
+    assert (cluster.cpu_share().count, cluster.cpu_share().cpus) == (3, 1)
+    assert cluster.train_share(16).cpus == 1
+    assert cluster.loaders(cluster.train_share(16)) == 3 * module.LOADERS
 
 
 def test_what_training_leaves_makes_examples(nodes: Nodes) -> None:
     nodes(16, 16, gpus=[1, 1])
     cluster = Cluster(ClusterConfig())
-    assert cluster.loaders(cluster.train_resources(16)) == 30
+    assert cluster.loaders(cluster.train_share(16)) == 30
 
 
 def test_a_small_node_is_not_given_more_makers_of_examples_than_it_has_processors(nodes: Nodes) -> None:
     nodes(16, 16, 8, 8, gpus=[0, 0, 1, 1])
     cluster = Cluster(ClusterConfig())
-    assert cluster.loaders(cluster.train_resources(16)) / 4 <= 8
+    assert cluster.loaders(cluster.train_share(16)) / 4 <= 8
 
 
 def test_gpus_without_a_processor_for_their_worker_do_not_count(nodes: Nodes) -> None:
     nodes(0, 8, 2, gpus=[1, 2, 4])  # a head without CPUs, and a node with more GPUs than CPUs
     cluster = Cluster(ClusterConfig())
-    assert cluster.train_resources(16).count == 4
-    assert cluster.map_resources().count == 4
+    assert cluster.train_share(16).count == 4
+    assert cluster.map_share().count == 4
     assert cluster.trials_at_once() == 4
-    assert Cluster(ClusterConfig(worker_cpus=4)).train_resources(16).count == 2
+    assert Cluster(ClusterConfig(worker_cpus=4)).train_share(16).count == 2
 
 
 @pytest.mark.parametrize("sizes", [(4,), (1, 1), (16, 3), (16, 4, 1), (32, 32, 8)])
@@ -113,7 +113,7 @@ def test_an_even_share_fits_on_the_nodes_and_none_that_is_larger_does(
 ) -> None:
     nodes(*sizes)
     cluster = Cluster(ClusterConfig(train_workers=count), max_concurrency)
-    resources = cluster.train_resources(1).cpus
+    resources = cluster.train_share(1).cpus
 
     def fits(cpus: float) -> bool:
         free = list(cluster._node_cpus)
@@ -153,12 +153,12 @@ def test_nodes_that_join_are_used_unless_a_number_was_asked_for_or_trials_share_
         (ClusterConfig(map_actors=3, cpu_actors=3), 1, False, False),
     ):
         cluster = Cluster(config, max_concurrency, is_own)
-        for resources in (cluster.map_resources(), cluster.cpu_resources()):
+        for resources in (cluster.map_share(), cluster.cpu_share()):
             strategy = pool(cluster, resources, num_pieces=100)
             assert resources.may_grow == grows
             assert strategy.max_size == (100 if grows else resources.count)
             assert strategy.min_size == (resources.count if is_own else 1), "lost nodes are not waited for"
-        assert pool(cluster, cluster.cpu_resources(), num_pieces=1).max_size == 1
+        assert pool(cluster, cluster.cpu_share(), num_pieces=1).max_size == 1
 
 
 def test_a_server_on_this_machine_is_refused_where_others_would_look_for_it_on_themselves(
@@ -212,7 +212,7 @@ def test_a_node_that_hangs_is_named_and_not_waited_for_for_ever(
     monkeypatch.setattr(module.ray, "get_runtime_context", lambda: elsewhere)
     monkeypatch.setattr(module, "ANSWER_S", 0.5)
     address = node["NodeManagerAddress"]
-    with pytest.raises(RequestError, match=rf"^node {address} \(.*\) has not answered within 0.5 seconds; look"):
+    with pytest.raises(RequestError, match=rf"^node {address} \(.*\) has not answered within 0.5 seconds; check"):
         cluster.check_everywhere(lambda: time.sleep(5))
 
 
@@ -288,16 +288,16 @@ def test_memory_is_waited_for_until_there_is_room_or_for_long_enough(cluster: Cl
 
 def test_a_device_can_be_asked_for(nodes: Nodes) -> None:
     nodes(8, gpus=[2])
-    assert Cluster(ClusterConfig(device="cpu")).map_resources().gpus == 0
-    assert Cluster(ClusterConfig(device="gpu")).map_resources().gpus == 1
+    assert Cluster(ClusterConfig(device="cpu")).map_share().gpus == 0
+    assert Cluster(ClusterConfig(device="gpu")).map_share().gpus == 1
 
 
 def test_workers_get_the_cpus_that_were_asked_for(nodes: Nodes) -> None:
     nodes(8, gpus=[2])
     for resources in (
-        Cluster(ClusterConfig(worker_cpus=3)).map_resources(),
-        Cluster(ClusterConfig(worker_cpus=3)).train_resources(16),
-        Cluster(ClusterConfig(worker_cpus=3, device="cpu")).train_resources(16),
+        Cluster(ClusterConfig(worker_cpus=3)).map_share(),
+        Cluster(ClusterConfig(worker_cpus=3)).train_share(16),
+        Cluster(ClusterConfig(worker_cpus=3, device="cpu")).train_share(16),
     ):
         assert resources.cpus == 3
 
@@ -305,15 +305,15 @@ def test_workers_get_the_cpus_that_were_asked_for(nodes: Nodes) -> None:
 def test_more_training_workers_than_gpus_are_refused(nodes: Nodes) -> None:
     nodes(8, gpus=[2])
     with pytest.raises(RequestError, match=r"cluster.train_workers=3: the cluster has 2 GPU"):
-        Cluster(ClusterConfig(train_workers=3)).train_resources(9)
+        Cluster(ClusterConfig(train_workers=3)).train_share(9)
 
 
 def test_trials_share_what_the_cluster_has(nodes: Nodes) -> None:
     nodes(16, 16)
     assert Cluster(ClusterConfig()).trials_at_once() == 8
-    shares = [Cluster(ClusterConfig(), max_concurrency).map_resources() for max_concurrency in (1, 8)]
+    shares = [Cluster(ClusterConfig(), max_concurrency).map_share() for max_concurrency in (1, 8)]
     assert [(resources.count, resources.cpus) for resources in shares] == [(16, 2), (2, 2)]
-    for max_concurrency, kind in itertools.product((1, 2, 8), ("map_resources", "cpu_resources")):
+    for max_concurrency, kind in itertools.product((1, 2, 8), ("map_share", "cpu_share")):
         resources = getattr(Cluster(ClusterConfig(), max_concurrency), kind)()
         assert resources.count * resources.cpus * max_concurrency <= 32
 

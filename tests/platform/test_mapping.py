@@ -44,7 +44,7 @@ class Dealt(Cluster):
         super().__init__(ClusterConfig())
         self.resources = resources
 
-    def cpu_resources(self) -> Resources:
+    def cpu_share(self) -> Resources:
         return self.resources
 
 

@@ -54,7 +54,7 @@ def test_what_several_nodes_cannot_do_is_refused_in_a_sentence(nodes: Nodes, tmp
     assert "error: cluster.nodes=3: the cluster has 1 node(s) with CPUs after cluster.wait_s=1 seconds" in told(few)
     assert "error: cluster.device=gpu: Ray sees no GPU" in told(gpu)
     refused = told(sqlite)
-    assert f"error: tracking.uri=sqlite:///{tmp_path}/sqlite/mlflow.db: is a file of one machine" in refused
+    assert f"error: tracking.uri=sqlite:///{tmp_path}/sqlite/mlflow.db: is a file on one machine" in refused
     assert "start `mlflow server`" in refused
 
 

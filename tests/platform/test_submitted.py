@@ -24,7 +24,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("store", ["outputs", "./outputs", "../outputs", "a/../outputs"])
 def test_a_store_in_the_copy_of_the_working_directory_is_refused(copy: Path, store: str) -> None:
-    with pytest.raises(RequestError, match=rf"^store={store}: would lie in .*absolute path") as told:
+    with pytest.raises(RequestError, match=rf"^store={store}: would be in .*absolute path") as told:
         submitted.check_places({"store": store}, "store")
     assert "\n" not in str(told.value)
 
@@ -63,13 +63,13 @@ def test_weights_that_are_no_file_are_no_path(copy: Path, value: str | None) -> 
 
 @pytest.mark.parametrize("config", ["", "{}", '{"runtime_env": null}', '{"runtime_env": {"working_dir": "gcs://x"}}'])
 def test_a_job_without_variables_of_its_own(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(submitted.RAY_JOB_CONFIG_JSON_ENV_VAR, config)
+    monkeypatch.setenv(submitted.JOB_CONFIG, config)
     assert submitted.variables() == {}
 
 
 def test_the_variables_of_a_jobs_own_environment_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"RAY_DATA_DISABLE_PROGRESS_BARS": "0"}
-    monkeypatch.setenv(submitted.RAY_JOB_CONFIG_JSON_ENV_VAR, json.dumps({"runtime_env": {"env_vars": variables}}))
+    monkeypatch.setenv(submitted.JOB_CONFIG, json.dumps({"runtime_env": {"env_vars": variables}}))
     assert submitted.variables() == variables
     submitted.leave()
     assert submitted.variables() == {}
@@ -81,6 +81,6 @@ def test_a_submitted_job_tells_where_a_relative_store_lies(
     monkeypatch.chdir(tmp_path)
     submitted.check_places({"store": "outputs"}, "store")
     assert not capsys.readouterr().out, "on a terminal everybody knows"
-    monkeypatch.setenv(submitted.RAY_JOB_CONFIG_JSON_ENV_VAR, "{}")
+    monkeypatch.setenv(submitted.JOB_CONFIG, "{}")
     submitted.check_places({"store": "outputs"}, "store")
     assert f"{tmp_path}/outputs" in capsys.readouterr().out

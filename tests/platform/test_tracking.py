@@ -104,7 +104,7 @@ def test_a_stopped_trial_of_any_name_is_marked(tracker: Tracker) -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 257])
 def test_an_experiment_that_mlflow_cannot_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"experiment=.*takes a name of 1 to 256 characters; set it, or dataset"):
+    with pytest.raises(ValueError, match=r"experiment=.*requires a name of 1 to 256 characters; set it, or dataset"):
         TrackingConfig(experiment=name)
 
 

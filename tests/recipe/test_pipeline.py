@@ -152,7 +152,7 @@ def test_amn_without_ground_truth_makes_the_same_maps_while_a_probe_with_it_look
 
 
 def test_terminated_as_by_ray_job_stop_a_run_says_so_and_is_killed_in_mlflow(runs: Runs) -> None:
-    assert runs.terminated.rstrip().endswith("error: terminated; the same command goes on from here")
+    assert runs.terminated.rstrip().endswith("error: terminated; run the same command again to resume")
     assert runs.state == {"KILLED"}
 
 
@@ -173,7 +173,7 @@ def test_the_same_command_again_makes_nothing_anew_also_if_the_store_is_named_in
     output = finish(start(runs.images, root.parent / "elsewhere" / ".." / root.name))
     assert manifests(runs.quiet) == before
     assert {path: path.stat().st_mtime_ns for path in root.glob("*/*/manifest.json")} == stamps
-    assert "is there already" in output
+    assert " exists (" in output
     assert "→" not in output
 
 

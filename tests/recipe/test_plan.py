@@ -412,9 +412,9 @@ def test_a_plan_tells_what_is_there_and_what_would_be_made(store: Store) -> None
     made = plan(store, "until=refined")
     assert made.states() == dict.fromkeys(names(made), State.MISSING)
     make(made)
-    assert made.states() == dict.fromkeys(names(made), State.THERE)
+    assert made.states() == dict.fromkeys(names(made), State.EXISTS)
     longer = plan(store).states()
-    assert {name for name, state in longer.items() if state is State.THERE} == {*names(made)}
+    assert {name for name, state in longer.items() if state is State.EXISTS} == {*names(made)}
     assert {name for name, state in longer.items() if state is State.MISSING} == {
         "truth_val", *AFTER_REFINED,
     }  # fmt: skip
@@ -425,12 +425,12 @@ def test_what_was_made_of_something_that_has_been_made_anew_is_made_anew(store: 
     make(made)
     make(made, "maps")
     anew = {"refined", "pseudo_masks", "segmenter", "predictions", "predictions_refined"}
-    assert {name for name, state in made.states().items() if state is State.ANEW} == anew
-    assert set(made.states().values()) == {State.THERE, State.ANEW}
+    assert {name for name, state in made.states().items() if state is State.REBUILD} == anew
+    assert set(made.states().values()) == {State.EXISTS, State.REBUILD}
 
 
 def test_what_is_to_be_rebuilt_is_made_anew_with_all_that_follows(store: Store) -> None:
     make(plan(store))
     states = plan(store, "rebuild=[irn]").states()
-    assert {name for name, state in states.items() if state is State.ANEW} == {"irn", "pseudo_masks", *AFTER_MASKS}
+    assert {name for name, state in states.items() if state is State.REBUILD} == {"irn", "pseudo_masks", *AFTER_MASKS}
     assert fingerprints(plan(store, "rebuild=[irn]")) == fingerprints(plan(store))

@@ -323,7 +323,7 @@ def test_a_stage_may_refuse_what_is_there(pipeline: Pipeline) -> None:
     [
         (None, "returned None, expected a dict"),
         ({"rows": 1}, "expected a dict with a dict of numbers as `metrics`"),
-        ({"metrics": {"miou": np.float32(1)}}, "returned what is no JSON"),
+        ({"metrics": {"miou": np.float32(1)}}, "returned a result that is not JSON"),
         ({"metrics": {}}, f"makes weights, but wrote no {MODEL}"),
     ],
 )

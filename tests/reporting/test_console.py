@@ -56,12 +56,12 @@ def test_a_step_that_is_made_is_told_with_its_place_its_warnings_and_its_scores(
         RunEnded(artifacts={}, scores={}, manifests={}, summary={}),
     )
     assert lines == [
-        f"maps waits for another run that makes {place}",
+        f"maps waiting for another run to finish {place}",
         f"maps → {place}",
         "maps warning: memory [is] :scarce:",
         "maps mIoU 45.7, best 50.0 at τ = 0.25",
         "refined mIoU 50.0",
-        "classifier mean average precision of the labels of val 50.0",
+        "classifier mean average precision of the val labels 50.0",
     ]
 
 
@@ -74,9 +74,9 @@ def test_a_step_that_is_there_is_told_also_where_other_code_made_it(
         for modules in ([], ["amn_ray.nn.resnet"], ["a", "b", "c", "d"])
     ]
     assert told(capsys, *ended) == [
-        f"maps is there already ({place})",
-        f"maps is there already ({place}), made by other code (amn_ray.nn.resnet); rebuild=[maps] makes it anew",
-        f"maps is there already ({place}), made by other code (a, b, c, …); rebuild=[maps] makes it anew",
+        f"maps exists ({place})",
+        f"maps exists ({place}), made by other code (amn_ray.nn.resnet); set rebuild=[maps] to rebuild it",
+        f"maps exists ({place}), made by other code (a, b, c, …); set rebuild=[maps] to rebuild it",
     ]
 
 

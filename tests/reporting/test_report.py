@@ -239,7 +239,7 @@ def test_what_was_not_run_is_said_so(page: tuple[dict[str, list[list[str]]], str
     assert "not run" not in placement["layer4"], "the run with another learning rate has no part in it"
     assert found["Table 4: segmentation"][2][3:] == ["not run"] * 4
     assert {row[2] for row in found["Table 5: segmentation of COCO 2014 val"][1:]} == {"not run", "–"}
-    assert "do not compare" in html
+    assert "not comparable" in html
 
 
 def test_paired_differences_are_of_the_images_that_report(
@@ -336,8 +336,8 @@ def test_runs_and_studies_of_another_version_are_passed_over_with_a_line(
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Data set: parts", "Study: new-1"]
     told = capsys.readouterr().out
     assert "1 runs in" in told
-    assert "are of another version, and passed over" in told
-    assert "study old-1 is passed over: 1 of its runs are of another version or removed" in told
+    assert "are of another version and were skipped" in told
+    assert "study old-1 was skipped: 1 of its runs are of another version or were removed" in told
     assert "new-1" not in told
 
 

@@ -74,5 +74,5 @@ def test_missing_classes_are_told_before_training_and_are_in_the_result(
     output = store.artifact("deeplabv2", 1, {}, {})
     result = stage.train_network(DeepLabConfig(), {"images": masks, "pseudo_masks": masks}, output, context)
     assert result == {"metrics": {"loss": 1.0}, "missing_classes": missing}
-    sentence = f"no pseudo-mask holds {', '.join(missing)}; the network cannot learn it"
+    sentence = f"no pseudo-mask contains {', '.join(missing)}; the network cannot learn it"
     assert told_before == ([sentence] if missing else [])

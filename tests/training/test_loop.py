@@ -37,7 +37,7 @@ def test_a_feed_that_began_at_an_older_checkpoint_is_caught_up_with(loop: Loop) 
 @pytest.mark.parametrize("batch", [[3, 3], [1, 2], [2, 3]])
 def test_a_feed_that_is_ahead_or_mixes_steps_is_noticed(loop: Loop, batch: list[int]) -> None:
     told = ", ".join(map(str, sorted(set(batch))))
-    with pytest.raises(RuntimeError, match=rf"^step 2 was sent the examples of {told}$"):
+    with pytest.raises(RuntimeError, match=rf"^step 2 received the examples of {told}$"):
         loop._batch(stream(batch), 2)
 
 

@@ -144,7 +144,7 @@ def test_gpus_that_have_gone_are_waited_for_and_not_replaced_by_processors(
         end(job.output)
 
     monkeypatch.setattr(driver, "_fit", fit)
-    monkeypatch.setattr(Cluster, "train_resources", lambda self, batch_size: next(there))
+    monkeypatch.setattr(Cluster, "train_share", lambda self, batch_size: next(there))
     monkeypatch.setattr(Cluster, "loaders", lambda self, beside: 1)
     losses(*sources)
     assert [(resources.count, resources.gpus) for resources in tried] == [(2, 1), (2, 1), (1, 1)]
@@ -173,7 +173,7 @@ def test_a_training_whose_workers_are_killed_for_want_of_memory_goes_on_from_its
     monkeypatch.setattr(driver, "_fit", fit)
     monkeypatch.setattr(driver, "_finished_epochs", lambda output: next(epochs))
     monkeypatch.setattr(Cluster, "wait_for_memory", lambda cluster, shortage, at_most_s: waited.append(at_most_s))
-    monkeypatch.setattr(Cluster, "train_resources", lambda self, batch_size: Resources(1, cpus=1))
+    monkeypatch.setattr(Cluster, "train_share", lambda self, batch_size: Resources(1, cpus=1))
     monkeypatch.setattr(Cluster, "loaders", lambda self, beside: 1)
     losses(*sources)
     assert waited == [60, 60], "each epoch may find memory full"

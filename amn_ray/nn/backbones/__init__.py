@@ -1,1 +1,1 @@
-"""The networks that features are taken from: torchvision's ResNets, timm's convolutional networks, and plug-ins'."""
+"""Feature extractors: torchvision's ResNets, timm's convolutional networks, and those of plug-ins."""

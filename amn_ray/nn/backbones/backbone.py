@@ -1,4 +1,4 @@
-"""What every backbone offers.
+"""The interface of all backbones.
 
 Legend: B = images, H W = pixels, h w = the grid of a level.
 """
@@ -16,25 +16,25 @@ LEVELS = ("stem", *LAYERS)
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 After = Callable[[str, Tensor], Tensor]
-"""(level, its output) -> what goes on to the next level."""
+"""(level, its output) -> the input of the next level."""
 
 
 class Backbone(nn.Module):
     """Features at the levels layer1…layer4, and of a stem before them.
 
-    This class is a chain of five modules of these names, which a subclass assigns together with `channels` and
-    `strides`. A network that is no such chain overrides `forward` and `freeze`, and need not have a stem.
+    By default a chain of five modules with these names, which a subclass assigns together with `channels` and
+    `strides`. A network that is not such a chain overrides `forward` and `freeze`, and may lack a stem.
 
     Layer4's grid is ⌈H/stride⌉ × ⌈W/stride⌉ for images of any size. The grids of earlier levels are at least that
     large.
     """
 
     channels: Mapping[str, int]
-    """Of each level that there is, in the order in which they are computed."""
+    """Channels of each level, in order of computation."""
     strides: Mapping[str, int]
-    """Of each level, powers of 2. That of layer4 is the output stride."""
+    """Strides of each level, powers of 2. That of layer4 is the output stride."""
     mean: Sequence[float] = MEAN
-    """Of the red, green and blue of the images that it was trained with, in [0, 1]."""
+    """Mean red, green and blue of the images of its pre-training, in [0, 1]."""
     std: Sequence[float] = STD
     running_statistics = False
     """Whether BatchNorm normalises by its running statistics in training, too; its affine parameters train."""
@@ -44,7 +44,7 @@ class Backbone(nn.Module):
 
         Args:
             image_BCHW: images as `normalise` returns them.
-            after: called with each level's name and output; what it returns goes on to the next level.
+            after: called with each level's name and output; returns the input of the next level.
         """
         feature = image_BCHW
         for level in LEVELS:
@@ -60,26 +60,26 @@ class Backbone(nn.Module):
         image_BHWC = (rgba_BHWC[..., :3].float() - mean) / std
         if rgba_BHWC.shape[-1] == 4:
             image_BHWC = image_BHWC * (rgba_BHWC[..., 3:] > 0)
-        return image_BHWC.permute(0, 3, 1, 2)  # NCHW in name, channels-last in memory: what the convolutions want
+        return image_BHWC.permute(0, 3, 1, 2)  # NCHW shape, channels-last memory, for fast convolutions
 
     def features(self, image_BCHW: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> by level, its output (B, C, h, w)."""
-        found: dict[str, Tensor] = {}
+        """(B, 3, H, W) -> the output (B, C, h, w) of each level."""
+        outputs: dict[str, Tensor] = {}
 
         def keep(level: str, feature: Tensor) -> Tensor:
-            found[level] = feature
+            outputs[level] = feature
             return feature
 
         self(image_BCHW, keep)
-        return found
+        return outputs
 
     def freeze(self, until: str) -> None:
-        """Train no parameter of the levels up to `until`, and of this one."""
+        """Freeze the parameters of the levels up to and including `until`."""
         for level in LEVELS[: LEVELS.index(until) + 1]:
             getattr(self, level).requires_grad_(False)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Like nn.Module.train, but BatchNorm keeps its running statistics where the method says so."""
+        """Like nn.Module.train, but BatchNorm stays in eval mode with `running_statistics`."""
         super().train(mode)
         if self.running_statistics:
             for module in self.modules():
@@ -88,17 +88,17 @@ class Backbone(nn.Module):
         return self
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Load weights: this module's own, or a state dict as `published` knows it.
+        """Load weights: this module's own state dict, or one that `published` converts.
 
         Raises:
-            RuntimeError: they are another network's.
+            RuntimeError: they belong to another network.
         """
         if state.keys() != self.state_dict().keys():
             state = self.published(state)
         self.load_state_dict(dict(state))
 
     def published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A state dict in the names of whoever published the network -> one in this module's names, without a head."""
+        """A published state dict -> one with this module's names, without a head."""
         return state
 
     def pretrained(self) -> Mapping[str, Tensor]:
@@ -112,7 +112,7 @@ class Backbone(nn.Module):
 
 
 def backbone_in(network: nn.Module) -> Backbone:
-    """The backbone of a network, also of one that is wrapped for data-parallel training."""
+    """The backbone of a network, which may be wrapped for data-parallel training."""
     backbone = getattr(network, "module", network).backbone
     assert isinstance(backbone, Backbone)
     return backbone

@@ -1,4 +1,4 @@
-"""Which backbones there are: ours, and those of plug-ins. Importable without PyTorch."""
+"""The registry of backbones: ours, and those of plug-ins. Importable without PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Build = Callable[["BackboneConfig", int], "Backbone"]
 """(settings, output stride) -> the network with random weights."""
 Check = Callable[[str], None]
-"""Raises ValueError, in one sentence that begins with `name=`, if there is no network of this name."""
+"""Raises ValueError, in one sentence that begins with `name=`, if no network has this name."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Entry:
 
 
 BACKBONES: dict[str, Entry] = {}
-"""By name. A name that ends with a slash is that of a family: `timm/` holds timm/convnext_tiny and many more."""
+"""By name. A name that ends with a slash is a family: `timm/` contains timm/convnext_tiny and many more."""
 
 
 def register_backbone(name: str, build: Build, check: Check | None = None) -> None:
-    """Make a network one of the choices of `backbone.name`; a plug-in does so when it is imported.
+    """Add a network to the choices of `backbone.name`; a plug-in does so on import.
 
     Args:
-        name: what users write; with a slash at its end, all names that begin with it.
-        build: makes it. It should import PyTorch itself, when it is called.
-        check: of a family, refuses the names that it does not hold.
+        name: as users write it; one that ends with a slash covers all names that begin with it.
+        build: constructs it. It should import PyTorch only when called.
+        check: for a family, rejects names that are not in it.
 
     Raises:
-        RequestError: there is another one of that name.
+        RequestError: another one has that name.
     """
     entry = Entry(build, check)
     if BACKBONES.setdefault(name, entry) != entry:
@@ -49,7 +49,7 @@ def register_backbone(name: str, build: Build, check: Check | None = None) -> No
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no network has.
+    """Reject unknown names.
 
     Raises:
         ValueError: one sentence.
@@ -60,23 +60,23 @@ def check_name(name: str) -> None:
 
 
 def module_of(name: str) -> str:
-    """The module that makes a network.
+    """The module that builds a network.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: no network has this name.
     """
     return _entry(name).build.__module__
 
 
 def build_backbone(config: BackboneConfig, output_stride: int) -> Backbone:
-    """The network with random weights. Its stem does not train if weights will be loaded.
+    """The network with random weights. Its stem is frozen if weights will be loaded.
 
     Args:
-        config: which network; `weights` only says whether there will be any.
+        config: which network; of `weights` it only matters whether they are null.
         output_stride: of layer4.
 
     Raises:
-        RequestError: there is no such network here, or none with this output stride.
+        RequestError: there is no such network, or not with this output stride.
     """
     try:
         backbone = _entry(config.name).build(config, output_stride)
@@ -90,10 +90,10 @@ def build_backbone(config: BackboneConfig, output_stride: int) -> Backbone:
 
 
 def check_strides(name: str, backbone: Backbone, output_stride: int) -> None:
-    """Refuse a network whose grids do not fit.
+    """Reject a network whose strides do not fit.
 
     Raises:
-        ValueError: the stride of layer4 is not `output_stride`, or one of the others is no power of 2.
+        ValueError: the stride of layer4 is not `output_stride`, or another stride is not a power of 2.
     """
     strides = ", ".join(f"{level} {stride}" for level, stride in backbone.strides.items())
     if backbone.strides["layer4"] != output_stride or any(s < 1 or s & (s - 1) for s in backbone.strides.values()):
@@ -107,9 +107,9 @@ def _entry(name: str) -> Entry:
     family, slash, member = name.partition("/")
     key = f"{family}/" if slash and member else name
     if key not in BACKBONES:
-        plugins.load()  # which a process on another node may not have imported yet
+        plugins.load()  # a process on another node may not have imported them yet
     if key not in BACKBONES or name.endswith("/"):
-        choices = [f"{known}NAME" if known.endswith("/") else known for known in BACKBONES]
+        choices = [f"{entry}NAME" if entry.endswith("/") else entry for entry in BACKBONES]
         near = difflib.get_close_matches(name, choices, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"name={name}: must be one of {', '.join(choices)}{hint}")

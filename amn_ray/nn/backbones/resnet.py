@@ -27,7 +27,7 @@ class ResNet(Backbone):
             raise ValueError(f"name={config.name}: has no output stride {output_stride}, only 16 or 8")
         net = getattr(torchvision.models, config.name)(weights=None)
         block = net.layer4[0]
-        # (torchvision's own replace_stride_with_dilation knows no basic blocks, and leaves the first block undilated.)
+        # (torchvision's replace_stride_with_dilation rejects basic blocks, and leaves the first block undilated.)
         for layer, dilation in DILATIONS[output_stride].items():
             for module in getattr(net, layer).modules():
                 if isinstance(module, nn.Conv2d):

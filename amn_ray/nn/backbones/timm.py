@@ -1,7 +1,7 @@
-"""Convolutional networks of timm, which comes with the extra `networks`.
+"""Convolutional networks of timm, an optional dependency (extra `networks`).
 
-`timm/NAME` is a network in the list `timm.list_models()`; `timm/NAME.TAG` is the same one, whose weights for
-`imagenet` are those of the tag rather than timm's default.
+`timm/NAME` is a network of `timm.list_models()`; for `timm/NAME.TAG`, `imagenet` means the tag's weights
+rather than timm's default.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ PREFIX = "timm/"
 OTHERS = "choose another convolutional network, such as timm/convnext_tiny or timm/mobilenetv3_small_100"
 NO_CHAIN = "its features are not those of modules that follow one another"
 PROBE = 64
-"""Pixels of the image by which a network is measured: a multiple of all strides."""
+"""Side of the test image, in pixels: a multiple of all strides."""
 
 
 @cache
 def check_name(name: str) -> None:
-    """Refuse what timm does not know, or cannot build as we need it.
+    """Reject networks that timm lacks or cannot build as needed.
 
     Raises:
         ValueError: one sentence.
@@ -42,7 +42,7 @@ def check_name(name: str) -> None:
 class TimmNetwork(Backbone):
     """A network that timm builds as a chain of modules, cut into five.
 
-    Layer1…layer4 end at timm's last four features; the stem is all that comes before the module that layer1 is. Where
+    Layer1…layer4 end at timm's last four features; the stem is everything before layer1's module. Where
     a network rounds its grids down (ConvNeXt), images are padded with the mean colour to a multiple of the output
     stride.
     """
@@ -51,14 +51,14 @@ class TimmNetwork(Backbone):
         """Random weights.
 
         Raises:
-            ValueError: timm is not installed, or the network is of no use here; one sentence.
+            ValueError: timm is not installed, or the network is not usable; one sentence.
         """
         super().__init__()
         timm = _timm(name)
-        self.name = _known(name)
+        self.name = _timm_name(name)
         try:
             network = timm.create_model(self.name, features_only=True, output_stride=output_stride)
-        except Exception as error:  # each network refuses in its own way
+        except Exception as error:  # networks raise anything
             raise ValueError(
                 f"name={name}: timm cannot build it with output stride {output_stride}; {OTHERS}"
             ) from error
@@ -85,18 +85,18 @@ class TimmNetwork(Backbone):
         return {own.get(_flat(key), key): value for key, value in state.items() if _flat(key) not in head}
 
     def pretrained(self) -> Mapping[str, Tensor]:
-        """See Backbone: of the tag in its name, else timm's default."""
+        """See Backbone: the tag's weights, else timm's default."""
         timm = _timm(self.name)
         if not timm.is_model_pretrained(self.name):
             raise ValueError("timm has no weights for this network")
         try:
             return timm.create_model(self.name, pretrained=True).state_dict()
-        except Exception as error:  # of the hub's client, or of what carries it
+        except Exception as error:  # of the hub's client or its transport
             raise OSError(str(error)) from error
 
     @torch.no_grad()
     def _measure(self, name: str, network: nn.Module, output_stride: int) -> None:
-        """Channels, strides and whether images have to be padded; refuses what is not as it should be."""
+        """Determine channels, strides and padding; rejects networks that do not fit."""
         generator = torch.Generator().manual_seed(0)
         whole, odd = (torch.randn(1, 3, size, size, generator=generator) for size in (PROBE, PROBE + 1))
         network.eval()
@@ -109,7 +109,7 @@ class TimmNetwork(Backbone):
                 self.padding = output_stride
             is_chain = torch.equal(features["layer4"], expected)
             covers = self(odd).shape[2] == PROBE // output_stride + 1
-        except Exception as error:  # a network for images of one size refuses others in its own way
+        except Exception as error:  # networks for images of one size raise anything for others
             raise ValueError(f"name={name}: cannot see images of any size; {OTHERS}") from error
         if not is_chain:
             raise ValueError(f"name={name}: {NO_CHAIN}; {OTHERS}")
@@ -131,24 +131,24 @@ def _cut(name: str, network: Any) -> list[nn.Sequential]:
 
 
 def _chain(network: nn.Module, ends: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
-    """Its modules in their order; a sequence is taken apart where a feature ends inside."""
+    """Its modules in order; a sequence is split if a feature ends inside it."""
     for name, module in network.named_children():
         parts = {f"{name}_{part}": inner for part, inner in module.named_children()}
         yield from parts.items() if isinstance(module, nn.Sequential) and parts.keys() & set(ends) else [(name, module)]
 
 
 def _flat(name: str) -> str:
-    """Some of timm's networks are renamed where they give features: stages.0 becomes stages_0."""
+    """Some of timm's feature networks rename modules: stages.0 becomes stages_0."""
     return name.replace(".", "_")
 
 
-def _known(name: str) -> str:
-    """The name that timm has for a network."""
+def _timm_name(name: str) -> str:
+    """The name of a network in timm."""
     timm = _timm(name)
     architecture, _, tag = name.removeprefix(PREFIX).partition(".")
-    known = timm.list_models()
-    if architecture not in known:
-        near = [f"{PREFIX}{found}" for found in difflib.get_close_matches(architecture, known, n=3)]
+    available = timm.list_models()
+    if architecture not in available:
+        near = [f"{PREFIX}{found}" for found in difflib.get_close_matches(architecture, available, n=3)]
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"name={name}: timm {timm.__version__} has no such network{hint}")
     tags = [found.partition(".")[2] for found in timm.list_pretrained(f"{architecture}.*")]

@@ -20,7 +20,7 @@ class AmnConfig(ActivationConfig):
     """Training images are resized by a factor drawn from this range."""
     lr_backbone: float = 5e-6
     lr_head: float = 1e-4
-    """Of the ASPP and of label conditioning."""
+    """For the ASPP and label conditioning."""
     weight_decay: float = 1e-4
     smoothing: float = 0.4
     """ε: the target is 1−ε on the seed's class and ε/N on the others."""

@@ -15,7 +15,7 @@ from amn_ray.stages.amn.config import AmnConfig
 
 @dataclass(frozen=True)
 class AmnExample:
-    """A row of images joined with refined seeds -> what one training step needs of it."""
+    """A row of images joined with refined seeds -> a training example."""
 
     config: AmnConfig
     num_classes: int

@@ -26,7 +26,7 @@ class MakeAmn:
         seeds: Artifact,
         threads: int,
     ) -> None:
-        import torch  # on the actor: the driver, which only names this class, need not load it
+        import torch  # on the actor: the driver only names this class and need not load it
 
         from amn_ray.nn.weights import load_module, pick_device
         from amn_ray.stages.amn.model import AmnNet
@@ -49,7 +49,7 @@ class MakeAmn:
         seeds = [row["mask"] for row in self.seeds.take([row["image_id"] for row in rows], ["mask"])]
         maps: dict[int, dict] = {}
         for group in same_size_groups(images):
-            made = amn_maps(
+            results = amn_maps(
                 self.model,
                 [images[i] for i in group],
                 [rows[i]["labels"] for i in group],
@@ -57,6 +57,6 @@ class MakeAmn:
                 config=self.config,
                 device=self.device,
             )
-            for i, maps_Khw in zip(group, made, strict=True):
+            for i, maps_Khw in zip(group, results, strict=True):
                 maps[i] = to_row(rows[i]["image_id"], rows[i]["labels"], maps_Khw, seeds[i])
         return pa.Table.from_pylist([maps[i] for i in range(len(rows))], schema=SCHEMA)

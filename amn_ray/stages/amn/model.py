@@ -54,7 +54,7 @@ class AmnNet(nn.Module):
 def pcl_loss(logits_BChw: Tensor, seed_Bhw: Tensor, smoothing: float) -> Tensor:
     """The per-pixel classification loss: balanced cross-entropy with label smoothing (paper 4.2; method 4).
 
-    ½ (mean over background pixels + mean over foreground pixels); pixels of 255 take no part; a half without any
+    ½ (mean over background pixels + mean over foreground pixels); pixels of 255 are ignored; a half without any
     pixel is 0. The means are over the pixels of all workers.
 
     Args:
@@ -86,15 +86,15 @@ def amn_maps(
     config: AmnMapsConfig,
     device: torch.device,
 ) -> list[np.ndarray]:
-    """AMN's probabilities on images of one size, for the classes that each of them holds (method 5).
+    """AMN's probabilities on images of one size, for the classes of each image (method 5).
 
     Per scale the mean of the logits of the image and of its mirror image; resized to stride 4; mean over scales;
-    softmax. The seed modulation follows where maps are used, see data.maps.
+    softmax. The seed modulation is applied where maps are used, see data.maps.
 
     Args:
         model: in eval mode, on `device`.
         images: B uint8 RGB arrays (H, W, 3) of one size.
-        keys: for each, the labels 1…N that it holds.
+        keys: for each image, its labels 1…N.
         num_classes: N.
         config: its scales, precision and softmax_subset are used.
         device: where `model` is.

@@ -19,7 +19,7 @@ from amn_ray.training.job import TRAINING_METRICS
 
 def train_network(config: AmnConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
     """Train AMN on the seeds. Without `backbone` training starts from random weights."""
-    # Imported here: a pipeline that finds everything in the store never needs PyTorch.
+    # Imported here: a pipeline whose artifacts all exist does not need PyTorch.
     from amn_ray.training.driver import train
 
     images, seeds = inputs["images"], inputs["refined"]
@@ -41,7 +41,7 @@ def train_network(config: AmnConfig, inputs: Mapping[str, Artifact], output: Art
 
 
 def make_maps(config: AmnMapsConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
-    """Make the maps of all images, which the seeds modulate where they are used."""
+    """Make the maps of all images; the seeds modulate them where they are used."""
     images = inputs["images"]
     manifest = images.manifest()
     settings = {

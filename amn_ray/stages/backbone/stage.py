@@ -15,7 +15,7 @@ from amn_ray.training.job import BACKBONE
 
 
 def identity(config: BackboneConfig) -> dict[str, Any]:
-    """What decides the weights: the architecture, and the file's content rather than its name.
+    """What determines the weights: the architecture, and the file's content rather than its name.
 
     Raises:
         RequestError: there is no such file.
@@ -35,9 +35,9 @@ def run(config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact
     """Read, check and store the initial weights.
 
     Raises:
-        RequestError: the file is no state dict, or one of another architecture.
+        RequestError: the file is not a state dict, or belongs to another architecture.
     """
-    import safetensors.torch  # here: a pipeline that finds everything in the store never needs PyTorch
+    import safetensors.torch  # here: a pipeline whose artifacts all exist does not need PyTorch
 
     from amn_ray.nn.weights import backbone_state
 

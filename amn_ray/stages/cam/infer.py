@@ -17,7 +17,7 @@ class MakeCam:
     """Loads the classifier once, maps batches of the image table to the maps table."""
 
     def __init__(self, config: CamConfig, num_classes: int, pixels: Pixels, weights: Artifact, threads: int) -> None:
-        import torch  # on the actor: the driver, which only names this class, need not load it
+        import torch  # on the actor: the driver only names this class and need not load it
 
         from amn_ray.nn.classifier import load_classifier
         from amn_ray.nn.weights import pick_device
@@ -37,7 +37,7 @@ class MakeCam:
         images = [decode_image(row["image"], self.pixels) for row in rows]
         maps: dict[int, dict] = {}
         for group in same_size_groups(images):
-            made = cam_maps(
+            results = cam_maps(
                 self.model,
                 [images[i] for i in group],
                 [rows[i]["labels"] for i in group],
@@ -45,6 +45,6 @@ class MakeCam:
                 precision=self.config.precision,
                 device=self.device,
             )
-            for i, maps_Khw in zip(group, made, strict=True):
+            for i, maps_Khw in zip(group, results, strict=True):
                 maps[i] = to_row(rows[i]["image_id"], rows[i]["labels"], maps_Khw)
         return pa.Table.from_pylist([maps[i] for i in range(len(rows))], schema=SCHEMA)

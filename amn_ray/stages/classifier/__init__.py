@@ -1,1 +1,1 @@
-"""The classifier: trained on image-level labels, shared by all ways to make maps that start from it (method 1)."""
+"""The classifier: trained on image-level labels, shared by all maps methods that start from it (method 1)."""

@@ -28,7 +28,7 @@ class ClassifierConfig(TrainingConfig):
     power: float = 0.9
     """Polynomial decay of the learning rates to 0, step by step."""
     detach_after: str | None = "layer2"
-    """The layer after which the gradient stops; null trains all (from random weights)."""
+    """The layer after which the gradient stops; null trains all layers (from random weights)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from amn_ray.stages.classifier.config import ClassifierConfig
 
 @dataclass(frozen=True)
 class ClassifierExample:
-    """A row of the image table -> what one training step needs of it."""
+    """A row of the image table -> a training example."""
 
     config: ClassifierConfig
     num_classes: int

@@ -19,7 +19,7 @@ class ClassifyImages:
     def __init__(
         self, precision: str | None, num_classes: int, pixels: Pixels, weights: Artifact, threads: int
     ) -> None:
-        import torch  # on the actor: the driver, which only names this class, need not load it
+        import torch  # on the actor: the driver only names this class and need not load it
 
         from amn_ray.nn.classifier import load_classifier
         from amn_ray.nn.weights import pick_device
@@ -39,8 +39,8 @@ class ClassifyImages:
         images = [decode_image(row["image"], self.pixels) for row in rows]
         logits: dict[int, list[float]] = {}
         for group in same_size_groups(images):
-            made = class_logits(self.model, [images[i] for i in group], device=self.device, precision=self.precision)
-            logits |= dict(zip(group, made.tolist(), strict=True))
+            results = class_logits(self.model, [images[i] for i in group], device=self.device, precision=self.precision)
+            logits |= dict(zip(group, results.tolist(), strict=True))
         scored = [
             {"image_id": row["image_id"], "labels": row["labels"], "logits": logits[i]} for i, row in enumerate(rows)
         ]

@@ -1,4 +1,4 @@
-"""What the classifier says of whole images.
+"""The classifier's logits for whole images.
 
 Legend: B = images, H W = pixels, N = classes without background.
 """
@@ -32,5 +32,5 @@ def class_logits(
     """
     image_BCHW = model.backbone.normalise(torch.from_numpy(np.stack(images)).to(device))
     with autocast(device, precision):
-        made = [model(part).float() for part in image_BCHW.split(images_per_pass(image_BCHW))]
-    return torch.cat(made).cpu().numpy()
+        outputs = [model(part).float() for part in image_BCHW.split(images_per_pass(image_BCHW))]
+    return torch.cat(outputs).cpu().numpy()

@@ -19,7 +19,7 @@ from amn_ray.training.job import TRAINING_METRICS
 
 def run(config: ClassifierConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
     """Train on the labels of all images. Without `backbone` training starts from random weights."""
-    # Imported here: a pipeline that finds everything in the store never needs PyTorch.
+    # Imported here: a pipeline whose artifacts all exist does not need PyTorch.
     from amn_ray.training.driver import train
 
     images = inputs["images"]
@@ -49,7 +49,7 @@ def _train_worker(settings: dict) -> None:
 def score_labels(
     config: LabelScoreConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context
 ) -> Result:
-    """Compare what the classifier says of all images with their labels."""
+    """Compare the classifier's predictions for all images with their labels."""
     images = inputs["images"]
     manifest = images.manifest()
     settings = {

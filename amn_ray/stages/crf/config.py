@@ -28,7 +28,7 @@ class CrfConfig(KernelConfig, RefinementConfig):
     """From maps to seeds, at two thresholds (method 3 and 6)."""
 
     gt_prob: float = 0.7
-    """The trust in the thresholded label."""
+    """The probability assigned to the thresholded label."""
 
     def __post_init__(self) -> None:
         KernelConfig.__post_init__(self)

@@ -27,7 +27,7 @@ class ImageCrf:
         self.crf.addPairwiseBilateral(
             sxy=config.bilateral_sxy,
             srgb=config.bilateral_srgb,
-            rgbim=np.array(image_HWC, order="C"),  # pydensecrf wants a writable, contiguous array
+            rgbim=np.array(image_HWC, order="C"),  # pydensecrf needs a writable, contiguous array
             compat=config.bilateral_compat,
         )
 

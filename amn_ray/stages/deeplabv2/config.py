@@ -18,15 +18,15 @@ class DeepLabConfig(SegmenterConfig):
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(name="resnet101"))
     """weights: null starts from the classifier's."""
     grad_accumulation: int = 1
-    """Parts that a worker's batch goes through the network in: less memory, and the same gradient unless BatchNorm
-    takes a batch's statistics."""
+    """Number of parts of a worker's batch, to save memory; the gradient is the same unless BatchNorm uses batch
+    statistics."""
     factors: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.25, 1.5])
     """Training images are resized by one of these factors."""
     lr: float = 2.5e-4
-    """Of the backbone; the head's weights get 10 times, its biases 20 times as much."""
+    """For the backbone; the head's weights have 10 times, its biases 20 times this rate."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    """Of all but the head's biases."""
+    """For all parameters except the head's biases."""
     power: float = 0.9
     """Polynomial decay of the learning rates, every 10 steps."""
     scales: list[float] = field(default_factory=lambda: [1.0, 0.75, 0.5])
@@ -55,7 +55,7 @@ class DeepLabPredictionsConfig(PredictionsConfig):
 
 
 def check_pyramid(config: object) -> None:
-    """Refuse scales that do not begin with 1."""
+    """Reject scales that do not begin with 1."""
     check_scales(config)
     scales = getattr(config, "scales")  # noqa: B009
     if scales[0] != 1:

@@ -17,7 +17,7 @@ OUTPUT_STRIDE = 8
 
 @dataclass(frozen=True)
 class DeepLabExample:
-    """A row of images joined with pseudo-masks -> what one training step needs of it."""
+    """A row of images joined with pseudo-masks -> a training example."""
 
     config: DeepLabConfig
     pixels: Pixels

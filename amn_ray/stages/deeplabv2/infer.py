@@ -61,7 +61,7 @@ class Predict:
         weights: Artifact,
         threads: int,
     ) -> None:
-        import torch  # on the actor: the driver, which only names this class, need not load it
+        import torch  # on the actor: the driver only names this class and need not load it
 
         torch.set_num_threads(threads)
         self.pixels = pixels
@@ -76,8 +76,8 @@ class Predict:
         images = [decode_image(encoded, self.pixels) for encoded in batch.column("image").to_pylist()]
         rows: dict[int, dict] = {}
         for group in same_size_groups(images):
-            made = self.network.logits([images[i] for i in group])
-            for i, logits_Chw in zip(group, made, strict=True):
+            results = self.network.logits([images[i] for i in group])
+            for i, logits_Chw in zip(group, results, strict=True):
                 mask = full_size(logits_Chw, *images[i].shape[:2]).argmax(0).astype(np.uint8)
                 rows[i] = mask_row(ids[i], mask) | to_row(ids[i], self.labels, logits_Chw)
         return pa.Table.from_pylist([rows[i] for i in range(len(ids))], schema=SCHEMA)

@@ -30,7 +30,7 @@ class DeepLabNet(nn.Module):
         self.backbone = build_backbone(backbone, OUTPUT_STRIDE)
         self.head = Aspp(self.backbone.channels["layer4"], num_classes + 1)
         self.scales = scales
-        # The port trains the convolutions of all layers, the first one too, and no BatchNorm that keeps its statistics.
+        # The port trains the convolutions of all layers, also the first, but not BatchNorm with running statistics.
         for module in self.backbone.modules():
             if isinstance(module, nn.Conv2d):
                 module.requires_grad_(True)
@@ -97,5 +97,5 @@ def predict(
     """
     image_BCHW = model.backbone.normalise(torch.from_numpy(np.stack(images)).to(device))
     with autocast(device, precision):
-        made = [model(part)[-1].float().cpu() for part in image_BCHW.split(images_per_pass(image_BCHW))]
-    return list(torch.cat(made).numpy())
+        outputs = [model(part)[-1].float().cpu() for part in image_BCHW.split(images_per_pass(image_BCHW))]
+    return list(torch.cat(outputs).numpy())

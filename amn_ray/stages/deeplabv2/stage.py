@@ -23,9 +23,9 @@ def train_network(config: DeepLabConfig, inputs: Mapping[str, Artifact], output:
     """Train on the pseudo-masks. Without `backbone` training starts from random weights.
 
     Raises:
-        RequestError: the pseudo-masks hold no label at all, or an image has none.
+        RequestError: the pseudo-masks contain no label at all, or an image has no pseudo-mask.
     """
-    # Imported here: a pipeline that finds everything in the store never needs PyTorch.
+    # Imported here: a pipeline whose artifacts all exist does not need PyTorch.
     from amn_ray.training.driver import train
 
     images, masks = inputs["images"], inputs["pseudo_masks"]
@@ -33,7 +33,7 @@ def train_network(config: DeepLabConfig, inputs: Mapping[str, Artifact], output:
     classes = manifest["classes"]
     missing = context.cluster.run_remote(missing_classes, images, masks, classes)
     if missing:
-        context.warn(f"no pseudo-mask holds {', '.join(missing)}; the network cannot learn it")
+        context.warn(f"no pseudo-mask contains {', '.join(missing)}; the network cannot learn it")
     result = train(
         _train_worker,
         config,

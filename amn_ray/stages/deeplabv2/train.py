@@ -22,8 +22,8 @@ DECAY_EVERY = 10
 
 
 def train_worker(settings: dict) -> None:
-    """The whole training, on each worker."""
-    from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
+    """The training of each worker."""
+    from amn_ray.training.loop import Loop  # imports Ray, which the rest of this page does not need
 
     job: TrainJob = settings["job"]
     config: DeepLabConfig = job.config
@@ -47,7 +47,7 @@ def batch_losses(model: nn.Module, batch: dict[str, Tensor], config: DeepLabConf
         part = slice(start, start + size)
         with autocast(image.device, config.precision):
             pyramid = model(backbone_in(model).normalise(image[part]))
-        yield segmentation_loss([logits.float() for logits in pyramid], [one[part] for one in labels], counts)
+        yield segmentation_loss([logits.float() for logits in pyramid], [label[part] for label in labels], counts)
 
 
 def optimisation(model: DeepLabNet, config: DeepLabConfig, num_steps: int) -> tuple[SGD, LRScheduler]:

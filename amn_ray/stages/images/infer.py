@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
         "floats": pa.bool_(),
     }
 )
-"""The image table. What follows `labels` tells of the files what only a decoder knows."""
+"""The image table. Columns after `labels` hold properties of the files that need decoding."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,18 @@ class ReadImage:
 
 
 def review(output: Artifact, pixels: Pixels, classes: Sequence[str], split: str) -> dict[str, Any]:
-    """What the images say together; `classes` and `split` are those of the table.
+    """Check the images together; `classes` and `split` are those of the table.
 
     Returns:
         `warnings`, sentences for the user; and `largest`, the image of most pixels: `image_id`, `height`, `width`,
         `num_labels`.
 
     Raises:
-        RequestError: as they are read, they would be black or white.
+        RequestError: with these settings, they would be black or white.
     """
     rows = output.fresh_table().read([*FACTS, "labels", "height", "width"]).to_pylist()
     doubts = review_labels([row["labels"] for row in rows], classes) if split == "train" else []
     largest = max(rows, key=lambda row: row["height"] * row["width"])
-    known = {name: largest[name] for name in ("image_id", "height", "width")}
-    known["num_labels"] = len(largest["labels"])
-    return {"warnings": review_photographs(rows, pixels) + doubts, "largest": known}
+    facts = {name: largest[name] for name in ("image_id", "height", "width")}
+    facts["num_labels"] = len(largest["labels"])
+    return {"warnings": review_photographs(rows, pixels) + doubts, "largest": facts}

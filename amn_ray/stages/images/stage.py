@@ -45,7 +45,7 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
 
 
 def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
-    """Refuse a table that was made where more bad images were allowed.
+    """Reject a table that was made with more bad images allowed.
 
     Raises:
         RequestError: it lacks more images than `dataset.max_bad_fraction` allows now.

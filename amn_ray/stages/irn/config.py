@@ -19,7 +19,7 @@ class IrnConfig(BoundariesConfig):
     scale: list[float] = field(default_factory=lambda: [0.5, 1.5])
     """Training images are resized by a factor drawn from this range."""
     radius: int = 10
-    """Pairs of pixels nearer than this, at stride 4, are compared in training."""
+    """Pairs of pixels closer than this, at stride 4, are compared in training."""
     lr_edge: float = 0.1
     lr_displacement: float = 1.0
     momentum: float = 0.0
@@ -44,9 +44,9 @@ class WalkConfig(PseudoMasksConfig):
 
     precision: str | None = shared()
     radius: int = 5
-    """Pairs of pixels nearer than this, at stride 4, exchange activation."""
+    """Pairs of pixels closer than this, at stride 4, exchange activation."""
     beta: float = 10
-    """The exponent of an affinity: higher walls."""
+    """The exponent of affinities; larger values strengthen boundaries."""
     doublings: int = 8
     """The walk takes 2^doublings steps."""
 

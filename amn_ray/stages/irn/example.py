@@ -15,7 +15,7 @@ from amn_ray.stages.irn.config import IrnConfig
 
 @dataclass(frozen=True)
 class IrnExample:
-    """A row of images joined with seeds -> what one training step needs of it."""
+    """A row of images joined with seeds -> a training example."""
 
     config: IrnConfig
     pixels: Pixels

@@ -1,4 +1,4 @@
-"""Walking on Ray Data: maps → pseudo-masks (method 8; released code: step/make_sem_seg_labels.py)."""
+"""The random walk on Ray Data: maps → pseudo-masks (method 8; released code: step/make_sem_seg_labels.py)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MakePseudoMask:
         maps: Artifact,
         threads: int,
     ) -> None:
-        import torch  # on the actor: the driver, which only names this class, need not load it
+        import torch  # on the actor: the driver only names this class and need not load it
 
         from amn_ray.nn.weights import load_module, pick_device
         from amn_ray.stages.irn.model import IrnNet

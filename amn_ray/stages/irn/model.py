@@ -37,7 +37,7 @@ DISPLACEMENT = {"stem": (64, 8, STORED_STRIDE), "layer1": (128, 16, STORED_STRID
 class IrnNet(nn.Module):
     """Two branches on the frozen features of all levels of the backbone (released code: net/resnet50_irn.py).
 
-    A backbone without a stem has one level less.
+    A backbone without a stem has one level fewer.
     """
 
     def __init__(self, config: IrnConfig) -> None:
@@ -59,7 +59,7 @@ class IrnNet(nn.Module):
         )
         self.displacement_mean: Tensor
         self.register_buffer("displacement_mean", torch.zeros(2))
-        """Subtracted at inference; that of a set of images is in the manifest of its pseudo-masks."""
+        """Subtracted at inference; the mean over a set of images is in the manifest of its pseudo-masks."""
 
     def train(self, mode: bool = True) -> IrnNet:
         """Like nn.Module.train, but the backbone is frozen with its statistics."""
@@ -107,7 +107,7 @@ def _joined(features: Sequence[Tensor], size: Sequence[int], stride: int) -> Ten
 
 
 def affinity(edge_Bhw: Tensor, path: Path) -> Tensor:
-    """1 − the highest edge on the way, for all pairs of one direction: (B, h, w) in [0, 1] -> (B, h−dy, w−|dx|)."""
+    """1 − the highest edge on the path, for all pairs of one direction: (B, h, w) in [0, 1] -> (B, h−dy, w−|dx|)."""
     height, width = edge_Bhw.shape[-2:]
     views = [edge_Bhw[(..., *path.window(offset, height, width))] for offset in path.offsets]
     return 1 - torch.stack(views).amax(0)
@@ -118,12 +118,12 @@ def irn_loss(edge_Bhw: Tensor, displacement_B2hw: Tensor, seed_Bhw: Tensor, radi
 
     ½ (positive + negative affinity) + ½ (foreground + background displacement); each is the mean over the pairs whose
     ends have the same label (positive: the mean of the background's and the foreground's pairs; the displacements:
-    foreground or background pairs) or different ones (negative). Pairs touching 255 take no part. The means are over
+    foreground or background pairs) or different ones (negative). Pairs touching 255 are ignored. The means are over
     the pairs of all workers. All pairs inside the crop count; the released code leaves out those
     near its left, right and lower borders.
 
-    One direction at a time is computed, and computed again for its gradient, so memory holds the paths of one
-    direction rather than of all: see `make bench`.
+    Directions are computed one at a time, and recomputed for the gradient, so memory holds the paths of one direction
+    rather than of all: see `make bench`.
 
     Args:
         edge_Bhw: edge probabilities, float32 (B, h, w).
@@ -157,7 +157,7 @@ def _pair_sums(edge_Bhw: Tensor, displacement_B2hw: Tensor, seed_Bhw: Tensor, pa
     near = affinity(edge_Bhw, path)
     attraction, repulsion = -torch.log(near + TINY), -torch.log(1 + TINY - near)
     shift_B2hw = displacement_B2hw[(..., *start)] - displacement_B2hw[(..., *end)]
-    wanted = shift_B2hw.new_tensor([path.dy, path.dx])[:, None, None]  # both ends point at the same centre
+    wanted = shift_B2hw.new_tensor([path.dy, path.dx])[:, None, None]  # both ends point to the same centre
     totals = [
         (attraction * background).sum(),
         (attraction * foreground).sum(),

@@ -1,6 +1,6 @@
 """Pairs of neighbouring pixels and the straight paths between them (Ahn et al. 2019, Section 4.1).
 
-A pair is (p, p + d) with d in half of a disc, so that each pair occurs once. Its path is every pixel nearer than 1 to
+A pair is (p, p + d) with d in half of a disc, so that each pair occurs once. Its path is every pixel closer than 1 to
 the straight line between the two, within their bounding box; both ends belong to it.
 """
 
@@ -12,14 +12,14 @@ from functools import lru_cache
 
 @dataclass(frozen=True)
 class Path:
-    """The way from a pixel to the one at (dy, dx), as offsets from the first."""
+    """The path from a pixel to the one at (dy, dx), as offsets from the first."""
 
     dy: int
     dx: int
     offsets: tuple[tuple[int, int], ...]
 
     def window(self, offset: tuple[int, int], height: int, width: int) -> tuple[slice, slice]:
-        """Where the pixels at `offset` of all pairs inside an image lie, in one order: rows, columns.
+        """The slices (rows, columns) of the pixels at `offset`, of all pairs inside an image.
 
         Empty where the image is smaller than the pair is wide.
         """

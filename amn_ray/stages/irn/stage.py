@@ -21,7 +21,7 @@ from amn_ray.training.job import TRAINING_METRICS
 
 def train_network(config: IrnConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
     """Train IRN on the seeds; the features of `backbone` stay frozen."""
-    # Imported here: a pipeline that finds everything in the store never needs PyTorch.
+    # Imported here: a pipeline whose artifacts all exist does not need PyTorch.
     from amn_ray.training.driver import train
 
     images, seeds = inputs["images"], inputs["refined"]
@@ -45,7 +45,7 @@ def walk(config: WalkConfig, inputs: Mapping[str, Artifact], output: Artifact, c
     """Spread the maps of all images up to the boundaries.
 
     The manifest gets IRN's mean displacement over these images, which users of its displacements subtract; the walk
-    does without.
+    does not need it.
     """
     images = inputs["images"]
     settings = {

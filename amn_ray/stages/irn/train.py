@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def train_worker(settings: dict) -> None:
-    """The whole training, on each worker."""
-    from amn_ray.training.loop import Loop  # which brings Ray; the rest of this page does without
+    """The training of each worker."""
+    from amn_ray.training.loop import Loop  # imports Ray, which the rest of this page does not need
 
     job: TrainJob = settings["job"]
     config: IrnConfig = job.config

@@ -13,7 +13,7 @@ class PamrConfig(RefinementConfig):
     """From maps to seeds, at two thresholds."""
 
     dilations: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 12, 24])
-    """How far away the eight neighbours of a pixel are, in pixels: eight for each dilation."""
+    """Distances of a pixel's neighbours, in pixels: eight neighbours for each dilation."""
     iterations: int = 10
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ class MakeSeed:
     """Maps batches of the image table (joined with maps) to the masks table."""
 
     def __init__(self, config: PamrConfig, pixels: Pixels, maps: Artifact, threads: int) -> None:
-        import torch  # on the actor: the driver, which only names this class, need not load it
+        import torch  # on the actor: the driver only names this class and need not load it
 
         from amn_ray.nn.weights import pick_device
 

@@ -1,4 +1,4 @@
-"""Pixel-adaptive mask refinement: each pixel's scores become a mean of its neighbours', more of those that look alike.
+"""Pixel-adaptive mask refinement: each pixel's scores become the mean of its neighbours', weighted by similarity.
 
 Legend: B = images of one size, H W = their pixels, J = neighbours of a pixel (8 directions for each dilation),
 K = classes of one image, C = local labels (0 = background, 1…K = its classes in the maps' order), R = 2 runs, one for
@@ -22,13 +22,13 @@ from amn_ray.stages.pamr.config import PamrConfig
 
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 SOFTNESS = 0.1
-"""Differences are measured in so many standard deviations of their surroundings."""
+"""The unit of differences, in standard deviations of the surroundings."""
 EPSILON = 1e-8
 """Where nothing differs, 0 / 0 is 0."""
 
 
 def neighbours(values_BCHW: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """The values of all pixels' j-th neighbours, J views (B, C, H, W); beyond the border lies its nearest pixel."""
+    """The values of all pixels' j-th neighbours, J views (B, C, H, W); the border is replicated."""
     height, width = values_BCHW.shape[2:]
     reach = max(dilations)
     padded = F.pad(values_BCHW, (reach,) * 4, mode="replicate")
@@ -39,9 +39,9 @@ def neighbours(values_BCHW: Tensor, dilations: Sequence[int]) -> Iterator[Tensor
 
 
 def affinities(image_BCHW: Tensor, dilations: Sequence[int]) -> Tensor:
-    """How alike a pixel and each of its neighbours are: (B, J, H, W), sum 1 over the neighbours.
+    """The similarity of a pixel and each of its neighbours: (B, J, H, W), sum 1 over the neighbours.
 
-    The softmax of −|x_i − x_j| / (0.1·σ_i), meant over the channels. σ_i is the (unbiased) standard deviation of all
+    The softmax of −|x_i − x_j| / (0.1·σ_i), averaged over the channels. σ_i is the (unbiased) standard deviation of all
     pixels of the 3 × 3 windows around i, one for each dilation, so the centre counts once in each.
 
     Args:
@@ -50,7 +50,7 @@ def affinities(image_BCHW: Tensor, dilations: Sequence[int]) -> Tensor:
     """
     batch, _, height, width = image_BCHW.shape
     count = (len(DIRECTIONS) + 1) * len(dilations)
-    # Around the centre itself, which is one of the values: their mean is small, and little is cancelled below.
+    # Relative to the centre, which is one of the values: their mean is small, which limits cancellation below.
     total, squares = torch.zeros_like(image_BCHW), torch.zeros_like(image_BCHW)
     for other_BCHW in neighbours(image_BCHW, dilations):
         difference = other_BCHW - image_BCHW
@@ -66,7 +66,7 @@ def affinities(image_BCHW: Tensor, dilations: Sequence[int]) -> Tensor:
 
 
 def refine(scores_BCHW: Tensor, affinity_BJHW: Tensor, config: PamrConfig) -> Tensor:
-    """Scores (B, C, H, W), as often as `config` says replaced by the weighted mean over the neighbours'."""
+    """Scores (B, C, H, W), replaced `config.iterations` times by the weighted mean of the neighbours'."""
     for _ in range(config.iterations):
         refined = torch.zeros_like(scores_BCHW)
         for j, other_BCHW in enumerate(neighbours(scores_BCHW, config.dilations)):
@@ -99,7 +99,7 @@ def refined_seeds(
     image_BHWC = torch.from_numpy(np.stack(images)).to(device)
     affinity_BJHW = affinities(image_BHWC.permute(0, 3, 1, 2).float(), config.dilations)
     labels_BRHW = np.stack([[hard_labels(one, tau) for tau in (config.conf_fg, config.conf_bg)] for one in maps])
-    # A class that an image lacks is nowhere in it, and stays so.
+    # A class that an image lacks never appears in it.
     num_labels = 1 + max(len(labels) for labels in keys)
     one_hot_BRHWC = F.one_hot(torch.from_numpy(labels_BRHW).to(device).long(), num_labels)
     one_hot_BRCHW = one_hot_BRHWC.movedim(4, 2).float()

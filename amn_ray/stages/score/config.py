@@ -1,4 +1,4 @@
-"""What is measured."""
+"""Settings of scores."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class ScoreConfig:
     num_thresholds: int = 101
     """Equidistant thresholds from 0 to 1, for maps."""
     metrics: list[str] = field(default_factory=list)
-    """The names of all that is measured of a confusion matrix: with another one, the score is another."""
+    """The names of all metrics of a confusion matrix: another metric gives another score artifact."""
 
     @property
     def modules(self) -> list[str]:
-        """Of the metrics; see core.settings.chosen_modules."""
+        """The metrics' modules; see core.settings.chosen_modules."""
         return [metric.__module__ for metric in metrics().values()]
 
     def __post_init__(self) -> None:

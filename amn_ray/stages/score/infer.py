@@ -24,8 +24,8 @@ SCHEMA = pa.schema(
         "evaluated": pa.bool_(),
     }
 )
-"""One row of a scores table; all but `image_id` and `evaluated` is null where the ground truth is undefined everywhere.
-The best threshold is null for masks and for images without a class, where every threshold is as good; the share of
+"""One row of a scores table; all but `image_id` and `evaluated` are null if the ground truth is undefined everywhere.
+The best threshold is null for masks and for images without a class, where all thresholds are equal; the share of
 undefined pixels is null for maps."""
 COLUMNS = ("mask", "evaluated")
 
@@ -79,7 +79,7 @@ class ScoreMasks:
 
 
 def _truth(row: dict) -> np.ndarray | None:
-    """The ground truth uint8 (H, W); None where none of its pixels is defined."""
+    """The ground truth uint8 (H, W); None if all of its pixels are undefined."""
     truth_HW = decode_mask(row["mask"])
     return None if (truth_HW == IGNORE).all() else truth_HW
 

@@ -1,7 +1,7 @@
 """The score stage: maps or masks of the evaluated images → mIoU and everything around it.
 
 Where more images have masks than are evaluated (VOC: 10,582 of train_aug, of which the paper evaluates the 1,464 of
-train), the mIoU of all of them stands beside.
+train), the mIoU of all of them is reported, too.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ EXAMPLES = 6
 
 
 def score_names(*, of_maps: bool, of_all: bool = False) -> tuple[str, ...]:
-    """What a score of maps, or of masks, reports; `of_all`: where more images have masks than are evaluated."""
+    """The metrics of a score of maps or masks; `of_all`: if more images have masks than are evaluated."""
     everything = OF_ALL[: 2 if of_maps else 1] if of_all else ()
     return (*metrics(), *PARTS, *(OF_MAPS if of_maps else OF_MASKS), *everything)
 
 
 def any_score() -> set[str]:
-    """What any score may report."""
+    """All metrics that a score may report."""
     return {*score_names(of_maps=True, of_all=True), *score_names(of_maps=False, of_all=True)}
 
 
@@ -79,7 +79,7 @@ def _grid(config: ScoreConfig) -> np.ndarray:
 
 
 def scored(output: Artifact, *, evaluated: bool = True) -> dict[str, ImageCounts]:
-    """The counts of every evaluated image that has ground truth (or of the others), by its id, in the order of ids."""
+    """The counts of all evaluated images with ground truth (or of the others), by id, in the order of ids."""
     rows = output.fresh_table().read(["truth", "predicted", "counts", "evaluated"]).to_pylist()
     return {
         row["image_id"]: counts_of(row) for row in rows if row["counts"] is not None and row["evaluated"] == evaluated
@@ -87,7 +87,7 @@ def scored(output: Artifact, *, evaluated: bool = True) -> dict[str, ImageCounts
 
 
 def _of_evaluated(output: Artifact, column: str) -> list[float]:
-    """What is not null in a column of the evaluated images."""
+    """The non-null values of a column of the evaluated images."""
     rows = output.fresh_table().read([column, "evaluated"]).to_pylist()
     return [row[column] for row in rows if row["evaluated"] and row[column] is not None]
 
@@ -163,12 +163,12 @@ def _of_masks(output: Artifact, classes: list[str], measured: Mapping[str, Metri
 
 
 def _examples(scored_ids: list[str]) -> list[str]:
-    """A fixed choice of scored images, spread evenly over the split."""
+    """A fixed selection of scored images, spread evenly over the split."""
     return [scored_ids[i] for i in np.linspace(0, len(scored_ids) - 1, min(EXAMPLES, len(scored_ids))).astype(int)]
 
 
 def _parts(selection_T: np.ndarray, report_T: np.ndarray, grid: np.ndarray) -> dict[str, float]:
-    """τ and mIoU of the images that select, and mIoU of the others at that τ (see evaluation/selection.py)."""
+    """τ and mIoU of the selection split, and mIoU of the report split at that τ (see evaluation/selection.py)."""
     miou_T = mean_iou(selection_T)
     best = int(np.nanargmax(miou_T))
     chosen = {"selection_miou": float(miou_T[best]), "selection_tau": float(grid[best])}
@@ -176,5 +176,5 @@ def _parts(selection_T: np.ndarray, report_T: np.ndarray, grid: np.ndarray) -> d
 
 
 def _iou(confusion: np.ndarray) -> list[float | None]:
-    """IoU by label; None where it does not occur."""
+    """IoU by label; None if it does not occur."""
     return [None if np.isnan(value) else float(value) for value in class_iou(confusion)]

@@ -11,7 +11,7 @@ from amn_ray.stages.groups import RefinementConfig
 
 
 def thresholded_seed(maps_KHW: np.ndarray, keys: Sequence[int], config: RefinementConfig) -> np.ndarray:
-    """The seed that a refinement starts from, as it is.
+    """The seed that a refinement starts from, unrefined.
 
     Args:
         maps_KHW: float32 maps of the classes `keys`, at the image's size.

@@ -19,7 +19,7 @@ from amn_ray.data.source import Record, Source
 from amn_ray.stages.reading import BadImage, Row, SparedImage, defects_of
 
 SCHEMA = pa.schema([*MASK_SCHEMA, pa.field("mask_lay", pa.string()), pa.field("evaluated", pa.bool_())])
-"""A masks table, which way each mask lies (see data.photograph_checks.mask_lay), and whether it is evaluated (see
+"""A masks table, with each mask's orientation (see data.photograph_checks.mask_lay), and whether it is evaluated (see
 data.source.Record)."""
 _SIZES = ("height", "width", "file_height", "file_width", "orientation")
 
@@ -28,7 +28,7 @@ _SIZES = ("height", "width", "file_height", "file_width", "orientation")
 class ReadMask:
     """A record -> a row of SCHEMA; see stages.reading.ReadRow. Images that were left out have none.
 
-    The photograph is not decoded again: what is to be known of it is in the image table.
+    The photograph is not decoded again: its properties are in the image table.
     """
 
     images: Artifact
@@ -62,12 +62,12 @@ class ReadMask:
 
 
 def review(output: Artifact, images: Artifact, classes: Sequence[str], spared: Sequence[str]) -> dict[str, Any]:
-    """What the masks say together, and with the labels.
+    """Check the masks together, and against the labels.
 
     Args:
         output: with the table of masks.
         images: the image table.
-        classes: of the labels 1…N.
+        classes: the names of labels 1…N.
         spared: the defects of masks of images that are not evaluated.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The ground truth of a split: its masks, as they lie on the images.
+"""The ground truth of a split: its masks, aligned with the images.
 
 Replaces nothing of the released code, which reads loose files in every evaluation.
 """
@@ -44,7 +44,7 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
 
 
 def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
-    """Refuse a table that was made where more bad masks were allowed.
+    """Reject a table that was made with more bad masks allowed.
 
     Raises:
         RequestError: it lacks more masks than `dataset.max_bad_fraction` allows now.
