@@ -68,7 +68,8 @@ def _as_meant(job: str, argument: str) -> str:
             f"{argument}: names a kind of data set (shapes, voc12, coco14, folder), not its path; set dataset=folder "
             f"{shlex.quote(f'dataset.root={value}')}"
         )
-    refuse_old_key(key)
+    if job in PLANS:
+        refuse_old_key(key)
     _refuse_part_of_shared(job, key)
     if key in methods.GROUPS and job in PLANS:
         methods.method(key, value)

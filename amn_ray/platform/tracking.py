@@ -313,8 +313,8 @@ class TrackedRun:
         metrics = [Metric(key, value, now, 0) for key, value in values.items()]
         self.tracker.enqueue(lambda: self.client.log_batch(self.run_id, metrics=metrics))
 
-    def curve(self, key: str, points: Sequence[tuple[int, float]]) -> None:
-        """Log a metric over integer steps; points that MLflow already has are not logged again."""
+    def curve(self, key: str, points: Sequence[tuple[int, float, float]]) -> None:
+        """Log a metric over integer steps; see log_curve."""
         self.tracker.enqueue(lambda: log_curve(self.client, self.run_id, key, points))
 
     def tags(self, values: Mapping[str, str]) -> None:
@@ -378,11 +378,19 @@ class TrackedRun:
         self.client.set_tag(self.run_id, MODEL_TAG, info.model_uri)
 
 
-def log_curve(client: MlflowClient, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
-    """Log a metric over integer steps; points that MLflow already has are not logged again."""
+def log_curve(client: MlflowClient, run_id: str, key: str, points: Sequence[tuple[int, float, float]]) -> None:
+    """Log a metric over integer steps; points that MLflow already has are not logged again.
+
+    If two processes log the same point at once, MLflow stores it once, since it has the same time.
+
+    Args:
+        client: of the tracking server.
+        run_id: of the run.
+        key: the name of the metric.
+        points: (step, value, time.time() of its measurement).
+    """
     logged = {metric.step for metric in client.get_metric_history(run_id, key)}
-    now = int(time.time() * 1000)
-    missing = [Metric(key, value, now, step) for step, value in points if step not in logged]
+    missing = [Metric(key, value, int(1000 * at), step) for step, value, at in points if step not in logged]
     for start in range(0, len(missing), MAX_BATCH):
         client.log_batch(run_id, metrics=missing[start : start + MAX_BATCH])
 
@@ -414,7 +422,7 @@ class RunStates:
         return run_id if run.info.lifecycle_stage == LifecycleStage.ACTIVE else "deleted from MLflow"
 
 
-def log_at_once(uri: str, run_id: str, key: str, points: Sequence[tuple[int, float]]) -> None:
+def log_at_once(uri: str, run_id: str, key: str, points: Sequence[tuple[int, float, float]]) -> None:
     """Add points to a curve if MLflow answers now; lost points are logged again later."""
     with suppress(MlflowException, OSError):
         log_curve(MlflowClient(uri), run_id, key, points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -98,7 +99,7 @@ class Tracking(Observer):
         if not event.reused and manifest["spilled_gb"] > 0.01:
             metrics["spilled_gb"] = manifest["spilled_gb"]
         child.metrics({f"{event.step}/{name}": value for name, value in metrics.items()})
-        points = [(int(point["step"]), point["loss"]) for point in manifest.get("history", ())]
+        points = [(int(point["step"]), point["loss"], point["time"]) for point in manifest.get("history", ())]
         if points:
             child.curve(f"{event.step}/loss_curve", points)
 
@@ -108,7 +109,8 @@ class Tracking(Observer):
         if "curve" in manifest:
             curve = manifest["curve"]
             # MLflow's steps are integers: τ in thousandths.
-            points = [(round(1000 * tau), miou) for tau, miou in zip(curve["tau"], curve["miou"], strict=True)]
+            now = time.time()
+            points = [(round(1000 * tau), miou, now) for tau, miou in zip(curve["tau"], curve["miou"], strict=True)]
             assert self.parent is not None
             for run in (child, self.parent):  # the parents are where pipelines are compared
                 run.curve(f"{event.step}/miou_by_tau", points)

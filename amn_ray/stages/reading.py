@@ -53,6 +53,18 @@ class Reading:
     spared: list[str]
     """The same for files that nothing depends on."""
 
+    def warnings(self, files: str) -> list[str]:
+        """Sentences that name and count what was left out; `files`: images or masks."""
+        found = []
+        if self.problems:
+            found.append(f"{len(self.problems)} bad {files} are left out; the first: {self.problems[0]}")
+        if self.spared:
+            found.append(
+                f"{len(self.spared)} {files} of images that are not evaluated cannot be used, and scores of all images "
+                f"do without them; the first: {self.spared[0]}"
+            )
+        return found
+
 
 class ReadRow(Protocol):
     """Makes the rows of a table from records."""

@@ -1,4 +1,4 @@
-"""Callbacks of Ray Train that report each epoch: to the console and to MLflow.
+"""Callbacks of Ray Train, once per reported epoch: a line on the console, and points of the loss curve in MLflow.
 
 They run in Ray Train's controller, but are also sent to each worker, which does not need MLflow.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from amn_ray.core.console import time_left
+from amn_ray.core.console import log, time_left
 
 
 class PrintEpochs(UserCallback):
@@ -24,11 +24,11 @@ class PrintEpochs(UserCallback):
         """See ray.train.UserCallback; one dict of metrics per worker."""
         report = metrics[0]
         remaining = report["seconds"] * (report["epochs"] - report["epoch"])
-        print(
-            f"{self.step:>9}  epoch {report['epoch']}/{report['epochs']}  loss {report['loss']:.4f}  "
+        log(
+            self.step,
+            f"epoch {report['epoch']}/{report['epochs']}  loss {report['loss']:.4f}  "
             f"{report['images_per_second']:.1f} images/s"
             + (f"  {time_left(remaining)} left" if remaining >= 60 else ""),
-            flush=True,
         )
 
 
@@ -42,11 +42,11 @@ class LogEpochs(UserCallback):
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """See ray.train.UserCallback; one dict of metrics per worker."""
-        points = [(int(point["step"]), point["loss"]) for point in metrics[0]["points"]]
+        points = [(int(point["step"]), point["loss"], point["time"]) for point in metrics[0]["points"]]
         # Not in this thread, which would block the training. The driver logs the whole curve again when the step ends.
         threading.Thread(target=self._log, args=(points,), daemon=True).start()
 
-    def _log(self, points: Sequence[tuple[int, float]]) -> None:
+    def _log(self, points: Sequence[tuple[int, float, float]]) -> None:
         from amn_ray.platform.tracking import log_at_once  # only in the controller
 
         log_at_once(self.uri, self.run_id, f"{self.step}/loss_curve", points)

@@ -134,7 +134,7 @@ class Loop:
         self.speed = steps * self.job.stream.batch_size / seconds
         every = max(1, steps // 20)
         self.history += [
-            {"step": first + offset + 1, "loss": sum(part) / len(part)}
+            {"step": first + offset + 1, "loss": sum(part) / len(part), "time": time.time()}
             for offset in range(0, steps, every)
             if (part := values[offset : offset + every])
         ]

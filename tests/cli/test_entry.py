@@ -51,6 +51,12 @@ def test_quotes_that_are_there_and_what_hydra_reads_as_a_text_stay() -> None:
     assert read("backbone.weights=${oc.env:HOME}/w.pth") == "${oc.env:HOME}/w.pth"
 
 
+def test_a_name_that_a_pipeline_no_longer_has_is_another_job_s_own() -> None:
+    assert as_meant("predict", ["crf=false", "images=a"]) == ["crf=false", "images=a"]
+    with pytest.raises(RequestError, match=r"^crf\.amn\.conf_bg: .*amn_refined\.conf_bg"):
+        as_meant("pipeline", ["crf.amn.conf_bg=0.1"])
+
+
 def test_options_may_stand_between_settings() -> None:
     assert as_meant("pipeline", ["seed=1", "--cfg", "job", "store=a (1)"]) == [
         "seed=1",

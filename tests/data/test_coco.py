@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,11 @@ def rle(counts: Any, size: Any = (48, 64)) -> dict[str, Any]:
 def test_what_would_end_or_fill_the_process_is_a_bad_image(tmp_path: Path, segmentation: Any, message: str) -> None:
     found, listing = one(tmp_path, segmentation)
     assert labels(listing) == [(1,)] * 4
+    if re.search("far|coordinate|size|things", message):  # which a quick look while listing tells already
+        (warning,) = (warning for warning in listing.warnings if "cannot be painted" in warning)
+        assert "1 images" in warning
+        assert re.search(message, warning)
+        assert "the first: 2.jpg" in warning
     with pytest.raises(ValueError, match=f"object 1 of 1 has a segmentation that cannot be decoded .*{message}"):
         found.mask(listing.records[1])
     for number in (0, 2, 3):
@@ -323,6 +329,7 @@ def test_what_would_end_or_fill_the_process_is_a_bad_image(tmp_path: Path, segme
 def test_an_outline_is_read_however_it_is_nested(tmp_path: Path, segmentation: Any) -> None:
     found, listing = one(tmp_path, segmentation)
     np.testing.assert_array_equal(found.mask(listing.records[1]), BOX_HW)
+    assert not any("cannot be painted" in warning for warning in listing.warnings)
 
 
 def test_random_segmentations_are_painted_as_pycocotools_decodes_them() -> None:

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from amn_ray.core.artifacts import Store
 from amn_ray.platform import tracking
-from amn_ray.platform.tracking import RunStates, Tracker
+from amn_ray.platform.tracking import RunStates, Tracker, log_curve
 from amn_ray.platform.tracking_config import TrackingConfig
 from amn_ray.training.epochs import LogEpochs, PrintEpochs
 from tests.conftest import free_port
@@ -28,7 +28,7 @@ REPORT = {
     "loss": 0.25,
     "images_per_second": 10.0,
     "seconds": 40.0,
-    "points": [{"step": 7, "loss": 0.2}],
+    "points": [{"step": 7, "loss": 0.2, "time": 10.0}],
 }
 
 
@@ -143,15 +143,28 @@ def test_a_failed_run_is_marked_and_can_be_continued(tracker: Tracker) -> None:
 
 def test_a_curve_is_never_logged_twice(tracker: Tracker) -> None:
     with tracker.run("p", "f", {}) as run:
-        run.curve("classifier/loss_curve", [(1, 0.5), (2, 0.4)])
-        run.curve("classifier/loss_curve", [(1, 0.5), (2, 0.4), (3, 0.3)])
+        run.curve("classifier/loss_curve", [(1, 0.5, 10.0), (2, 0.4, 11.0)])
+        run.curve("classifier/loss_curve", [(1, 0.5, 10.0), (2, 0.4, 11.0), (3, 0.3, 12.0)])
+    history = tracker.client.get_metric_history(run.run_id, "classifier/loss_curve")
+    assert sorted((metric.step, metric.value) for metric in history) == [(1, 0.5), (2, 0.4), (3, 0.3)]
+
+
+def test_a_point_that_two_processes_log_at_once_is_stored_once(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [(1, 0.5, 10.0), (2, 0.4, 11.0)]
+    with tracker.run("p", "f", {}) as run:
+        monkeypatch.setattr(MlflowClient, "get_metric_history", lambda *arguments: [])  # neither sees the other's
+        for part in (points, [*points, (3, 0.3, 12.0)]):
+            log_curve(MlflowClient(tracker.uri), run.run_id, "classifier/loss_curve", part)
+        monkeypatch.undo()
     history = tracker.client.get_metric_history(run.run_id, "classifier/loss_curve")
     assert sorted((metric.step, metric.value) for metric in history) == [(1, 0.5), (2, 0.4), (3, 0.3)]
 
 
 def test_long_curves_are_split_into_batches(tracker: Tracker) -> None:
     with tracker.run("p", "f", {}) as run:
-        run.curve("c", [(step, 0.0) for step in range(2500)])
+        run.curve("c", [(step, 0.0, 10.0) for step in range(2500)])
     assert len(tracker.client.get_metric_history(run.run_id, "c")) == 2500
 
 
@@ -215,7 +228,7 @@ def test_what_an_unreachable_server_missed_is_delivered_later(
         gate.shut()
         with tracker.run("classifier", "c", {}, parent) as child:
             child.params({"epochs": 3})
-            child.curve("classifier/loss_curve", [(1, 0.5)])
+            child.curve("classifier/loss_curve", [(1, 0.5, 10.0)])
             child.artifact("note.txt", b"kept")
         assert child.run_id == ""
         gate.open()

@@ -98,7 +98,7 @@ def test_a_pipeline_is_a_run_with_a_child_per_step(told: Told) -> None:
         RunBegan(settings=SETTINGS),
         *told.step("images", "images", reused=True, metrics={"images": 4}),
         *told.step("classifier", "classifier", metrics={"loss": 0.5}, spilled_gb=1.5,
-                   history=[{"step": 1, "loss": 0.75}, {"step": 2, "loss": 0.5}]),
+                   history=[{"step": 1, "loss": 0.75, "time": 10.0}, {"step": 2, "loss": 0.5, "time": 10.0}]),
         Warned(step="classifier", sentence="something"),
         *told.step("maps", "cam"),
         Scored(step="maps", artifact=told.artifact("score"),
@@ -161,7 +161,7 @@ def test_a_run_that_fails_before_its_first_step_is_marked(told: Told) -> None:
 
 def test_the_same_command_continues_its_run_and_its_steps(told: Told) -> None:
     first, again = told.tracking(), told.tracking()
-    steps = told.step("maps", "cam", history=[{"step": 1, "loss": 0.5}])
+    steps = told.step("maps", "cam", history=[{"step": 1, "loss": 0.5, "time": 10.0}])
     tell(first, RunBegan(settings=SETTINGS), *steps, RunFailed(interrupted=True))
     moved = SETTINGS | {"store": "elsewhere", "rebuild": [], "run": told.identity}
     tell(again, RunBegan(settings=moved), *told.step("maps", "cam", reused=True), told.ended(maps={"seconds": 2.5}))

@@ -76,7 +76,7 @@ def test_a_mask_is_upright_whichever_picture_it_was_drawn_on(
     for row in rows_of(truth).values():
         np.testing.assert_array_equal(decode_mask(row["mask"]), mask_HW)
         assert row["present"] == [0, 1]
-    warnings = review(truth, images, ["nut"], [])["warnings"]
+    warnings = review(truth, images, ["nut"])
     assert len(warnings) == (orientation in (2, 3, 4))
     assert all("1 masks" in warning and "dataset.exif=ignore" in warning for warning in warnings)
 
@@ -92,7 +92,7 @@ def test_without_exif_a_mask_is_that_of_the_picture_as_it_lies(photographs: Phot
     truth = make_truth(summary, images, store)
     for row in rows_of(truth).values():
         np.testing.assert_array_equal(decode_mask(row["mask"]), mask_HW)
-    assert review(truth, images, ["nut"], [])["warnings"] == [], "there is no doubt"
+    assert review(truth, images, ["nut"]) == [], "there is no doubt"
     photographs.add("a.png", content, turned(mask_HW, 6))
     with pytest.raises(BadImage, match=r"mask is 4x6 but its image 6x4 .*without the turn of its EXIF tag"):
         read_first(photographs.config(exif="ignore"), store)
@@ -300,7 +300,7 @@ def test_masks_most_of_which_contradict_the_labels_are_refused(photographs: Phot
     images = make_images(summary, store)
     truth = make_truth(summary, images, store)
     with pytest.raises(RequestError, match="in 6 of 6 images labels and mask contradict one another"):
-        review(truth, images, ["nut"], [])
+        review(truth, images, ["nut"])
 
 
 # --- On a real Ray ---------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_a_loss_that_is_no_number_ends_the_training_at_once_and_says_what_to_do(
 
 def end(output: Artifact) -> None:
     """A training ends well."""
-    output.write(HISTORY, b'{"history": [{"step": 1, "loss": 0.5}], "images_per_second": 1.0}')
+    output.write(HISTORY, b'{"history": [{"step": 1, "loss": 0.5, "time": 10.0}], "images_per_second": 1.0}')
     output.write(MODEL, b"")
 
 

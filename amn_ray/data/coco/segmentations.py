@@ -6,7 +6,9 @@ checked polygons only, and never a run length.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,33 @@ def has_outline(segmentation: Any) -> bool:
     return (
         bool(polygons(segmentation) or _encoded(segmentation)) if isinstance(segmentation, list) else bool(segmentation)
     )
+
+
+def defect(segmentation: Any, height: int, width: int) -> str | None:
+    """Why a segmentation cannot be painted; None if it can, as far as a quick look at coordinates and sizes tells.
+
+    Args:
+        segmentation: polygons or a run-length encoding.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+    if isinstance(segmentation, dict):
+        size = segmentation.get("size")
+        return None if size == [height, width] else _other_size(size, height, width)
+    limit = (FAR + 1) * max(height, width)
+    for polygon in polygons(segmentation):
+        with suppress(TypeError, OverflowError):  # text, or numbers that are too large: looked at closely
+            if math.isfinite(sum(polygon)) and -limit <= min(polygon) and max(polygon) <= limit:
+                continue
+        try:
+            _checked(polygon, height, width)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _other_size(size: Any, height: int, width: int) -> str:
+    return f"its size is {size}, but height and width of the image are {[height, width]}"
 
 
 def _encoded(segmentation: list[Any]) -> list[Any]:
@@ -92,7 +121,7 @@ def run_lengths(segmentation: Any, height: int, width: int) -> np.ndarray:
     elif isinstance(segmentation, dict):
         size, counts = segmentation.get("size"), segmentation.get("counts")
         if size != [height, width]:
-            raise ValueError(f"its size is {size}, but height and width of the image are {[height, width]}")
+            raise ValueError(_other_size(size, height, width))
         runs = _unpacked(counts) if isinstance(counts, str | bytes) else _numbers(counts)
     else:
         raise ValueError(f"it is a {type(segmentation).__name__}, expected polygons or run lengths")

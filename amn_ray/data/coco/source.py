@@ -20,7 +20,7 @@ import numpy as np
 from amn_ray.core.errors import RequestError
 from amn_ray.data.class_names import is_background, squeezed
 from amn_ray.data.coco.instances import Instances, Key, Size, read_instances
-from amn_ray.data.coco.segmentations import has_outline, paint
+from amn_ray.data.coco.segmentations import defect, has_outline, paint
 from amn_ray.data.images import LARGEST_SCALED, decoding, opened
 from amn_ray.data.masks import MaskRule, find_masks, mask_rule, read_mask
 from amn_ray.data.named_files import NamedFiles, folded, image_ids
@@ -172,6 +172,12 @@ class Coco:
             yield (
                 f"{path}: {len(instances.outside)} objects lie wholly outside of their images (the first: one of "
                 f"{instances.outside[0]}), as they do where images were scaled or cropped without their annotations"
+            )
+        if self.config.masks is None and (defects := list(_defects(instances))):
+            name, reason = defects[0]
+            yield (
+                f"{path}: {len(defects)} images have an object that cannot be painted, so their masks are bad; the "
+                f"first: {name} ({reason})"
             )
         if boxed := [Path(record.image).name for record in listing.records if record.mask is None]:
             yield (
@@ -371,6 +377,16 @@ def _first(paths: Iterable[Path]) -> Path | None:
             if path.is_file():
                 return path
     return None
+
+
+def _defects(instances: Instances) -> Iterator[tuple[str, str]]:
+    """Each image with an object that cannot be painted, and why, as far as a quick look tells."""
+    for name, objects in instances.objects.items():
+        size = instances.images[name]
+        reasons = (defect(segmentation, *size) for *_, segmentation in objects) if size else ()
+        reason = next(filter(None, reasons), None)
+        if reason is not None:
+            yield name, reason
 
 
 def _painted(size: Size, objects: Sequence[tuple[object, ...]]) -> str:

@@ -39,7 +39,9 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
         "bad_images": found.problems,
         "unknown_classes": dict(config.unknown_classes),
         "unlabelled": config.unlabelled,
-        **reviewed,
+        "listed": list(config.warnings),
+        "largest": reviewed["largest"],
+        "warnings": found.warnings(ReadImage.files) + reviewed["warnings"],
         "metrics": {"images": found.rows},
     }
 

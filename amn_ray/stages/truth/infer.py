@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -61,17 +61,16 @@ class ReadMask:
         return mask_row(record.image_id, mask_HW) | {"mask_lay": lay, "evaluated": record.evaluated}
 
 
-def review(output: Artifact, images: Artifact, classes: Sequence[str], spared: Sequence[str]) -> dict[str, Any]:
+def review(output: Artifact, images: Artifact, classes: Sequence[str]) -> list[str]:
     """Check the masks together, and against the labels.
 
     Args:
         output: with the table of masks.
         images: the image table.
         classes: the names of labels 1…N.
-        spared: the defects of masks of images that are not evaluated.
 
     Returns:
-        `warnings`, sentences for the user.
+        Warnings, sentences for the user.
 
     Raises:
         RequestError: most masks contradict the labels.
@@ -82,9 +81,4 @@ def review(output: Artifact, images: Artifact, classes: Sequence[str], spared: S
     doubts, refusal = review_masks([labels[image_id] for image_id in ids], present, classes, ids)
     if refusal is not None:
         raise RequestError(refusal)
-    if spared:
-        doubts.append(
-            f"{len(spared)} masks of images that are not evaluated cannot be used, and scores of all images do "
-            f"without them; the first: {spared[0]}"
-        )
-    return {"warnings": review_lays(rows) + doubts}
+    return review_lays(rows) + doubts

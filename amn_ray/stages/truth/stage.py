@@ -36,11 +36,11 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
                 f"none of the {config.masks} masks can be used, as they or their images are bad; mend them, the "
                 f"first of which is {[*found.problems, *found.spared, *manifest['bad_images']][0]}"
             )
-        reviewed = context.cluster.run_remote(review, output, images, classes, found.spared)
+        warnings = found.warnings(ReadMask.files) + context.cluster.run_remote(review, output, images, classes)
     except (RequestError, RunError):
         output.remove()
         raise
-    return {"rows": found.rows, "bad_masks": found.problems, **reviewed, "metrics": {"masks": found.rows}}
+    return {"rows": found.rows, "bad_masks": found.problems, "warnings": warnings, "metrics": {"masks": found.rows}}
 
 
 def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
