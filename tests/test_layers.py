@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from amn_ray.stages import methods
+from amn_ray.stages.builtin import OURS
 from amn_ray.stages.methods import Method
-from amn_ray.stages.ours import OURS
 from amn_ray.stages.stage import Stage
 
 PACKAGE = Path(__file__).parent.parent / "amn_ray"
@@ -170,12 +170,12 @@ def test_stages_never_import_one_another_nor_hydra_mlflow_or_tune(stage: str) ->
 
 
 def test_what_stages_share_knows_no_stage_but_for_the_list_of_ours() -> None:
-    shared = [path for path in of("stages/*.py") if path.name != "ours.py"]
+    shared = [path for path in of("stages/*.py") if path.name != "builtin.py"]
     assert not offences(shared, *(f"amn_ray.stages.{name}" for name in STAGES))
 
 
 def test_the_list_of_ours_is_imported_by_recipe_and_cli_alone() -> None:
-    importers = {unit_of(path, PACKAGE) for path in MODULES if offences([path], "amn_ray.stages.ours")}
+    importers = {unit_of(path, PACKAGE) for path in MODULES if offences([path], "amn_ray.stages.builtin")}
     assert importers
     assert importers <= {"recipe", "cli"}
 
@@ -234,7 +234,7 @@ def test_what_runs_in_light_processes_does_not_load_pytorch(module: str) -> None
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-UNPICKLED = {"data/__main__.py", "data/listing.py", "data/apart.py"}
+UNPICKLED = {"data/__main__.py", "data/listing.py", "data/in_subprocess.py"}
 """The ends of pipes between a process and one that it starts; no file."""
 
 

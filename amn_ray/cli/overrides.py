@@ -25,8 +25,8 @@ from amn_ray.core.errors import RequestError
 from amn_ray.core.settings import shared_names
 from amn_ray.recipe.composition import GROUPS
 from amn_ray.recipe.config import PipelineConfig
-from amn_ray.recipe.moved import refuse_old_key, refuse_old_step
 from amn_ray.recipe.records import named
+from amn_ray.recipe.renamed import refuse_old_key, refuse_old_step
 from amn_ray.stages import methods
 
 TEXT, TEXTS = "text", "texts"

@@ -16,7 +16,7 @@ from amn_ray.core.errors import RequestError
 from amn_ray.core.settings import flat
 from amn_ray.platform import submitted
 from amn_ray.recipe.config import STEPS, PipelineConfig
-from amn_ray.stages import methods, ours  # noqa: F401 — `ours` registers the methods
+from amn_ray.stages import builtin, methods  # noqa: F401 — `builtin` registers the methods
 from amn_ray.stages.methods import Method
 
 GROUPS = ("dataset", "recipe", "cluster", *methods.GROUPS)

@@ -17,7 +17,7 @@ from amn_ray.core.errors import RequestError
 from amn_ray.data.listing import Summary
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.recipe.config import PipelineConfig
-from amn_ray.stages import methods, ours  # noqa: F401 — `ours` registers the methods
+from amn_ray.stages import builtin, methods  # noqa: F401 — `builtin` registers the methods
 from amn_ray.stages.backbone.stage import INITIAL_WEIGHTS
 from amn_ray.stages.classifier.stage import CLASSIFIER
 from amn_ray.stages.images.stage import IMAGES

@@ -9,5 +9,5 @@ infer.py   the class that Ray Data maps over batches
 NAME.yaml  the settings of the method, also for certain data sets or recipes
 
 Shared by stages: stage.py (Stage, Context), groups.py (settings of all choices of a group), methods.py (the registry),
-ours.py (one line per method), reading.py (for images and truth).
+builtin.py (one line per method), reading.py (for images and truth).
 """

@@ -1,4 +1,7 @@
-"""Settings common to all methods of a group. Recipes set these fields; methods may add their own."""
+"""Settings common to all methods of a group. Recipes set these fields; methods may add their own.
+
+A method's YAML (cam/cam.yaml, amn/amn.yaml, …) overrides the defaults: τ, conf_fg, conf_bg, power, background.
+"""
 
 from __future__ import annotations
 

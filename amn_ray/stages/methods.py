@@ -1,6 +1,6 @@
 """The registry of methods for each step: ours and those of plug-ins.
 
-A method is a value in its folder, and one line in ours.py. A plug-in calls `register` on import.
+A method is a value in its folder, and one line in builtin.py. A plug-in calls `register` on import.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from amn_ray.core.artifacts import TABLE, Artifact
 from amn_ray.core.errors import RequestError, RunError, unwrap_worker_errors
-from amn_ray.data.apart import Died, apart
+from amn_ray.data.in_subprocess import Died, apart
 from amn_ray.data.listing import Summary
 from amn_ray.data.records import RECORDS, list_records, records_of, shown
 from amn_ray.data.source import DatasetConfig, Record, Source

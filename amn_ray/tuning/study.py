@@ -19,7 +19,7 @@ from omegaconf import MISSING
 
 from amn_ray.core.checks import check_choice
 from amn_ray.core.errors import RequestError
-from amn_ray.recipe.moved import refuse_old_key
+from amn_ray.recipe.renamed import refuse_old_key
 
 SEARCHES = ("grid", "random", "optuna")
 DISTRIBUTIONS = ("uniform", "log_uniform", "integers")

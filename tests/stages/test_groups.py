@@ -12,7 +12,7 @@ import pytest
 from amn_ray.core.settings import affecting_result, build, filled
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.recipe.config import PipelineConfig
-from amn_ray.stages import groups, methods, ours
+from amn_ray.stages import builtin, groups, methods
 from amn_ray.stages.methods import GROUPS
 from amn_ray.stages.stage import Stage
 
@@ -33,7 +33,7 @@ BASES = {
 """By step: what the settings of every choice are."""
 MADE = [
     pytest.param(step, stage, id=f"{method.group}={method.name}-{step}")
-    for method in ours.OURS
+    for method in builtin.OURS
     for step, stage in method.stages.items()
 ]
 TRAINING = [
@@ -90,8 +90,8 @@ def test_the_configuration_has_a_node_for_each_step_that_a_choice_makes() -> Non
 
 
 def test_each_method_of_ours_is_registered_once() -> None:
-    assert len(ours.OURS) == len({(method.group, method.name) for method in ours.OURS})
-    assert all(methods.method(method.group, method.name) is method for method in ours.OURS)
+    assert len(builtin.OURS) == len({(method.group, method.name) for method in builtin.OURS})
+    assert all(methods.method(method.group, method.name) is method for method in builtin.OURS)
 
 
 @pytest.mark.parametrize(("step", "stage"), MADE)

@@ -1,11 +1,11 @@
-"""Settings of AMN; the defaults are method.md's (VOC)."""
+"""Settings of AMN (VOC); τ and the seeds' thresholds are in amn.yaml (docs/method.md 4 and 5)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive, check_range
-from amn_ray.core.settings import for_evaluation, shared
+from amn_ray.core.settings import shared
 from amn_ray.nn.config import LAYERS, BackboneConfig
 from amn_ray.nn.precision import PRECISIONS
 from amn_ray.stages.groups import ActivationConfig, MapsConfig
@@ -45,7 +45,6 @@ class AmnMapsConfig(MapsConfig):
     """Multi-scale maps."""
 
     precision: str | None = shared()
-    threshold: float = for_evaluation(0.25)
     softmax_subset: bool = False
     """Softmax over background and the image's own classes only: the paper's strict reading of label conditioning."""
 

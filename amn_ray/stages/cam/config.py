@@ -1,4 +1,4 @@
-"""Settings of CAM; the defaults are method.md's."""
+"""Settings of CAM's maps; τ, and the thresholds of the seeds made from them, are in cam.yaml (docs/method.md 2)."""
 
 from __future__ import annotations
 

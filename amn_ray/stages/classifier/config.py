@@ -1,4 +1,4 @@
-"""Settings of the classifier's training; the defaults are method.md's (VOC)."""
+"""Settings of the classifier's training; the defaults are those of docs/method.md (VOC)."""
 
 from __future__ import annotations
 

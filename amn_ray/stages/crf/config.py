@@ -1,4 +1,4 @@
-"""Settings of the dense CRF; the defaults are method.md's (VOC)."""
+"""Settings of the dense CRF (docs/method.md 3, 6 and 10). AMN's conf_fg and conf_bg are in amn/amn.yaml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from amn_ray.stages.groups import PredictionRefinementConfig, RefinementConfig
 
 @dataclass(kw_only=True)
 class KernelConfig:
-    """The dense CRF's kernels. The defaults are those that refine seeds (method 3)."""
+    """The dense CRF's kernels. These defaults refine CAM's and AMN's maps; for one of them alone set `refined.…` or
+    `amn_refined.…`, such as amn_refined.iterations=5.
+    """
 
     gaussian_sxy: float = 3
     gaussian_compat: float = 3

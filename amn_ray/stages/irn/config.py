@@ -1,4 +1,4 @@
-"""Settings of IRN and of its random walk; the defaults are method.md's (VOC)."""
+"""Settings of IRN and of its random walk; the defaults are those of docs/method.md (VOC)."""
 
 from __future__ import annotations
 

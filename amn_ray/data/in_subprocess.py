@@ -1,6 +1,6 @@
 """Calling a function that may end its process: decoders in C do, for some files.
 
-`python -m amn_ray.data.apart` is the process: a function and then items in, a result or an error of each out.
+`python -m amn_ray.data.in_subprocess` is the process: a function and then items in, a result or an error of each out.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import pytest
 from amn_ray.data.images import MASK_SCHEMA, decode_mask
 from amn_ray.data.maps import combined_seed, full_size
 from amn_ray.stages.groups import RefinementConfig
-from amn_ray.stages.thresholds.infer import MakeSeed
-from amn_ray.stages.thresholds.model import thresholded_seed
+from amn_ray.stages.no_refinement.infer import MakeSeed
+from amn_ray.stages.no_refinement.model import thresholded_seed
 from tests.stages.stored_maps import write_maps
 
 CONFIG = RefinementConfig(conf_fg=0.5, conf_bg=0.2)

@@ -11,16 +11,16 @@ from amn_ray.stages.deeplabv2 import stage as deeplabv2
 from amn_ray.stages.images.stage import IMAGES
 from amn_ray.stages.irn import stage as irn
 from amn_ray.stages.methods import Method, register, register_stage
+from amn_ray.stages.no_refinement import stage as no_refinement
 from amn_ray.stages.pamr import stage as pamr
 from amn_ray.stages.score.stage import SCORE
-from amn_ray.stages.thresholds import stage as thresholds
 from amn_ray.stages.truth.stage import TRUTH
 
 OURS = (
     cam.METHOD,
     crf.METHOD,
     pamr.METHOD,
-    thresholds.METHOD,
+    no_refinement.METHOD,
     amn.METHOD,
     Method(group="activation", name="none"),
     irn.METHOD,

@@ -8,7 +8,7 @@ from amn_ray.core.artifacts import Artifact
 from amn_ray.data.images import MASK_SCHEMA, mask_row
 from amn_ray.data.maps import MAP_COLUMNS, pixel_maps
 from amn_ray.stages.groups import RefinementConfig
-from amn_ray.stages.thresholds.model import thresholded_seed
+from amn_ray.stages.no_refinement.model import thresholded_seed
 
 COLUMNS = ("height", "width")
 

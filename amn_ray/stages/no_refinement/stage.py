@@ -8,8 +8,8 @@ from amn_ray.core.artifacts import Artifact
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
 from amn_ray.stages.groups import RefinementConfig
 from amn_ray.stages.methods import Method
+from amn_ray.stages.no_refinement.infer import COLUMNS, MakeSeed
 from amn_ray.stages.stage import Context, Result, Stage
-from amn_ray.stages.thresholds.infer import COLUMNS, MakeSeed
 
 
 def run(config: RefinementConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from amn_ray.core.errors import RunError
-from amn_ray.data.apart import Died, apart
+from amn_ray.data.in_subprocess import Died, apart
 
 
 def half(number: int) -> float:
