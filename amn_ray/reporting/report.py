@@ -43,6 +43,7 @@ from amn_ray.reporting.variants import (
     text_of,
     variants_of,
 )  # fmt: skip
+from amn_ray.stages.classifier.stage import LABEL_SCORE
 from amn_ray.stages.score.stage import scored
 
 NOT_RUN = "not run"
@@ -446,13 +447,25 @@ def _all_table(variants: Sequence[Variant]) -> Table:
         if any(variant.has_maps(step) for variant in variants):
             columns += [(f"{step} best τ", step, "best_miou"), (f"{step} τ width", step, "tau_width")]
         columns.append((f"{step} reporting", step, REPORTING))
-    rows = [(variant.label, *(_score(variant, step, metric) for _, step, metric in columns)) for variant in variants]
+    rows = [
+        (variant.label, _label_score(variant), *(_score(variant, step, metric) for _, step, metric in columns))
+        for variant in variants
+    ]
     return Table(
         "All variants",
-        ("variant", *(name for name, _, _ in columns)),
+        ("variant", "classifier mAP", *(name for name, _, _ in columns)),
         rows,
-        "Maps at their default τ, and at the best; τ width: of the range within 2 points, × 100.",
+        "Maps at their default τ, and at the best; τ width: of the range within 2 points, × 100. mAP: mean average "
+        "precision of the labels of val.",
     )
+
+
+def _label_score(variant: Variant) -> str:
+    """Mean average precision of the classifier's labels."""
+    runs = variant.holding("classifier", score=True).values()
+    metrics = [run.scores["classifier"].manifest()["metrics"] for run in runs]
+    (name,) = LABEL_SCORE.metrics
+    return percent([found[name] for found in metrics if name in found])
 
 
 def _different_table(variants: Sequence[Variant]) -> list[Table]:
