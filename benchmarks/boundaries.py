@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from amn_ray.stages.irn import model
+from amn_ray.stages.irn import loss
 from amn_ray.stages.irn.config import WalkConfig
 from amn_ray.stages.irn.walk import random_walk, transition
 from benchmarks.numerics import Row
@@ -69,10 +69,10 @@ def loss_step(plain: bool, images: int) -> Callable[[], None]:
     seed = torch.randint(0, 3, (images, GRID // 8, GRID // 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
     if plain:
         keep: Any = lambda function, *arguments, use_reentrant: function(*arguments)  # noqa: E731
-        model.checkpoint = keep
+        loss.checkpoint = keep
 
     def step() -> None:
-        model.irn_loss(edge, shift, seed, RADIUS).backward()
+        loss.irn_loss(edge, shift, seed, RADIUS).backward()
 
     return step
 

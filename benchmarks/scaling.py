@@ -39,7 +39,8 @@ from amn_ray.stages.crf.model import refined_prediction, refined_seed
 from amn_ray.stages.deeplabv2.config import DeepLabConfig
 from amn_ray.stages.deeplabv2.model import DeepLabNet, predict
 from amn_ray.stages.irn.config import IrnConfig, WalkConfig
-from amn_ray.stages.irn.model import IrnNet, edge_maps, irn_loss
+from amn_ray.stages.irn.loss import irn_loss
+from amn_ray.stages.irn.model import IrnNet, edge_maps
 from amn_ray.stages.irn.walk import random_walk
 from benchmarks.boundaries import scene
 from benchmarks.numerics import CPU, HEIGHT, WIDTH, photograph

@@ -204,7 +204,7 @@ SCORED = ("maps", "refined", "amn_maps", "amn_refined", "pseudo_masks")
     ("file", "old", "new", "steps", "scores"),
     [
         ("lse/model.py", "/ sharpness", "/ (2 * sharpness)", {"maps_network", "maps"}, set()),
-        ("lse/example.py", "augment(image_HWC", "augment(1 * image_HWC", {"maps_network", "maps"}, set()),
+        ("lse/example.py", "augment(image_HWC", "augment(1 * image_HWC", {"maps_network"}, set()),
         ("majority/model.py", "best_HW, votes_HW)", "votes_HW, best_HW)", {"refined", "amn_refined"}, set()),
         ("metrics.py", "np.nansum", "np.nanmean", set(), {*SCORED}),
         ("lse/model.py", "all pixels count alike", "they all count alike", set(), set()),

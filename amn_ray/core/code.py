@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,11 +19,23 @@ OURS = "amn_ray"
 
 
 @lru_cache(maxsize=64)
-def code_of(*modules: str) -> Mapping[str, str]:
-    """Module name -> digest, of `modules` and all that they import from this package, their own and plug-ins."""
+def code_of(*roots: str) -> Mapping[str, str]:
+    """Module name -> digest, of `roots` and all that they import from this package, their own and plug-ins.
+
+    Args:
+        roots: modules; or functions, as `module:function`. Of a function's module only counts what the function uses:
+            a stage that trains and one that uses the weights may stand in one module.
+    """
+    modules = [root.partition(":")[0] for root in roots]
     packages = {OURS, *plugins.packages(), *(module.partition(".")[0] for module in modules)}
     digests: dict[str, str] = {}
-    pending = list(modules)
+    pending = [root for root in roots if ":" not in root]
+    for module, functions in _functions(roots).items():
+        source = _source(module)
+        if source is not None:
+            part = _parsed(source).part(functions)
+            digests[module] = part.digest
+            pending += [name for name in part.imports(module) if name != module]
     while pending:
         name = pending.pop()
         if name in digests or name.partition(".")[0] not in packages:
@@ -36,9 +48,19 @@ def code_of(*modules: str) -> Mapping[str, str]:
     return dict(sorted(digests.items()))
 
 
-def other_code(recorded: Mapping[str, str], *modules: str) -> list[str]:
+def _functions(roots: Sequence[str]) -> dict[str, set[str]]:
+    """Module -> the functions of it that are roots."""
+    found: dict[str, set[str]] = {}
+    for root in roots:
+        module, is_function, name = root.partition(":")
+        if is_function and module not in roots:
+            found.setdefault(module, set()).add(name)
+    return found
+
+
+def other_code(recorded: Mapping[str, str], *roots: str) -> list[str]:
     """The modules whose digest differs from `recorded`, and those that only one of the two has."""
-    now = code_of(*modules)
+    now = code_of(*roots)
     return sorted(name for name in now.keys() | recorded.keys() if now.get(name) != recorded.get(name))
 
 
@@ -53,14 +75,23 @@ def _source(name: str) -> Path | None:
 
 
 class _Code:
-    def __init__(self, path: Path) -> None:
-        tree = ast.parse(path.read_bytes())
-        self.is_package = path.name == "__init__.py"
+    def __init__(self, tree: ast.Module, is_package: bool) -> None:
+        self.tree = tree
+        self.is_package = is_package
         self.imported = list(_imports(tree))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                node.body = [part for part in node.body if not _is_docstring(part)]
         self.digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+    def part(self, names: Iterable[str]) -> _Code:
+        """What these names of the module use of it, directly or not: definitions, imports, and no other statement."""
+        pending, used = list(names), set[str]()
+        while pending:
+            name = pending.pop()
+            if name not in used:
+                used.add(name)
+                nodes = [node for node in self.tree.body if name in _bound(node) and not _is_import(node)]
+                pending += [inner.id for node in nodes for inner in ast.walk(node) if isinstance(inner, ast.Name)]
+        kept = [_only(node, used) for node in self.tree.body if used & _bound(node)]
+        return _Code(ast.Module(kept, []), self.is_package)
 
     def imports(self, name: str) -> Iterator[str]:
         """Names of imported modules, and of what may be modules: `from a import b` gives a and a.b."""
@@ -72,6 +103,30 @@ class _Code:
                 base = ".".join([*parts, *([module] if module else [])])
             yield base
             yield from (f"{base}.{imported}" for imported in names)
+
+
+def _is_import(node: ast.AST) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _only(node: ast.stmt, used: set[str]) -> ast.stmt:
+    """A statement; of an import, the names that are used."""
+    if isinstance(node, ast.ImportFrom):
+        return ast.ImportFrom(
+            node.module, [name for name in node.names if (name.asname or name.name) in used], node.level
+        )
+    return node
+
+
+def _bound(node: ast.AST) -> set[str]:
+    """The names that a statement of a module binds."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    inside = list(ast.walk(node))
+    stored = {inner.id for inner in inside if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)}
+    return stored.union(*(_bound(inner) for inner in inside if inner is not node and _is_import(inner)))
 
 
 def _is_docstring(node: ast.stmt) -> bool:
@@ -100,4 +155,8 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 @lru_cache(maxsize=512)
 def _parsed(path: Path) -> _Code:
-    return _Code(path)
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [part for part in node.body if not _is_docstring(part)]
+    return _Code(tree, path.name == "__init__.py")

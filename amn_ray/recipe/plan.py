@@ -44,7 +44,7 @@ class Planned:
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules whose code, with all that they import, makes it (see core.code)."""
-        return () if self.step.stage is None else (self.step.stage.run.__module__, *sorted(self.chosen))
+        return () if self.step.stage is None else (self.step.stage.code, *sorted(self.chosen))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Scoring:
     @property
     def modules(self) -> tuple[str, ...]:
         """See Planned."""
-        return (self.stage.run.__module__, *sorted(self.chosen))
+        return (self.stage.code, *sorted(self.chosen))
 
 
 class State(Enum):

@@ -2,7 +2,7 @@
 
 stage.py   run(config, inputs, output, context) -> result, the Stage values, and the Method: the public part
 config.py  settings and their ranges
-model.py   the mathematics, without Ray
+model.py   the mathematics, without Ray; loss.py what is minimised, which inference does not need
 example.py one training example, as the loading tasks make it
 train.py   train_worker: the algorithm on one page; its only use of Ray is the loop
 infer.py   the class that Ray Data maps over batches

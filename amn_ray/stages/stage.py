@@ -70,6 +70,12 @@ class Stage(Generic[C]):
     """(settings, manifest of an existing artifact) -> raises a RequestError if it must not be reused."""
 
     @property
+    def code(self) -> str:
+        """What makes its artifacts, as a root of core.code: the function `run`, or its module where it has no name."""
+        module, name = self.run.__module__, getattr(self.run, "__qualname__", "")
+        return f"{module}:{name}" if name.isidentifier() else module
+
+    @property
     def trains(self) -> bool:
         """Whether it reports epochs."""
         return "loss" in self.metrics

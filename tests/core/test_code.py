@@ -11,6 +11,9 @@ import pytest
 
 from amn_ray.core import code
 from amn_ray.core.code import code_of, other_code
+from amn_ray.stages.amn.stage import AMN, AMN_MAPS
+from amn_ray.stages.deeplabv2.stage import DEEPLAB, DEEPLAB_PREDICTIONS
+from amn_ray.stages.irn.stage import IRN, WALK
 
 STAGE = """
 from typing import TYPE_CHECKING
@@ -105,3 +108,69 @@ def test_an_edit_of_ours_reaches_the_stages_that_use_it_and_no_other() -> None:
     assert "amn_ray.data.transforms" in amn
     assert not [name for name in amn if name.startswith(("amn_ray.recipe", "amn_ray.reporting", "amn_ray.tuning"))]
     assert not [name for name in amn if name.startswith("amn_ray.stages.irn")]
+
+
+TWO = """
+from madeup import late, parts
+from madeup.loss import loss
+
+FACTOR = 2
+
+
+def train():
+    return scaled(loss(1))
+
+
+def scaled(x):
+    return FACTOR * x
+
+
+def predict():
+    return parts.half(1)
+
+
+if late.VALUE:
+    from madeup import other
+METHOD = (train, predict)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "used"),
+    [("train", {"two", "loss", "parts"}), ("predict", {"two", "parts"}), ("METHOD", {"two", "loss", "parts"})],
+)
+def test_of_the_module_of_a_function_only_what_it_uses_counts(
+    edit: Edit, tmp_path: Path, function: str, used: set[str]
+) -> None:
+    edit("two.py", TWO)
+    assert {name.rpartition(".")[2] for name in code_of(f"madeup.two:{function}")} - {"madeup"} == used
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "noticed"),
+    [
+        ("FACTOR = 2", "FACTOR = 3", True),
+        ("FACTOR * x", "FACTOR + x", True),
+        ("parts.half(1)", "parts.half(2)", False),
+        ("METHOD = (train,", "METHOD = (predict,", False),
+    ],
+)
+def test_an_edit_beside_a_function_is_told_if_the_function_uses_it(
+    edit: Edit, old: str, new: str, noticed: bool
+) -> None:
+    edit("two.py", TWO)
+    before = dict(code_of("madeup.two:train"))
+    edit("two.py", TWO.replace(old, new))
+    assert (other_code(before, "madeup.two:train") == ["madeup.two"]) == noticed
+
+
+def test_an_edit_of_a_loss_is_told_for_the_training_alone() -> None:
+    for training, use, folder in (
+        (AMN, AMN_MAPS, "amn"),
+        (IRN, WALK, "irn"),
+        (DEEPLAB, DEEPLAB_PREDICTIONS, "deeplabv2"),
+    ):
+        loss, network = (f"amn_ray.stages.{folder}.{name}" for name in ("loss", "model"))
+        assert {loss, network} <= code_of(training.code).keys()
+        assert network in code_of(use.code)
+        assert loss not in code_of(use.code)

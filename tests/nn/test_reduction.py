@@ -11,9 +11,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from amn_ray.stages.amn.model import pcl_loss
-from amn_ray.stages.deeplabv2.model import segmentation_loss
-from amn_ray.stages.irn.model import irn_loss
+from amn_ray.stages.amn.loss import pcl_loss
+from amn_ray.stages.deeplabv2.loss import segmentation_loss
+from amn_ray.stages.irn.loss import irn_loss
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 LOSSES: dict[str, Loss] = {

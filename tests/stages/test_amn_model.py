@@ -14,7 +14,8 @@ from amn_ray.data.transforms import multi_hot, resize_image, resize_label
 from amn_ray.nn.backbones.backbone import MEAN, STD
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
-from amn_ray.stages.amn.model import AmnNet, amn_maps, pcl_loss
+from amn_ray.stages.amn.loss import pcl_loss
+from amn_ray.stages.amn.model import AmnNet, amn_maps
 from tests.conftest import noise
 
 CPU = torch.device("cpu")

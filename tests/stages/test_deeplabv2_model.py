@@ -11,7 +11,8 @@ from torchvision.models import resnet50
 from amn_ray.nn.backbones.resnet import ResNet
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.deeplabv2.example import grid_size
-from amn_ray.stages.deeplabv2.model import DeepLabNet, largest, segmentation_loss
+from amn_ray.stages.deeplabv2.loss import segmentation_loss
+from amn_ray.stages.deeplabv2.model import DeepLabNet, largest
 
 SMALL = BackboneConfig(name="resnet18", weights=None)
 SCALES = [1.0, 0.75, 0.5]

@@ -12,7 +12,8 @@ from PIL import Image
 
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.irn.config import IrnConfig, WalkConfig
-from amn_ray.stages.irn.model import IrnNet, affinity, edge_maps, irn_loss
+from amn_ray.stages.irn.loss import irn_loss
+from amn_ray.stages.irn.model import IrnNet, affinity, edge_maps
 from amn_ray.stages.irn.paths import paths
 from amn_ray.stages.irn.walk import pseudo_mask, random_walk, transition
 

@@ -10,7 +10,8 @@ from torch.optim import Adam
 from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.precision import autocast
 from amn_ray.stages.amn.config import AmnConfig
-from amn_ray.stages.amn.model import AmnNet, pcl_loss
+from amn_ray.stages.amn.loss import pcl_loss
+from amn_ray.stages.amn.model import AmnNet
 
 if TYPE_CHECKING:
     from amn_ray.training.job import TrainJob

@@ -12,13 +12,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from amn_ray.data.source import IGNORE
 from amn_ray.nn.aspp import Aspp
 from amn_ray.nn.backbones.registry import build_backbone
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.nn.multiscale import images_per_pass
 from amn_ray.nn.precision import autocast
-from amn_ray.nn.reduction import global_mean
 from amn_ray.stages.deeplabv2.example import OUTPUT_STRIDE, scaled
 
 
@@ -59,25 +57,6 @@ def largest(pyramid: Sequence[Tensor]) -> Tensor:
         logits if logits.shape[-2:] == size else F.interpolate(logits, size, mode="bilinear") for logits in pyramid
     ]
     return torch.stack(resized).amax(0)
-
-
-def segmentation_loss(pyramid: Sequence[Tensor], labels: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:
-    """The sum over outputs of the mean cross-entropy over the pixels that are not 255 (method 9).
-
-    Args:
-        pyramid: logits (B, N+1, h, w) of each output, float32.
-        labels: of each output, integer labels 0…N or 255 (B, h, w).
-        counts: of each output, the number of its defined pixels in this worker's whole batch, of which `pyramid` may
-            be a part. The means are over the pixels of all workers.
-
-    Returns:
-        A scalar.
-    """
-    terms = [
-        global_mean(F.cross_entropy(logits, label.long(), ignore_index=IGNORE, reduction="sum"), count)
-        for logits, label, count in zip(pyramid, labels, counts, strict=True)
-    ]
-    return torch.stack(terms).sum()
 
 
 @torch.inference_mode()

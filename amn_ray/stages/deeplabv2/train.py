@@ -13,7 +13,8 @@ from amn_ray.data.source import IGNORE
 from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.precision import autocast
 from amn_ray.stages.deeplabv2.config import DeepLabConfig
-from amn_ray.stages.deeplabv2.model import DeepLabNet, segmentation_loss
+from amn_ray.stages.deeplabv2.loss import segmentation_loss
+from amn_ray.stages.deeplabv2.model import DeepLabNet
 
 if TYPE_CHECKING:
     from amn_ray.training.job import TrainJob

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.precision import autocast
 from amn_ray.stages.irn.config import IrnConfig
-from amn_ray.stages.irn.model import IrnNet, irn_loss
+from amn_ray.stages.irn.loss import irn_loss
+from amn_ray.stages.irn.model import IrnNet
 
 if TYPE_CHECKING:
     from amn_ray.training.job import TrainJob
