@@ -197,7 +197,7 @@ def test_every_method_of_ours_is_in_the_list_of_ours() -> None:
 
 
 def test_only_score_reads_ground_truth() -> None:
-    """No training or inference may see it; what a study looks at while it trains is in tuning/probe.py."""
+    """No training or inference may see it; what a study looks at while it trains is in tuning/amn_probe.py."""
     stages = values_of(Stage)
     assert all(stages.values()), "every folder of a stage has a Stage"
     stages["of methods"] = [stage for method in methods.all_methods() for stage in method.stages.values()]
