@@ -13,6 +13,7 @@ from amn_ray.recipe.composition import load
 def pipeline(composed: DictConfig) -> None:
     """Run a pipeline."""
     from amn_ray.inference.observers import run_observed
+    from amn_ray.platform.tracking import default_uri
     from amn_ray.recipe import pipeline
     from amn_ray.recipe.records import SUMMARY
     from amn_ray.reporting import console, results
@@ -27,7 +28,8 @@ def pipeline(composed: DictConfig) -> None:
     ended, _ = run_observed(prepared, command=HydraConfig.get().overrides.task)
     console.summary_table(ended.summary)
     folder = prepared.folder.url
-    console.where_to_look(f"{folder}/{SUMMARY}", f"{folder}/{results.FIGURES}")
+    uri = config.tracking.uri or default_uri(prepared.store)
+    console.where_to_look(f"{folder}/{SUMMARY}", f"{folder}/{results.FIGURES}", uri)
 
 
 def prepare(composed: DictConfig) -> None:

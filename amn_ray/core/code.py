@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,12 +30,11 @@ def code_of(*roots: str) -> Mapping[str, str]:
     packages = {OURS, *plugins.packages(), *(module.partition(".")[0] for module in modules)}
     digests: dict[str, str] = {}
     pending = [root for root in roots if ":" not in root]
+    parts: dict[str, _Code] = {}
     for module, functions in _functions(roots).items():
-        source = _source(module)
-        if source is not None:
-            part = _parsed(source).part(functions)
-            digests[module] = part.digest
-            pending += [name for name in part.imports(module) if name != module]
+        if (source := _source(module)) is not None:
+            parts[module] = _parsed(source).part(functions)
+            pending += [name for name in parts[module].imports(module) if name != module]
     while pending:
         name = pending.pop()
         if name in digests or name.partition(".")[0] not in packages:
@@ -45,7 +44,8 @@ def code_of(*roots: str) -> Mapping[str, str]:
             tree = _parsed(source)
             digests[name] = tree.digest
             pending += [imported for imported in tree.imports(name) if imported not in digests]
-    return dict(sorted(digests.items()))
+    partial = {module: part.digest for module, part in parts.items()}
+    return dict(sorted((partial | digests).items()))  # what imports a whole module uses all of it
 
 
 def _functions(roots: Sequence[str]) -> dict[str, set[str]]:
@@ -81,14 +81,16 @@ class _Code:
         self.imported = list(_imports(tree))
         self.digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
-    def part(self, names: Iterable[str]) -> _Code:
-        """What these names of the module use of it, directly or not: definitions, imports, and no other statement."""
+    def part(self, names: set[str]) -> _Code:
+        """What these names of the module use of it, directly or not; all of it if it does not define one of them."""
+        if set(names) - set[str]().union(*map(_bound, self.tree.body)):
+            return self
         pending, used = list(names), set[str]()
         while pending:
             name = pending.pop()
             if name not in used:
                 used.add(name)
-                nodes = [node for node in self.tree.body if name in _bound(node) and not _is_import(node)]
+                nodes = [node for node in self.tree.body if name in _bound(node) and not isinstance(node, IMPORTS)]
                 pending += [inner.id for node in nodes for inner in ast.walk(node) if isinstance(inner, ast.Name)]
         kept = [_only(node, used) for node in self.tree.body if used & _bound(node)]
         return _Code(ast.Module(kept, []), self.is_package)
@@ -105,8 +107,8 @@ class _Code:
             yield from (f"{base}.{imported}" for imported in names)
 
 
-def _is_import(node: ast.AST) -> bool:
-    return isinstance(node, ast.Import | ast.ImportFrom)
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 def _only(node: ast.stmt, used: set[str]) -> ast.stmt:
@@ -120,13 +122,13 @@ def _only(node: ast.stmt, used: set[str]) -> ast.stmt:
 
 def _bound(node: ast.AST) -> set[str]:
     """The names that a statement of a module binds."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(node, DEFINITIONS):
         return {node.name}
-    if isinstance(node, ast.Import | ast.ImportFrom):
+    if isinstance(node, IMPORTS):
         return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
     inside = list(ast.walk(node))
     stored = {inner.id for inner in inside if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)}
-    return stored.union(*(_bound(inner) for inner in inside if inner is not node and _is_import(inner)))
+    return stored.union(*(_bound(inner) for inner in inside if isinstance(inner, DEFINITIONS + IMPORTS)))
 
 
 def _is_docstring(node: ast.stmt) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 class RequestError(Exception):
     """The user asked for something that cannot be done (exit code 2).
 
-    The message is one sentence: the file or key, what was matches, what was expected, what to do.
+    The message is one sentence: the file or key, what was found, what was expected, what to do.
     """
 
     exit_code = 2

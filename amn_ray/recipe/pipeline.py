@@ -62,7 +62,7 @@ def prepare(
         splits: the data set, if it was listed already.
 
     Raises:
-        RequestError: the request cannot be met, as far as this is names before anything runs.
+        RequestError: the request cannot be met, as far as this is known before anything runs.
     """
     if missing := missing_modules():
         raise RequestError(f"this machine {missing}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
@@ -12,6 +13,7 @@ from rich.table import Table
 from amn_ray.core.artifacts import Artifact
 from amn_ray.core.console import console, log
 from amn_ray.core.events import Event, Observer, Scored, StepEnded, StepIsMade, StepWaits, Warned
+from amn_ray.core.places import without_secrets
 from amn_ray.evaluation.metrics import OF_ALL
 from amn_ray.recipe.plan import Plan
 from amn_ray.training.epochs import PrintEpochs
@@ -112,11 +114,14 @@ def _cell(value: float | None, scale: float, form: str) -> str:
     return "–" if value is None else form.format(value * scale)
 
 
-def where_to_look(summary: str, figures: str) -> None:
-    """Print the paths of the results."""
+def where_to_look(summary: str, figures: str, tracking_uri: str) -> None:
+    """Print the paths of the results, and how to compare runs: in a checkout `make mlflow` does it, too."""
     log("summary", summary)
     log("figures", figures)
-    log("runs", "make mlflow")
+    shown = without_secrets(tracking_uri)
+    is_server = shown.startswith("http")
+    command = f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri {shlex.quote(shown)}"
+    log("runs", shown if is_server else command)
 
 
 PERCENT = ("iou", "precision", "recall", "undefined", "false_positive", "false_negative", "mean_average_precision")

@@ -107,7 +107,14 @@ def defects_of(record: Record, kind: type[BadImage] = BadImage) -> Iterator[None
 
 
 def read_table(
-    summary: Summary, output: Artifact, cluster: Cluster, read_row: ReadRow, schema: pa.Schema, total: int
+    summary: Summary,
+    output: Artifact,
+    cluster: Cluster,
+    read_row: ReadRow,
+    schema: pa.Schema,
+    *,
+    total: int,
+    counted: int,
 ) -> Reading:
     """Write the table of a split.
 
@@ -118,6 +125,7 @@ def read_table(
         read_row: reads a record.
         schema: of the table.
         total: the number of files to read, an upper bound of the rows.
+        counted: how many of them are not spared if they are bad, of which `dataset.max_bad_fraction` allows a share.
 
     Raises:
         RequestError: more files are bad than `dataset.max_bad_fraction` allows.
@@ -146,7 +154,7 @@ def read_table(
             concurrency=cluster.light_tasks(),
         )
     found = cluster.run_remote(review_table, source, output, read_row, num_shards)
-    check_bad(summary.config, read_row.files, found.problems, total)
+    check_bad(summary.config, read_row.files, found.problems, counted)
     for done in (RECORDS, TRIES):
         output.remove(done)
     return found

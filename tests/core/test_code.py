@@ -164,6 +164,24 @@ def test_an_edit_beside_a_function_is_told_if_the_function_uses_it(
     assert (other_code(before, "madeup.two:train") == ["madeup.two"]) == noticed
 
 
+@pytest.mark.parametrize(
+    ("text", "function"),
+    [
+        (TWO, "nothing_of_that_name"),
+        (TWO + "\n\nif FACTOR:\n\n    def branch():\n        return loss(late.VALUE)\n", "branch"),
+        (TWO.replace("return parts.half(1)", "from madeup import back\n\n    return back"), "predict"),
+    ],
+    ids=["a name that it does not define", "a function within a branch", "a module that imports it back"],
+)
+def test_of_a_module_all_counts_where_it_is_not_sure_that_less_does(edit: Edit, text: str, function: str) -> None:
+    edit("back.py", "from madeup.two import train\n")
+    edit("two.py", text)
+    before = dict(code_of(f"madeup.two:{function}"))
+    assert {"madeup.two", "madeup.loss"} <= before.keys()
+    edit("two.py", text.replace("FACTOR = 2", "FACTOR = 3"))
+    assert "madeup.two" in other_code(before, f"madeup.two:{function}")
+
+
 def test_an_edit_of_a_loss_is_told_for_the_training_alone() -> None:
     for training, use, folder in (
         (AMN, AMN_MAPS, "amn"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from amn_ray.core.errors import RequestError
 from amn_ray.data.images import encode_palette_mask
 from amn_ray.data.listing import list_here
+from amn_ray.data.masks import MaskRule
 from amn_ray.data.source import Listing
 from amn_ray.data.voc import CLASSES, Voc, VocConfig
 from tests.conftest import encode, noise
@@ -292,6 +293,25 @@ def test_images_that_are_not_evaluated_need_no_mask_but_one_that_they_have_is_re
     (voc / "SegmentationClassAug/b.png").unlink()
     with pytest.raises(RequestError, match="has no mask of 'b', which is to be evaluated"):
         train(voc)
+
+
+def test_masks_are_looked_at_in_the_order_of_the_list(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large sets are sampled: another order would be another sample in another process."""
+    seen: list[str] = []
+
+    def rule(masks: Sequence[Path], *rest: object) -> tuple[MaskRule, list[str]]:
+        seen.extend(path.stem for path in masks)
+        return MaskRule("index", (8, 12)), []
+
+    monkeypatch.setattr("amn_ray.data.voc.source.mask_rule", rule)
+    names = [f"image_{number:02}" for number in range(40)]
+    for name in names:
+        for folder, ending in (("JPEGImages", ".jpg"), ("Annotations", ".xml"), ("SegmentationClassAug", ".png")):
+            (voc / folder / f"{name}{ending}").write_bytes((voc / folder / f"a{ending}").read_bytes())
+    write_list(voc, "\n".join(names))
+    write_list(voc, "\n".join(names), "train")
+    train(voc)
+    assert seen == names
 
 
 def test_an_evaluate_list_that_was_asked_for_must_be_there(voc: Path) -> None:

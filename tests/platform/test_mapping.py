@@ -38,7 +38,7 @@ def places(tmp_path: Path) -> tuple[Artifact, Artifact]:
 
 
 class Dealt(Cluster):
-    """The cluster of all tests, which deals this resources to actors."""
+    """The cluster of all tests, which gives these resources to actors."""
 
     def __init__(self, resources: Resources) -> None:
         super().__init__(ClusterConfig())
@@ -49,7 +49,7 @@ class Dealt(Cluster):
 
 
 def run(cluster: Cluster, places: tuple[Artifact, Artifact], resources: Resources | None, **settings: Any) -> float:
-    """In actors of this resources or, with None, in tasks; returns the rows per second."""
+    """In actors with these resources or, with None, in tasks; returns the rows per second."""
     source, output = places
     if resources is None:
         result = mapping.map_table(cluster, source, ["value"], Breakable, settings, output, on="tasks")

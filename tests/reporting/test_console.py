@@ -20,7 +20,7 @@ from amn_ray.core.events import (
     StepWaits,
     Warned,
 )  # fmt: skip
-from amn_ray.reporting.console import Console, summary_table
+from amn_ray.reporting.console import Console, summary_table, where_to_look
 
 
 @pytest.fixture
@@ -108,3 +108,19 @@ def test_the_summary_shows_the_steps_that_have_a_metric_once(capsys: pytest.Capt
         ["maps", "45.6", "–", "0.25", "–", "–", "–", "–", "–"],
         ["classifier", "–", "–", "–", "–", "75.0", "1.5000", "–", "12"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("sqlite:///a b/mlflow.db", "mlflow ui --backend-store-uri 'sqlite:///a b/mlflow.db'"),
+        ("https://me:SECRET@host:5000", "https://***@host:5000"),
+    ],
+)
+def test_the_end_says_how_to_compare_runs_also_without_a_checkout(
+    capsys: pytest.CaptureFixture[str], uri: str, shown: str
+) -> None:
+    where_to_look("summary.json", "figures", uri)
+    printed = capsys.readouterr().out
+    assert shown in printed
+    assert "SECRET" not in printed

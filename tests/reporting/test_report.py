@@ -86,7 +86,13 @@ class Home:
         artifact.commit(config=config or {}, inputs=inputs or {}, code={}, seconds=seconds, result=result)
 
     def run(
-        self, name: str, quality: dict[str, float | str], dataset: str = "parts", truth: int = 0, **changed: object
+        self,
+        name: str,
+        quality: dict[str, float | str],
+        dataset: str = "parts",
+        truth: int = 0,
+        label_score: float | None = None,
+        **changed: object,
     ) -> None:
         """A run whose steps are right in a share `quality` of the pixels (of the background and of both classes).
 
@@ -103,6 +109,11 @@ class Home:
             made = self.store.artifact(step, 1, settings, {})
             scores[step] = self.scored(data, made, step, share, int(settings["seed"]))  # type: ignore[call-overload]
             artifacts[step] = made
+        if label_score is not None:
+            artifacts["classifier"] = self.store.artifact("classifier", 1, settings, {})
+            scores["classifier"] = self.store.artifact("label_score", 1, settings, {})
+            self._commit(artifacts["classifier"])
+            self._commit(scores["classifier"], metrics={"mean_average_precision": label_score})
         with self.tracker.run(name, name, {}) as run:
             recorder = Recorder(runs.folder(self.store).folder(name), lambda: run.run_id)
             recorder.notify(RunBegan(settings=settings))
@@ -365,6 +376,15 @@ def test_what_another_step_has_made_costs_nothing_again(tmp_path: Path) -> None:
     header, scores = found["All variants"]
     of = dict(zip(header, scores, strict=True))
     assert of["pseudo_masks"] == of["amn_refined"] == f"{100 * home.miou('amn_refined', 'run'):.1f}"
+
+
+def test_how_well_the_classifier_labels_is_the_mean_over_seeds(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for seed, score in ((0, 0.5), (1, 0.7)):
+        home.run(f"seed{seed}", ALL, label_score=score, seed=seed)
+    found, _ = home.page("seed0", "seed1")
+    header, scores = found["All variants"]
+    assert dict(zip(header, scores, strict=True))["classifier mAP"] == "60.0 ± 14.1 (2)"
 
 
 def test_a_study_of_final_seeds_compares_those_of_amn_with_those_of_a_setting_without_it(tmp_path: Path) -> None:

@@ -335,6 +335,22 @@ def test_the_stage_counts_masks_and_refuses_where_none_is_left(
         TRUTH.run(summary, {"images": images}, output, context)
 
 
+def test_the_share_of_bad_masks_is_one_of_the_evaluated_images(voc: Path, store: Store, cluster: Cluster) -> None:
+    """One of two is half, although three have masks."""
+    (voc / "SegmentationClassAug/b.png").write_bytes(b"no image")
+    images = make_images(train(VocConfig(name="voc", root=str(voc))), store)
+    for allowed, version in ((0.4, 1), (0.5, 2)):
+        summary = train(VocConfig(name="voc", root=str(voc), max_bad_fraction=allowed))
+        output = store.artifact("truth", version, {}, {})
+        if allowed < 0.5:
+            with pytest.raises(RequestError, match=r"1 of 2 masks are bad"):
+                TRUTH.run(summary, {"images": images}, output, Context(cluster=cluster))
+        else:
+            made = TRUTH.run(summary, {"images": images}, output, Context(cluster=cluster))
+            assert len(made["bad_masks"]) == 1
+            assert any("1 bad masks are left out" in warning for warning in made["warnings"])
+
+
 def test_a_bad_mask_of_an_image_that_is_not_evaluated_is_named_and_left_out(
     voc: Path, store: Store, cluster: Cluster
 ) -> None:

@@ -116,7 +116,9 @@ class Voc:
         evaluated = listed if split == "val" else self._evaluated(listed, images, listing.warnings)
         measured = {image.image_id for image in evaluated}
         masks = self._masks(listed if evaluated else [], measured, listing.warnings)
-        self._rule = self._mask_rule([masks[name] for name in measured if name in masks], listing.warnings)
+        # In the order of the list: large sets are sampled.
+        own = [masks[image.image_id] for image in evaluated if image.image_id in masks]
+        self._rule = self._mask_rule(own, listing.warnings)
         listing.reading["masks"] = str(self._rule)
         records = [
             Record(

@@ -27,7 +27,9 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
     """
     pixels = config.config.pixels
     try:
-        found = read_table(config, output, context.cluster, ReadImage(pixels), SCHEMA, config.rows)
+        found = read_table(
+            config, output, context.cluster, ReadImage(pixels), SCHEMA, total=config.rows, counted=config.rows
+        )
         reviewed = context.cluster.run_remote(review, output, pixels, config.classes, config.split)
     except (RequestError, RunError):
         output.remove()

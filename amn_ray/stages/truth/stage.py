@@ -30,7 +30,9 @@ def run(config: Summary, inputs: Mapping[str, Artifact], output: Artifact, conte
     classes = manifest["classes"]
     read_mask = ReadMask(images, Pixels.of(manifest), len(classes))
     try:
-        found = read_table(config, output, context.cluster, read_mask, SCHEMA, config.masks)
+        found = read_table(
+            config, output, context.cluster, read_mask, SCHEMA, total=config.masks, counted=config.evaluated
+        )
         if not found.rows:
             raise RequestError(
                 f"none of the {config.masks} masks can be used, as they or their images are bad; mend them, the "
@@ -49,7 +51,7 @@ def check_reuse(config: Summary, manifest: Mapping[str, Any]) -> None:
     Raises:
         RequestError: it lacks more masks than `dataset.max_bad_fraction` allows now.
     """
-    check_bad(config.config, ReadMask.files, manifest["bad_masks"], config.masks)
+    check_bad(config.config, ReadMask.files, manifest["bad_masks"], config.evaluated)
 
 
 TRUTH = Stage(
