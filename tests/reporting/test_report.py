@@ -380,8 +380,8 @@ def test_what_another_step_has_made_costs_nothing_again(tmp_path: Path) -> None:
 
 def test_how_well_the_classifier_labels_is_the_mean_over_seeds(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    for seed, score in ((0, 0.5), (1, 0.7)):
-        home.run(f"seed{seed}", ALL, label_score=score, seed=seed)
+    for seed, precision in ((0, 0.5), (1, 0.7)):
+        home.run(f"seed{seed}", ALL, label_score=precision, seed=seed)
     found, _ = home.page("seed0", "seed1")
     header, scores = found["All variants"]
     assert dict(zip(header, scores, strict=True))["classifier mAP"] == "60.0 ± 14.1 (2)"
