@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from amn_ray.core.errors import RequestError
+from amn_ray.core.errors import RequestError, RunError
 from amn_ray.core.folders import Folder, flush
 from amn_ray.core.places import first_line, locate, without_secrets
 from amn_ray.core.provenance import git_commit, versions
@@ -197,7 +197,7 @@ class Artifact(Folder):
             result: what the stage returned.
 
         Raises:
-            RunError: the claim was lost.
+            RunError: the claim was lost, or the result has a key that the manifest itself has.
         """
         home = self.home
         manifest = {
@@ -214,8 +214,10 @@ class Artifact(Folder):
             "versions": versions(),
             "git_commit": git_commit(),
             "code": dict(code),
-            **result,
         }
+        if taken := manifest.keys() & result.keys():
+            raise RunError(f"{self.stage}: returned {min(taken)}, which every manifest has; give it another name")
+        manifest |= result
         if isinstance(self.fs, pa.fs.LocalFileSystem):
             self._flush_all()
         self.check_claim()
@@ -244,6 +246,13 @@ class Artifact(Folder):
 @lru_cache(maxsize=16)
 def _open_table(artifact: Artifact) -> Table:
     return artifact.fresh_table()
+
+
+@lru_cache(maxsize=16)
+def common_ids(*artifacts: Artifact) -> tuple[str, ...]:
+    """The ids of the rows that the tables of all these artifacts have, sorted."""
+    first, *others = (artifact.table() for artifact in artifacts)
+    return tuple(image_id for image_id in first.ids() if all(image_id in table for table in others))
 
 
 def _inaccessible(url: str, key: str, action: str, error: OSError) -> RequestError:

@@ -13,7 +13,7 @@ from amn_ray.core.errors import RequestError
 from amn_ray.core.places import without_secrets
 
 C = TypeVar("C")
-_SHARED, _EVALUATION = "shared", "evaluation"
+_SHARED, _EVALUATION, _INPUT = "shared", "evaluation", "input"
 
 
 def shared() -> Any:
@@ -29,6 +29,11 @@ def shared_names(kind: type) -> set[str]:
 def for_evaluation(default: Any) -> Any:
     """A field that affects how a result is evaluated, but not the result; only scores have it in their fingerprint."""
     return field(default=default, metadata={_EVALUATION: True})
+
+
+def by_input(default: Any) -> Any:
+    """A field that decides over an input, whose content is in the fingerprint instead."""
+    return field(default=default, metadata={_INPUT: True})
 
 
 def filled(settings: C, **values: Any) -> C:
@@ -53,10 +58,10 @@ def filled(settings: C, **values: Any) -> C:
 
 
 def affecting_result(settings: Any) -> dict[str, Any]:
-    """The settings that affect the result, as JSON: all fields except those marked `for_evaluation`."""
+    """The settings that affect the result, as JSON: all fields except those marked `for_evaluation` or `by_input`."""
     if settings is None:
         return {}
-    hidden = {item.name for item in dataclasses.fields(settings) if item.metadata.get(_EVALUATION)}
+    hidden = {item.name for item in dataclasses.fields(settings) if {_EVALUATION, _INPUT} & item.metadata.keys()}
     return {key: value for key, value in dataclasses.asdict(settings).items() if key not in hidden}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
@@ -52,6 +52,7 @@ def map_table(
     output: Artifact,
     *,
     on: On,
+    ids: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Map `mapper(**settings)` over the rows of one artifact's table, into the table of another one.
 
@@ -64,9 +65,11 @@ def map_table(
         output: the table to write; rows that it already has are kept.
         on: what the mapper runs on: `networks` are actors with a GPU or some of the CPUs, `cpus` are actors with one
             CPU, `tasks` are tasks with one CPU, for mappers that are cheap to construct.
+        ids: the rows of the source to map, all of them if None.
 
     Returns:
-        `rows`, and in `metrics` the rows per second of this run (0 if no rows remained).
+        `rows`, the number of rows of the output; and in `metrics` the rows per second of this run (0 if no rows
+        remained).
 
     Raises:
         RequestError: raised by the mapper.
@@ -79,9 +82,10 @@ def map_table(
         settings = {**settings, "threads": resources.threads}
     elif on == "cpus":
         resources = cluster.cpu_share()
-    work = partial(_map_remaining, cluster, source, columns, mapper, settings, output, resources)
+    wanted = None if ids is None or len(ids) == source.fresh_table().count() else frozenset(ids)
+    work = partial(_map_remaining, cluster, source, columns, mapper, settings, output, resources, wanted)
     speed = cluster.retry_on_low_memory(output.stage, work, progress=output.fresh_table().count)
-    return {"rows": source.manifest()["rows"], "metrics": {"images_per_second": speed}}
+    return {"rows": output.fresh_table().count(), "metrics": {"images_per_second": speed}}
 
 
 def _map_remaining(
@@ -92,13 +96,14 @@ def _map_remaining(
     settings: Mapping[str, Any],
     output: Artifact,
     resources: Resources | None,
+    wanted: frozenset[str] | None,
 ) -> float:
-    """The work of map_table; it resumes when it is called again."""
+    """The work of map_table on all rows of the source, or on the `wanted` ones; it resumes when it is called again."""
     gc.collect()  # actors of a failed dataset live as long as its exception, and hold their CPUs
     table_in, table_out = source.fresh_table(), output.fresh_table()
-    before, expected = table_out.count(), table_in.count()
+    before, expected = table_out.count(), table_in.count() if wanted is None else len(wanted)
     if before >= expected:  # a run wrote all rows and died before it wrote the manifest
-        cluster.run_remote(check_rows, table_in, table_out)
+        cluster.run_remote(check_rows, table_in, table_out, wanted)
         output.remove(PROGRESS)
         return 0
     output.check_claim()
@@ -124,14 +129,15 @@ def _map_remaining(
                 **light,
             )
         )
-        if before:
+        if before or wanted is not None:
             # DEFAULT: not within the resources of a study's trial, if this is one.
             listing = ray.remote(scheduling_strategy="DEFAULT", **light)(_finished_ids)
             _delete_doubtful(Table(output.fs, output.at(PROGRESS)))
             done = listing.remote(Table(output.fs, output.at(PROGRESS)))
+            chosen = None if wanted is None else ray.put(pa.array(sorted(wanted), pa.string()))
             rows = rows.map_batches(
                 _remaining,
-                fn_kwargs={"done": done},
+                fn_kwargs={"done": done, "wanted": chosen},
                 batch_size=None,
                 batch_format="pyarrow",
                 concurrency=max_concurrency,
@@ -164,7 +170,7 @@ def _map_remaining(
             concurrency=max_concurrency,
         )
     seconds = time.monotonic() - started
-    cluster.run_remote(check_rows, table_in, table_out)
+    cluster.run_remote(check_rows, table_in, table_out, wanted)
     output.remove(PROGRESS)
     return (expected - before) / seconds
 
@@ -190,13 +196,13 @@ def tasks_of_tries() -> dict[str, int]:
     return {"max_retries": RETRIES}
 
 
-def check_rows(source: Table, made: Table) -> None:
-    """Check that every row of `source` is in `made` exactly once.
+def check_rows(source: Table, made: Table, wanted: Iterable[str] | None = None) -> None:
+    """Check that every row of `source`, or every `wanted` one of them, is in `made` exactly once.
 
     Raises:
         RunError: it is not.
     """
-    expected, found = source.all_ids(), made.all_ids()
+    expected, found = source.all_ids() if wanted is None else sorted(wanted), made.all_ids()
     if found != expected:
         raise RunError(
             f"{made.path}: holds {len(found)} rows ({len(set(found))} different), expected {len(expected)}; "
@@ -263,9 +269,11 @@ def _finished_ids(progress: Table) -> pa.Array:
     return pa.concat_tables(shards).column(0).combine_chunks() if shards else pa.array([], pa.string())
 
 
-def _remaining(batch: pa.Table, done: ray.ObjectRef) -> Iterator[pa.Table]:
-    """The remaining rows, if any."""
+def _remaining(batch: pa.Table, done: ray.ObjectRef, wanted: ray.ObjectRef | None) -> Iterator[pa.Table]:
+    """The remaining rows of those that are wanted, if any."""
     remaining = batch.filter(pc.invert(pc.is_in(batch.column("image_id"), value_set=ray.get(done))))
+    if wanted is not None:
+        remaining = remaining.filter(pc.is_in(remaining.column("image_id"), value_set=ray.get(wanted)))
     if remaining.num_rows:
         yield remaining
 

@@ -15,7 +15,10 @@ from amn_ray.platform.ray_internals import JOB_CONFIG
 
 IMAGENET = "imagenet"
 """The one value of `weights` that is not a file."""
-READ = ("images", "dataset.root", "backbone.weights", "segmenter.backbone.weights")
+READ = (
+    "images", "dataset.root", "backbone.weights", "segmenter.backbone.weights", "maps.files", "refined.files",
+    "pseudo_masks.files",
+)  # fmt: skip
 
 
 def runtime_env() -> Mapping[str, Any]:

@@ -62,9 +62,12 @@ class Run:
         return build(kind, {key: self.settings[f"{name}.{key}"] for key in keys if f"{name}.{key}" in self.settings})
 
     def images_of(self, step: str) -> Artifact:
-        """The image table of a step's maps or masks."""
-        wanted = self.artifacts[step].manifest()["inputs"]["images"]
-        return next(artifact for artifact in self.artifacts.values() if artifact.fingerprint == wanted)
+        """The table of all images of the split of which a step made maps or masks."""
+        by_fingerprint = {artifact.fingerprint: artifact for artifact in self.artifacts.values()}
+        images = self.artifacts[step]
+        while "images" in images.manifest()["inputs"]:  # selected images are some of the images
+            images = by_fingerprint[images.manifest()["inputs"]["images"]]
+        return images
 
 
 def folder(store: Store) -> Folder:

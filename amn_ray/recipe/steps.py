@@ -20,8 +20,10 @@ from amn_ray.recipe.config import PipelineConfig
 from amn_ray.stages import builtin, methods  # noqa: F401 — `builtin` registers the methods
 from amn_ray.stages.backbone.stage import INITIAL_WEIGHTS
 from amn_ray.stages.classifier.stage import CLASSIFIER
+from amn_ray.stages.groups import ALL
 from amn_ray.stages.images.stage import IMAGES
 from amn_ray.stages.methods import Method
+from amn_ray.stages.selected_images.stage import SELECTED_IMAGES, SelectedImagesConfig
 from amn_ray.stages.stage import Stage
 from amn_ray.stages.truth.stage import TRUTH
 
@@ -78,6 +80,12 @@ def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
     last = possible[-1].name if config.until is None else config.until
     by_name = {step.name: step for step in possible}
     if last not in by_name:
+        limited = _limited(config)
+        if limited is not None:
+            raise RequestError(
+                f"until={last}: {limited}.images={getattr(config, limited).images} makes maps of some images only, and "
+                f"ends at the seeds made of them (until={possible[-1].name}); set {limited}.images={ALL}"
+            )
         raise RequestError(
             f"until={last}: these choices do not make it ({_chosen(config)}); they make {', '.join(by_name)}"
         )
@@ -126,14 +134,23 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
     judges = images_of_val if "val" in splits else None
     yield replace(page.step("classifier", CLASSIFIER, **backbone), judges=judges)
     yield from page.made("maps", "maps_network", **backbone)
-    yield from page.made("maps", "maps")
+    limited, some = _limited(config), {}
+    if limited is not None:
+        settings = SelectedImagesConfig(images=getattr(config, limited).images)
+        yield replace(page.step("selected_images", SELECTED_IMAGES, settings=settings), key=f"{limited}.")
+        some = {limited: {"images": "selected_images"}}
+    yield from page.made("maps", "maps", **some.get("maps", {}))
     yield from page.made("refinement", "refined")
+    if limited == "maps":
+        return
     maps, refined = "maps", "refined"
     if chosen["activation"].stages:
         yield from page.made("activation", "amn", **backbone)
-        yield from page.made("activation", "amn_maps")
+        yield from page.made("activation", "amn_maps", **some.get("amn_maps", {}))
         maps, refined = "amn_maps", "amn_refined"
         yield from page.made("refinement", "amn_refined", maps=maps)
+    if limited == "amn_maps":
+        return
     # IRN needs trained features: without ImageNet's, those of the classifier.
     features = backbone or {"backbone": "classifier"}
     yield from page.made("boundaries", "irn", refined=refined, **features)
@@ -149,6 +166,12 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
     yield from page.made("segmenter", "segmenter", **start)
     yield from page.made("segmenter", "predictions", images=images_of_val, truth=truth_of_val)
     yield from page.made("prediction_refinement", "predictions_refined", images=images_of_val, truth=truth_of_val)
+
+
+def _limited(config: PipelineConfig) -> str | None:
+    """The step that makes maps of some images only, if one does. Nothing is trained on what follows from these maps."""
+    steps = ("maps",) if config.choices.activation == "none" else ("maps", "amn_maps")
+    return next((step for step in steps if getattr(config, step).images != ALL), None)
 
 
 class _Page:

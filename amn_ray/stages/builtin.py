@@ -8,16 +8,21 @@ from amn_ray.stages.cam import stage as cam
 from amn_ray.stages.classifier.stage import CLASSIFIER, LABEL_SCORE
 from amn_ray.stages.crf import stage as crf
 from amn_ray.stages.deeplabv2 import stage as deeplabv2
+from amn_ray.stages.given import stage as given
 from amn_ray.stages.images.stage import IMAGES
 from amn_ray.stages.irn import stage as irn
 from amn_ray.stages.methods import Method, register, register_stage
 from amn_ray.stages.no_refinement import stage as no_refinement
 from amn_ray.stages.pamr import stage as pamr
 from amn_ray.stages.score.stage import SCORE
+from amn_ray.stages.selected_images.stage import SELECTED_IMAGES
 from amn_ray.stages.truth.stage import TRUTH
 
 OURS = (
     cam.METHOD,
+    given.MAPS_METHOD,
+    given.SEEDS_METHOD,
+    given.PSEUDO_MASKS_METHOD,
     crf.METHOD,
     pamr.METHOD,
     no_refinement.METHOD,
@@ -30,7 +35,7 @@ OURS = (
     crf.PREDICTION_METHOD,
     Method(group="prediction_refinement", name="none"),
 )
-for _stage in (IMAGES, TRUTH, INITIAL_WEIGHTS, CLASSIFIER, SCORE, LABEL_SCORE):  # not chosen by name
+for _stage in (IMAGES, TRUTH, SELECTED_IMAGES, INITIAL_WEIGHTS, CLASSIFIER, SCORE, LABEL_SCORE):  # not chosen by name
     register_stage(_stage)
 for _method in OURS:
     register(_method)

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from amn_ray.core.checks import check_fraction, check_positive, check_scales
-from amn_ray.core.settings import for_evaluation
+from amn_ray.core.settings import by_input, for_evaluation
 from amn_ray.training.config import TrainingConfig
+
+ALL, EVALUATED = "all", "evaluated"
+"""Choices of images to make maps of."""
 
 
 @dataclass(kw_only=True)
@@ -25,8 +28,13 @@ class MapsConfig:
     """Factors of the image's size."""
     threshold: float = for_evaluation(0.15)
     """τ at which the maps are evaluated."""
+    images: str = by_input(ALL)
+    """Of which images: all, evaluated (those that are scored), or a number of the evaluated ones. Where it is not all,
+    the pipeline ends at the seeds made of these maps."""
 
     def __post_init__(self) -> None:
+        if self.images not in (ALL, EVALUATED) and not (self.images.isdecimal() and int(self.images) > 0):
+            raise ValueError(f"images={self.images}: must be {ALL}, {EVALUATED} or a positive number")
         check_scales(self)
         check_fraction(self, "threshold")
 

@@ -126,7 +126,7 @@ def train(
     recorded = json.loads(output.read(HISTORY))
     metrics = {"loss": recorded["history"][-1]["loss"], "images_per_second": recorded["images_per_second"]}
     return {
-        "rows": sources[0][0].manifest()["rows"],
+        "rows": len(stream.ids),
         "gpus": job.resources.count * job.resources.gpus,
         "history": recorded["history"],
         "metrics": metrics,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import ray.data
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact, common_ids
 from amn_ray.data.transforms import epoch_order, generator
 from amn_ray.platform.cluster import LIGHT_TASK_CPUS
 from amn_ray.platform.mapping import numbers
@@ -29,7 +29,7 @@ class TrainStream:
     """The columns to read per image, and how to make a training example from them."""
 
     sources: Sequence[tuple[Artifact, Sequence[str]]]
-    """(artifact, columns of its table) that are joined on `image_id`; the first one lists the images."""
+    """(artifact, columns of its table) that are joined on `image_id`; an image that one of them lacks is left out."""
     example: Callable[[dict, np.random.Generator], Example]
     """(row, generator) -> arrays of fixed shapes: decoding and augmentation, a pure function."""
     seed: int
@@ -39,12 +39,12 @@ class TrainStream:
     """The number of concurrent tasks that make examples."""
 
     @property
-    def ids(self) -> list[str]:
-        return self.sources[0][0].table().ids()
+    def ids(self) -> tuple[str, ...]:
+        return common_ids(*(artifact for artifact, _ in self.sources))
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.sources[0][0].table().count() // self.batch_size
+        return len(self.ids) // self.batch_size
 
     def dataset(self, start_epoch: int, num_steps: int, num_workers: int) -> ray.data.Dataset:
         """The examples from `start_epoch` to step `num_steps`, in order, one block per worker and step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact, common_ids
 from amn_ray.core.settings import build
 from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
@@ -52,7 +52,8 @@ def make_maps(config: AmnMapsConfig, inputs: Mapping[str, Artifact], output: Art
         "weights": inputs["amn"],
         "seeds": inputs["refined"],
     }
-    return map_table(context.cluster, images, COLUMNS, MakeAmn, settings, output, on="networks")
+    ids = common_ids(images, inputs["refined"])
+    return map_table(context.cluster, images, COLUMNS, MakeAmn, settings, output, on="networks", ids=ids)
 
 
 def _train_worker(settings: dict) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact, common_ids
 from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
 from amn_ray.stages.crf.config import CrfConfig, PredictionCrfConfig
@@ -17,7 +17,8 @@ def refine_maps(config: CrfConfig, inputs: Mapping[str, Artifact], output: Artif
     """Refine the maps of all images."""
     images = inputs["images"]
     settings = {"config": config, "pixels": Pixels.of(images.manifest()), "maps": inputs["maps"]}
-    return map_table(context.cluster, images, COLUMNS, MakeSeed, settings, output, on="cpus")
+    ids = common_ids(images, inputs["maps"])
+    return map_table(context.cluster, images, COLUMNS, MakeSeed, settings, output, on="cpus", ids=ids)
 
 
 def refine_predictions(
@@ -26,7 +27,8 @@ def refine_predictions(
     """Refine the predictions of all images."""
     images = inputs["images"]
     settings = {"config": config, "pixels": Pixels.of(images.manifest()), "predictions": inputs["predictions"]}
-    return map_table(context.cluster, images, COLUMNS, RefinePrediction, settings, output, on="cpus")
+    ids = common_ids(images, inputs["predictions"])
+    return map_table(context.cluster, images, COLUMNS, RefinePrediction, settings, output, on="cpus", ids=ids)
 
 
 CRF = Stage(

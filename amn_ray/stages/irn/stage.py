@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact, common_ids
 from amn_ray.core.settings import build
 from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
@@ -55,7 +55,8 @@ def walk(config: WalkConfig, inputs: Mapping[str, Artifact], output: Artifact, c
         "weights": inputs["irn"],
         "maps": inputs["maps"],
     }
-    result = map_table(context.cluster, images, COLUMNS, MakePseudoMask, settings, output, on="networks")
+    ids = common_ids(images, inputs["maps"])
+    result = map_table(context.cluster, images, COLUMNS, MakePseudoMask, settings, output, on="networks", ids=ids)
     return result | {"displacement_mean": context.cluster.run_remote(_displacement_mean, output)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact, common_ids
 from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
 from amn_ray.stages.methods import Method
@@ -18,7 +18,8 @@ def run(config: PamrConfig, inputs: Mapping[str, Artifact], output: Artifact, co
     images = inputs["images"]
     settings = {"config": config, "pixels": Pixels.of(images.manifest()), "maps": inputs["maps"]}
     # It has no weights, but runs on GPUs like a network.
-    return map_table(context.cluster, images, COLUMNS, MakeSeed, settings, output, on="networks")
+    ids = common_ids(images, inputs["maps"])
+    return map_table(context.cluster, images, COLUMNS, MakeSeed, settings, output, on="networks", ids=ids)
 
 
 PAMR = Stage(

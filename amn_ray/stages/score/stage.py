@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact, common_ids
 from amn_ray.evaluation.confusion import (
     class_iou,
     mean_iou,
@@ -52,13 +52,15 @@ def run(config: ScoreConfig, inputs: Mapping[str, Artifact], output: Artifact, c
     cluster, truth = context.cluster, inputs["truth"]
     if "maps" in inputs:
         grid = _grid(config)
+        ids = common_ids(truth, inputs["maps"])
         mapped = map_table(
-            cluster, truth, COLUMNS, ScoreMaps, {"maps": inputs["maps"], "grid": grid}, output, on="tasks"
+            cluster, truth, COLUMNS, ScoreMaps, {"maps": inputs["maps"], "grid": grid}, output, on="tasks", ids=ids
         )
         counted = cluster.run_remote(_of_maps, output, config, grid, classes, metrics())
     else:
         arguments = {"masks": inputs["masks"], "num_classes": len(classes)}
-        mapped = map_table(cluster, truth, COLUMNS, ScoreMasks, arguments, output, on="tasks")
+        ids = common_ids(truth, inputs["masks"])
+        mapped = map_table(cluster, truth, COLUMNS, ScoreMasks, arguments, output, on="tasks", ids=ids)
         counted = cluster.run_remote(_of_masks, output, classes, metrics())
     return {"rows": mapped["rows"]} | counted
 

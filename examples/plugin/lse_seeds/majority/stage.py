@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from amn_ray.core.artifacts import Artifact
+from amn_ray.core.artifacts import Artifact, common_ids
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
 from amn_ray.stages.methods import Method
 from amn_ray.stages.stage import Context, Result, Stage
@@ -16,7 +16,9 @@ from lse_seeds.majority.infer import COLUMNS, MakeSeed
 def run(config: MajorityConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
     """Make the seeds of all images."""
     settings = {"config": config, "maps": inputs["maps"]}
-    return map_table(context.cluster, inputs["images"], COLUMNS, MakeSeed, settings, output, on="cpus")
+    images = inputs["images"]
+    ids = common_ids(images, inputs["maps"])
+    return map_table(context.cluster, images, COLUMNS, MakeSeed, settings, output, on="cpus", ids=ids)
 
 
 MAJORITY = Stage(
