@@ -197,14 +197,18 @@ def test_every_method_of_ours_is_in_the_list_of_ours() -> None:
 
 
 def test_only_score_reads_ground_truth() -> None:
-    """No training or inference may see it; what a study looks at while it trains is in tuning/amn_probe.py."""
+    """No training or inference may see it; what a study looks at while it trains is in tuning/amn_probe.py.
+
+    The ids of evaluated images are in its table, too.
+    """
     stages = values_of(Stage)
     assert all(stages.values()), "every folder of a stage has a Stage"
     stages["of methods"] = [stage for method in methods.all_methods() for stage in method.stages.values()]
     readers = {
         stage.name for values in stages.values() for stage in values if "truth" in (*stage.needs, *stage.optional)
     }
-    assert readers == {"score"}
+    assert readers == {"score", "selected_images"}
+    assert not offences(of("stages/selected_images/*.py"), "amn_ray.data.images"), "it reads ids, and no masks"
 
 
 def test_only_tracking_talks_to_mlflow() -> None:
@@ -250,7 +254,9 @@ def test_no_pickle_is_read_from_files_and_no_shell_is_built_from_strings() -> No
         for name, keywords in calls(path):
             assert name not in ("os.system", "os.popen", "yaml.load", "eval", "exec"), path
             assert "shell" not in keywords, path
-            if name in ("pickle.load", "pickle.loads", "np.load"):
+            if name == "np.load":
+                assert ast.unparse(keywords["allow_pickle"]) == "False", path
+            if name in ("pickle.load", "pickle.loads"):
                 assert str(path.relative_to(PACKAGE)) in UNPICKLED, path
             if name == "torch.load":
                 assert ast.unparse(keywords["weights_only"]) == "True", path

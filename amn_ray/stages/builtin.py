@@ -21,7 +21,8 @@ from amn_ray.stages.truth.stage import TRUTH
 OURS = (
     cam.METHOD,
     given.MAPS_METHOD,
-    given.SEEDS_METHOD,
+    # Seeds are given, but AMN's maps are made here, and so are the seeds made of these.
+    Method(group="refinement", name="given", stages={"refined": given.GIVEN_SEEDS, "amn_refined": crf.CRF}),
     given.PSEUDO_MASKS_METHOD,
     crf.METHOD,
     pamr.METHOD,

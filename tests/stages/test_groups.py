@@ -116,7 +116,7 @@ def test_the_settings_of_a_choice_come_back_from_a_manifest(step: str, stage: St
 
 
 @pytest.mark.parametrize(("step", "stage"), MADE)
-def test_tau_is_the_only_setting_of_a_choice_that_decides_no_artifact(step: str, stage: Stage[Any]) -> None:
+def test_only_tau_and_what_an_input_says_are_no_part_of_a_fingerprint(step: str, stage: Stage[Any]) -> None:
     known = set(affecting_result(stage.config()))
     hidden = {item.name for item in dataclasses.fields(stage.config)} - known
-    assert hidden == ({"threshold"} if issubclass(stage.config, groups.MapsConfig) else set())
+    assert hidden == ({"threshold", "images"} if issubclass(stage.config, groups.MapsConfig) else set())

@@ -17,7 +17,6 @@ from amn_ray.data.masks import find_masks, mask_rule
 from amn_ray.data.masks.files import ENDINGS as MASK_ENDINGS
 from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
-from amn_ray.stages.crf.stage import CRF
 from amn_ray.stages.given.config import GivenMapsConfig, GivenMasks, GivenPseudoMasksConfig, GivenSeedsConfig
 from amn_ray.stages.given.files import check_missing, content_digest, folder_of, missing_folder
 from amn_ray.stages.given.formats import ENDINGS, MissingMap, files_of, load, recognised
@@ -239,6 +238,4 @@ GIVEN_PSEUDO_MASKS = MASKS(name="given_pseudo_masks", config=GivenPseudoMasksCon
 MAPS_METHOD = Method(
     group="maps", name="given", stages={"maps": GIVEN_MAPS}, settings=Path(__file__).with_name("given.yaml")
 )
-# AMN's seeds are refined from AMN's maps, which are made here.
-SEEDS_METHOD = Method(group="refinement", name="given", stages={"refined": GIVEN_SEEDS, "amn_refined": CRF})
 PSEUDO_MASKS_METHOD = Method(group="boundaries", name="given", stages={"pseudo_masks": GIVEN_PSEUDO_MASKS})
