@@ -11,10 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 from amn_ray.data.maps import stored_size
+from amn_ray.nn.backbones.backbone import Backbone
 from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.multiscale import scales_with_flips
+
+EPSILON = 1e-5
+"""Added to a map's maximum before it is divided by it."""
 
 
 def cam_maps(
@@ -45,26 +50,43 @@ def cam_maps(
     Returns:
         For each image float32 (K, ⌈H/4⌉, ⌈W/4⌉) in [0, 1].
     """
-    height, width = images[0].shape[:2]
-    stride = model.backbone.strides["layer4"]
-    covered = (-(-height // stride) * stride, -(-width // stride) * stride)
-    sums = [torch.zeros(len(labels), height, width, device=device) for labels in keys]
+    sums = [SumOfScales(images[0], model.backbone) for _ in images]
     for both_BNhw in scales_with_flips(
         model.activation, images, scales, backbone=model.backbone, device=device, precision=precision
     ):
-        for total_KHW, labels, map_Nhw in zip(sums, keys, both_BNhw, strict=True):
-            if labels:
-                chosen = map_Nhw[[label - 1 for label in labels]][None]
-                upsampled = F.interpolate(chosen, covered, mode="bilinear", align_corners=False)[0]
-                total_KHW += upsampled[:, :height, :width]
-    results = []
-    for total_KHW in sums:
-        if total_KHW.shape[0]:
-            total_KHW = total_KHW / (total_KHW.amax(dim=(1, 2), keepdim=True) + 1e-5)
-            total_KHW = F.interpolate(
-                total_KHW[None], stored_size(height, width), mode="bilinear", align_corners=False
-            )[0]
-            results.append(total_KHW.cpu().numpy())
-        else:
-            results.append(np.zeros((0, *stored_size(height, width)), np.float32))
-    return results
+        for total, labels, map_Nhw in zip(sums, keys, both_BNhw, strict=True):
+            total.add(map_Nhw[[label - 1 for label in labels]])
+    return [total.finished() for total in sums]
+
+
+class SumOfScales:
+    """The activation maps of one image at several scales, summed at the size of the image."""
+
+    def __init__(self, image_HWC: np.ndarray, backbone: Backbone) -> None:
+        self.size = image_HWC.shape[:2]
+        stride = backbone.strides["layer4"]
+        self.covered = [-(-side // stride) * stride for side in self.size]
+        """What the feature grid covers at scale 1."""
+        self.total_KHW: Tensor | None = None
+
+    def add(self, maps_Khw: Tensor) -> None:
+        """Add the maps at one scale, on its feature grid."""
+        if not len(maps_Khw):
+            return
+        height, width = self.size
+        upsampled_KHW = F.interpolate(maps_Khw[None], self.covered, mode="bilinear", align_corners=False)[0]
+        upsampled_KHW = upsampled_KHW[:, :height, :width]
+        self.total_KHW = upsampled_KHW if self.total_KHW is None else self.total_KHW + upsampled_KHW
+
+    def finished(self, epsilon: float = EPSILON) -> np.ndarray:
+        """The sum, divided by each class's own maximum + `epsilon` (0 where a class has no map), at stride 4.
+
+        Returns:
+            float (K, ⌈H/4⌉, ⌈W/4⌉).
+        """
+        stored = stored_size(*self.size)
+        if self.total_KHW is None:
+            return np.zeros((0, *stored), np.float32)
+        highest_K11 = self.total_KHW.amax(dim=(1, 2), keepdim=True) + epsilon
+        maps_KHW = torch.where(highest_K11 > 0, self.total_KHW / highest_K11, 0)
+        return F.interpolate(maps_KHW[None], stored, mode="bilinear", align_corners=False)[0].cpu().numpy()

@@ -40,6 +40,19 @@ def images_per_pass(image_BCHW: Tensor) -> int:
     return max(1, PIXELS_PER_PASS[image_BCHW.device.type] // (image_BCHW.shape[2] * image_BCHW.shape[3]))
 
 
+def scaled(images: Sequence[np.ndarray], scale: float, backbone: Backbone, device: torch.device) -> Tensor:
+    """Images of one size at a scale (bicubic), as a backbone takes them: float32 (B, 3, H·s, W·s)."""
+    height, width = images[0].shape[:2]
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    scaled_BHWC = np.stack([image if scale == 1 else resize_image(image, *size) for image in images])
+    return backbone.normalise(torch.from_numpy(scaled_BHWC).to(device))
+
+
+def with_mirror_images(images_BCHW: Tensor) -> Tensor:
+    """(B, C, H, W) -> pairs of image and mirror image, (B, 2, C, H, W)."""
+    return torch.stack([images_BCHW, images_BCHW.flip(3)], 1)
+
+
 @torch.inference_mode()
 def scales_with_flips(
     forward: Callable[..., Tensor],
@@ -62,11 +75,8 @@ def scales_with_flips(
         precision: see nn.precision.autocast.
         conditions: tensors of B rows.
     """
-    height, width = images[0].shape[:2]
     for scale in scales:
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        scaled_BHWC = np.stack([image if scale == 1 else resize_image(image, *size) for image in images])
-        image_BCHW = backbone.normalise(torch.from_numpy(scaled_BHWC).to(device))
+        image_BCHW = scaled(images, scale, backbone, device)
         pairs = [torch.cat([image_BCHW, image_BCHW.flip(3)]), *(torch.cat([rows, rows]) for rows in conditions)]
         passes = zip(*(rows.split(images_per_pass(image_BCHW)) for rows in pairs), strict=True)
         with autocast(device, precision):

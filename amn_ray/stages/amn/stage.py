@@ -8,10 +8,11 @@ from pathlib import Path
 from amn_ray.core.artifacts import Artifact, common_ids
 from amn_ray.core.settings import build
 from amn_ray.data.pixels import Pixels
-from amn_ray.platform.mapping import MAPPING_METRICS, map_table
+from amn_ray.platform.mapping import MAPPING_METRICS
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.example import AmnExample
-from amn_ray.stages.amn.infer import COLUMNS, MakeAmn
+from amn_ray.stages.amn.infer import MakeAmn
+from amn_ray.stages.maps import map_images
 from amn_ray.stages.methods import Method
 from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
@@ -42,18 +43,10 @@ def train_network(config: AmnConfig, inputs: Mapping[str, Artifact], output: Art
 
 def make_maps(config: AmnMapsConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
     """Make the maps of all images; the seeds modulate them where they are used."""
-    images = inputs["images"]
-    manifest = images.manifest()
-    settings = {
-        "config": config,
-        "network": build(AmnConfig, inputs["amn"].manifest()["config"]),
-        "num_classes": len(manifest["classes"]),
-        "pixels": Pixels.of(manifest),
-        "weights": inputs["amn"],
-        "seeds": inputs["refined"],
-    }
-    ids = common_ids(images, inputs["refined"])
-    return map_table(context.cluster, images, COLUMNS, MakeAmn, settings, output, on="networks", ids=ids)
+    images, seeds = inputs["images"], inputs["refined"]
+    network = build(AmnConfig, inputs["amn"].manifest()["config"])
+    settings = {"config": config, "network": network, "weights": inputs["amn"], "seeds": seeds}
+    return map_images(MakeAmn, settings, images, output, context, ids=common_ids(images, seeds))
 
 
 def _train_worker(settings: dict) -> None:

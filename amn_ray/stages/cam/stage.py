@@ -6,25 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from amn_ray.core.artifacts import Artifact
-from amn_ray.data.pixels import Pixels
-from amn_ray.platform.mapping import MAPPING_METRICS, map_table
+from amn_ray.platform.mapping import MAPPING_METRICS
 from amn_ray.stages.cam.config import CamConfig
-from amn_ray.stages.cam.infer import COLUMNS, MakeCam
+from amn_ray.stages.cam.infer import MakeCam
+from amn_ray.stages.maps import map_images
 from amn_ray.stages.methods import Method
 from amn_ray.stages.stage import Context, Result, Stage
 
 
 def run(config: CamConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
     """Make the maps of all images."""
-    images = inputs["images"]
-    manifest = images.manifest()
-    settings = {
-        "config": config,
-        "num_classes": len(manifest["classes"]),
-        "pixels": Pixels.of(manifest),
-        "weights": inputs["classifier"],
-    }
-    return map_table(context.cluster, images, COLUMNS, MakeCam, settings, output, on="networks")
+    settings = {"config": config, "weights": inputs["classifier"]}
+    return map_images(MakeCam, settings, inputs["images"], output, context)
 
 
 CAM = Stage(

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from amn_ray.core.artifacts import Artifact
 from amn_ray.data.pixels import Pixels
-from amn_ray.platform.mapping import MAPPING_METRICS, map_table
+from amn_ray.platform.mapping import MAPPING_METRICS
+from amn_ray.stages.maps import map_images
 from amn_ray.stages.methods import Method
 from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
 from lse_seeds.lse.config import LseHeadConfig, LseMapsConfig
 from lse_seeds.lse.example import LseExample
-from lse_seeds.lse.infer import COLUMNS, MakeLseMaps
+from lse_seeds.lse.infer import MakeLseMaps
 
 
 def train_head(config: LseHeadConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
@@ -46,15 +47,8 @@ def _train_worker(settings: dict) -> None:
 
 def make_maps(config: LseMapsConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
     """Make the maps of all images."""
-    images = inputs["images"]
-    manifest = images.manifest()
-    settings = {
-        "config": config,
-        "num_classes": len(manifest["classes"]),
-        "pixels": Pixels.of(manifest),
-        "weights": inputs["maps_network"],
-    }
-    return map_table(context.cluster, images, COLUMNS, MakeLseMaps, settings, output, on="networks")
+    settings = {"config": config, "weights": inputs["maps_network"]}
+    return map_images(MakeLseMaps, settings, inputs["images"], output, context)
 
 
 LSE_HEAD = Stage(
