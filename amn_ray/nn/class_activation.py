@@ -50,13 +50,27 @@ def cam_maps(
     Returns:
         For each image float32 (K, ⌈H/4⌉, ⌈W/4⌉) in [0, 1].
     """
+    sums = cam_sums(model, images, keys, scales=scales, precision=precision, device=device)
+    return [total.finished() for total in sums]
+
+
+def cam_sums(
+    model: Classifier,
+    images: Sequence[np.ndarray],
+    keys: Sequence[Sequence[int]],
+    *,
+    scales: Sequence[float],
+    precision: str | None,
+    device: torch.device,
+) -> list[SumOfScales]:
+    """`cam_maps`, before each class is divided by its maximum."""
     sums = [SumOfScales(images[0], model.backbone) for _ in images]
     for both_BNhw in scales_with_flips(
         model.activation, images, scales, backbone=model.backbone, device=device, precision=precision
     ):
         for total, labels, map_Nhw in zip(sums, keys, both_BNhw, strict=True):
             total.add(map_Nhw[[label - 1 for label in labels]])
-    return [total.finished() for total in sums]
+    return sums
 
 
 class SumOfScales:
@@ -79,14 +93,15 @@ class SumOfScales:
         self.total_KHW = upsampled_KHW if self.total_KHW is None else self.total_KHW + upsampled_KHW
 
     def finished(self, epsilon: float = EPSILON) -> np.ndarray:
-        """The sum, divided by each class's own maximum + `epsilon` (0 where a class has no map), at stride 4.
-
-        Returns:
-            float (K, ⌈H/4⌉, ⌈W/4⌉).
-        """
+        """`normalised`, sampled at stride 4: float (K, ⌈H/4⌉, ⌈W/4⌉)."""
         stored = stored_size(*self.size)
         if self.total_KHW is None:
             return np.zeros((0, *stored), np.float32)
-        highest_K11 = self.total_KHW.amax(dim=(1, 2), keepdim=True) + epsilon
-        maps_KHW = torch.where(highest_K11 > 0, self.total_KHW / highest_K11, 0)
+        maps_KHW = self.normalised(epsilon)
         return F.interpolate(maps_KHW[None], stored, mode="bilinear", align_corners=False)[0].cpu().numpy()
+
+    def normalised(self, epsilon: float = EPSILON) -> Tensor:
+        """The sum, each class divided by its own maximum + `epsilon`; 0 where that is 0. (K, H, W), K > 0."""
+        assert self.total_KHW is not None
+        highest_K11 = self.total_KHW.amax(dim=(1, 2), keepdim=True) + epsilon
+        return torch.where(highest_K11 > 0, self.total_KHW / highest_K11, 0)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from amn_ray.data.transforms import resize_image
 from amn_ray.nn.backbones.backbone import Backbone
-from amn_ray.nn.precision import autocast
+from amn_ray.nn.precision import autocast, wide
 
 PIXELS_PER_GROUP = 2**20
 """Images of one size are grouped up to this many pixels at scale 1: five of 500×375."""
@@ -41,11 +41,11 @@ def images_per_pass(image_BCHW: Tensor) -> int:
 
 
 def scaled(images: Sequence[np.ndarray], scale: float, backbone: Backbone, device: torch.device) -> Tensor:
-    """Images of one size at a scale (bicubic), as a backbone takes them: float32 (B, 3, H·s, W·s)."""
+    """Images of one size at a scale (bicubic), as a backbone takes them: (B, 3, H·s, W·s) of its weights' dtype."""
     height, width = images[0].shape[:2]
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     scaled_BHWC = np.stack([image if scale == 1 else resize_image(image, *size) for image in images])
-    return backbone.normalise(torch.from_numpy(scaled_BHWC).to(device))
+    return backbone.normalise(torch.from_numpy(scaled_BHWC).to(device)).to(next(backbone.parameters()).dtype)
 
 
 def with_mirror_images(images_BCHW: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def scales_with_flips(
     precision: str | None,
     conditions: Sequence[Tensor] = (),
 ) -> Iterator[Tensor]:
-    """For each scale: forward(image) + flipped-back forward(flipped image), float32 (B, C, h, w).
+    """For each scale: forward(image) + flipped-back forward(flipped image), at least float32 (B, C, h, w).
 
     Args:
         forward: images (n, 3, H·s, W·s), and the n matching rows of each condition -> (n, C, h, w).
@@ -81,7 +81,7 @@ def scales_with_flips(
         passes = zip(*(rows.split(images_per_pass(image_BCHW)) for rows in pairs), strict=True)
         with autocast(device, precision):
             outputs = [
-                forward(image.contiguous(memory_format=torch.channels_last), *rows).float() for image, *rows in passes
+                wide(forward(image.contiguous(memory_format=torch.channels_last), *rows)) for image, *rows in passes
             ]
         straight, mirrored = torch.cat(outputs).chunk(2)
         yield straight + mirrored.flip(3)

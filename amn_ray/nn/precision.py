@@ -26,6 +26,13 @@ def autocast(device: torch.device, precision: str | None) -> torch.autocast:
     )
 
 
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """At least float32: what a network made under `autocast`, for sums and losses."""
+    import torch
+
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether `device` has instructions for bfloat16."""
     import torch

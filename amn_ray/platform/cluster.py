@@ -36,7 +36,14 @@ from amn_ray.core.places import without_secrets
 from amn_ray.platform import plugin_env, ray_internals, submitted
 from amn_ray.platform.address import answering, names_cluster, refused_address
 from amn_ray.platform.available_cpus import available_cpus
-from amn_ray.platform.memory import OOM_RETRIES, MemoryFull, Shortage, report_killed_workers, shorten_retry_messages
+from amn_ray.platform.memory import (
+    OOM_RETRIES,
+    MemoryFull,
+    Shortage,
+    Unreachable,
+    report_killed_workers,
+    shorten_retry_messages,
+)
 
 LIGHT_TASK_CPUS = 0.0001
 """What a light task reserves: Ray's smallest amount. (With 0 Ray would also place them on a head without CPUs.)"""
@@ -47,6 +54,8 @@ CORES_PER_TRIAL = 4
 T = TypeVar("T")
 SHORTAGES = 3
 """Work fails when memory is full more often than this without progress in between."""
+LOST_S = 45.0
+"""Seconds until Ray has surely noticed that a node is lost: it asks each one every few seconds, several times."""
 PATIENCE_S = 60.0
 """How long to wait for memory the first time; doubled each time after that."""
 POLL_S = 5.0
@@ -373,8 +382,8 @@ class Cluster:
             if problem is not None:
                 raise RequestError(f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}) {problem}")
 
-    def retry_on_low_memory(self, stage: str, work: Callable[[], T], progress: Callable[[], int]) -> T:
-        """The result of `work`, which is called again once memory is free if it ran out of memory.
+    def resumed(self, stage: str, work: Callable[[], T], progress: Callable[[], int]) -> T:
+        """The result of `work`, which is called again if a node was lost, and once memory is free if it ran out of it.
 
         Args:
             stage: the stage that the work belongs to.
@@ -386,8 +395,13 @@ class Cluster:
         """
         shortages, reached = 0, -1
         while True:
+            nodes = self.nodes()
             try:
                 return work()
+            except Unreachable:
+                if not self._lost_one_of(nodes):
+                    raise
+                log(stage, "a node was lost; continues on the others")
             except MemoryFull as error:
                 before, reached = reached, progress()
                 shortages = shortages + 1 if reached == before else 1
@@ -395,6 +409,15 @@ class Cluster:
                     raise
                 log(stage, f"warning: {str(error).removeprefix(f'{stage}: ')}; waits for memory, then continues")
                 self.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
+
+    def _lost_one_of(self, nodes: set[str]) -> bool:
+        """Whether a node is gone; on a cluster, Ray may need a while to find out."""
+        deadline = time.monotonic() + (0 if self.is_own else LOST_S)
+        while nodes <= self.nodes():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(1)
+        return True
 
     def wait_for_memory(self, shortage: Shortage, at_most_s: float) -> None:
         """Wait until the node has memory for the workers killed there, but not longer than `at_most_s`.

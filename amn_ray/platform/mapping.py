@@ -53,6 +53,7 @@ def map_table(
     *,
     on: On,
     ids: Collection[str] | None = None,
+    rows_per_block: int | None = None,
 ) -> dict[str, Any]:
     """Map `mapper(**settings)` over the rows of one artifact's table, into the table of another one.
 
@@ -66,6 +67,8 @@ def map_table(
         on: what the mapper runs on: `networks` are actors with a GPU or some of the CPUs, `cpus` are actors with one
             CPU, `tasks` are tasks with one CPU, for mappers that are cheap to construct.
         ids: the rows of the source to map, all of them if None.
+        rows_per_block: how many rows are mapped and written together, and lost together if a process dies; None: those
+            of a shard of the source.
 
     Returns:
         `rows`, the number of rows of the output; and in `metrics` the rows per second of this run (0 if no rows
@@ -83,8 +86,10 @@ def map_table(
     elif on == "cpus":
         resources = cluster.cpu_share()
     wanted = None if ids is None or len(ids) == source.fresh_table().count() else frozenset(ids)
-    work = partial(_map_remaining, cluster, source, columns, mapper, settings, output, resources, wanted)
-    speed = cluster.retry_on_low_memory(output.stage, work, progress=output.fresh_table().count)
+    work = partial(
+        _map_remaining, cluster, source, columns, mapper, settings, output, resources, wanted, rows_per_block
+    )
+    speed = cluster.resumed(output.stage, work, progress=output.fresh_table().count)
     return {"rows": output.fresh_table().count(), "metrics": {"images_per_second": speed}}
 
 
@@ -97,6 +102,7 @@ def _map_remaining(
     output: Artifact,
     resources: Resources | None,
     wanted: frozenset[str] | None,
+    rows_per_block: int | None,
 ) -> float:
     """The work of map_table on all rows of the source, or on the `wanted` ones; it resumes when it is called again."""
     gc.collect()  # actors of a failed dataset live as long as its exception, and hold their CPUs
@@ -143,10 +149,12 @@ def _map_remaining(
                 concurrency=max_concurrency,
                 **light,
             )
+        if rows_per_block is not None:
+            rows = rows.repartition(target_num_rows_per_block=rows_per_block)
         if resources is None:
             mapped = rows.map_batches(
                 partial(_map, mapper, dict(settings)),
-                batch_size=BATCH,
+                batch_size=min(BATCH, rows_per_block or BATCH),
                 batch_format="pyarrow",
                 num_cpus=Resources(1, cpus=1).reserved_cpus,
                 ray_remote_args_fn=tasks_of_tries,
@@ -155,9 +163,9 @@ def _map_remaining(
             mapped = rows.map_batches(
                 mapper,
                 fn_constructor_kwargs=dict(settings),
-                batch_size=BATCH,
+                batch_size=min(BATCH, rows_per_block or BATCH),
                 batch_format="pyarrow",
-                compute=pool(cluster, resources, len(table_in.files)),
+                compute=pool(cluster, resources, max(len(table_in.files), expected // (rows_per_block or expected))),
                 num_cpus=resources.reserved_cpus,
                 num_gpus=resources.gpus or None,
                 ray_remote_args_fn=actors_of_tries,

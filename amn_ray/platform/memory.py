@@ -20,7 +20,8 @@ _KILLED = re.compile(r"worker\(s\) were killed due to the node running low on me
 _NODE = re.compile(r"Memory on the node \(IP: ([^,\s]+).*?\) was ([\d.]+)GB used / ([\d.]+)GB limit")
 _THRESHOLD = re.compile(r"exceeded threshold of (\d+)B")
 _HELD = re.compile(r"Selected to kill:.*?actual memory used=([\d.]+)GB")
-_CRASHED = re.compile(r"The (worker|actor) died unexpectedly|The actor \w+ is unavailable")
+_UNREACHABLE = re.compile(r"The actor \w+ is unavailable")
+_CRASHED = re.compile(rf"The (worker|actor) died unexpectedly|{_UNREACHABLE.pattern}")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class Shortage:
         return None if text is None else cls.parse(text)
 
 
+class Unreachable(RunError):
+    """A run failed because a worker did not answer: its process was killed again and again, or its node is lost."""
+
+
 class MemoryFull(RunError):
     """A run failed because workers were killed for lack of memory."""
 
@@ -102,7 +107,8 @@ def killed(error: BaseException, work: Work) -> RunError | None:
     if shortage is not None:
         return MemoryFull(f"{work.stage}: {work.advice(shortage)}", shortage)
     if crashed:
-        return RunError(
+        kind = Unreachable if _UNREACHABLE.search(str(error)) else RunError
+        return kind(
             f"{work.stage}: a worker was killed by a signal again and again, as happens when memory is full (see "
             f"`dmesg`); lower {work.remedy}"
         )

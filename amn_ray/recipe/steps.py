@@ -133,20 +133,16 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
         backbone = {"backbone": "backbone"}
     judges = images_of_val if "val" in splits else None
     yield replace(page.step("classifier", CLASSIFIER, **backbone), judges=judges)
-    yield from page.made("maps", "maps_network", **backbone)
-    limited, some = _limited(config), {}
-    if limited is not None:
-        settings = SelectedImagesConfig(images=getattr(config, limited).images)
-        yield replace(page.step("selected_images", SELECTED_IMAGES, settings=settings), key=f"{limited}.")
-        some = {limited: {"images": "selected_images"}}
-    yield from page.made("maps", "maps", **some.get("maps", {}))
+    yield from page.some_images("maps", "maps_network", **backbone)
+    yield from page.some_images("maps", "maps", all_images="images")
     yield from page.made("refinement", "refined")
+    limited = _limited(config)
     if limited == "maps":
         return
     maps, refined = "maps", "refined"
     if chosen["activation"].stages:
         yield from page.made("activation", "amn", **backbone)
-        yield from page.made("activation", "amn_maps", **some.get("amn_maps", {}))
+        yield from page.some_images("activation", "amn_maps")
         maps, refined = "amn_maps", "amn_refined"
         yield from page.made("refinement", "amn_refined", maps=maps)
     if limited == "amn_maps":
@@ -197,6 +193,15 @@ class _Page:
             truth=truth if is_scored else None,
             threshold=getattr(settings, "threshold", None) if stage.makes == "maps" else None,
         )
+
+    def some_images(self, group: str, name: str, **inputs: str) -> Iterator[Step]:
+        """A step that sees only the images that its settings select, after these are selected."""
+        images = getattr(self.config, name).images
+        if images != ALL and name in self.chosen[group].stages:
+            selecting = self.step(f"{name}_images", SELECTED_IMAGES, settings=SelectedImagesConfig(images=images))
+            yield replace(selecting, key=f"{name}.")
+            inputs["images"] = selecting.name
+        yield from self.made(group, name, **inputs)
 
     def made(self, group: str, name: str, **inputs: str) -> Iterator[Step]:
         """The step, if the chosen method of the group makes it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amn_ray.stages.advcam import stage as advcam
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.backbone.stage import INITIAL_WEIGHTS
 from amn_ray.stages.cam import stage as cam
@@ -11,15 +12,22 @@ from amn_ray.stages.deeplabv2 import stage as deeplabv2
 from amn_ray.stages.given import stage as given
 from amn_ray.stages.images.stage import IMAGES
 from amn_ray.stages.irn import stage as irn
+from amn_ray.stages.lpcam import stage as lpcam
 from amn_ray.stages.methods import Method, register, register_stage
 from amn_ray.stages.no_refinement import stage as no_refinement
 from amn_ray.stages.pamr import stage as pamr
+from amn_ray.stages.recam import stage as recam
+from amn_ray.stages.rib import stage as rib
 from amn_ray.stages.score.stage import SCORE
 from amn_ray.stages.selected_images.stage import SELECTED_IMAGES
 from amn_ray.stages.truth.stage import TRUTH
 
 OURS = (
     cam.METHOD,
+    advcam.METHOD,
+    rib.METHOD,
+    recam.METHOD,
+    lpcam.METHOD,
     given.MAPS_METHOD,
     # Seeds are given, but AMN's maps are made here, and so are the seeds made of these.
     Method(group="refinement", name="given", stages={"refined": given.GIVEN_SEEDS, "amn_refined": crf.CRF}),

@@ -15,9 +15,21 @@ ALL, EVALUATED = "all", "evaluated"
 """Choices of images to make maps of."""
 
 
+def check_images(config: MapsConfig | MapsNetworkConfig) -> None:
+    """Reject a choice of images that is none."""
+    if config.images not in (ALL, EVALUATED) and not (config.images.isdecimal() and int(config.images) > 0):
+        raise ValueError(f"images={config.images}: must be {ALL}, {EVALUATED} or a positive number")
+
+
 @dataclass(kw_only=True)
 class MapsNetworkConfig:
     """Training of a network that a maps method has of its own."""
+
+    images: str = by_input(ALL)
+    """From which images it learns: all, evaluated (those that are scored), or a number of the evaluated ones."""
+
+    def __post_init__(self) -> None:
+        check_images(self)
 
 
 @dataclass(kw_only=True)
@@ -33,8 +45,7 @@ class MapsConfig:
     the pipeline ends at the seeds made of these maps."""
 
     def __post_init__(self) -> None:
-        if self.images not in (ALL, EVALUATED) and not (self.images.isdecimal() and int(self.images) > 0):
-            raise ValueError(f"images={self.images}: must be {ALL}, {EVALUATED} or a positive number")
+        check_images(self)
         check_scales(self)
         check_fraction(self, "threshold")
 

@@ -17,6 +17,8 @@ from amn_ray.platform.mapping import map_table
 from amn_ray.stages.stage import Context, Result
 
 COLUMNS = ("image", "labels")
+SLOW = 4
+"""Images that are made, written and counted together where each takes long."""
 
 
 class MapsMaker(ABC):
@@ -75,6 +77,7 @@ def map_images(
     context: Context,
     *,
     ids: Collection[str] | None = None,
+    slow: bool = False,
 ) -> Result:
     """Make the maps of all images of a table, or of those with these ids.
 
@@ -85,7 +88,11 @@ def map_images(
         output: where the table of maps is written.
         context: of the stage.
         ids: see map_table.
+        slow: whether an image takes long, so that each is written, and reported, as soon as it is made.
     """
     manifest = images.manifest()
     everything = {**settings, "num_classes": len(manifest["classes"]), "pixels": Pixels.of(manifest)}
-    return map_table(context.cluster, images, COLUMNS, mapper, everything, output, on="networks", ids=ids)
+    rows = SLOW if slow else None
+    return map_table(
+        context.cluster, images, COLUMNS, mapper, everything, output, on="networks", ids=ids, rows_per_block=rows
+    )

@@ -105,7 +105,7 @@ def train(
     while not output.exists(MODEL):
         output.check_claim()
         try:
-            cluster.retry_on_low_memory(
+            cluster.resumed(
                 output.stage, partial(_fit, worker, job, callbacks), progress=partial(_finished_epochs, output)
             )
         except ray.exceptions.RayActorError as error:  # Ray Train restarts its workers, but not its controller

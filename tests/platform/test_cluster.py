@@ -23,7 +23,7 @@ from amn_ray.data.listing import open_source
 from amn_ray.platform import cluster as module
 from amn_ray.platform.cluster import Cluster, ClusterConfig
 from amn_ray.platform.mapping import pool
-from amn_ray.platform.memory import MemoryFull, Shortage
+from amn_ray.platform.memory import MemoryFull, Shortage, Unreachable
 
 Nodes = Callable[..., None]
 
@@ -238,6 +238,7 @@ class Worker:
         self.left, self.point = list(points), 0
         self.waited: list[float] = []
         monkeypatch.setattr(Cluster, "wait_for_memory", lambda cluster, shortage, at_most_s: self.wait(at_most_s))
+        monkeypatch.setattr(Cluster, "nodes", lambda cluster: {"here"})
 
     def wait(self, at_most_s: float) -> None:
         self.waited.append(at_most_s)
@@ -249,7 +250,7 @@ class Worker:
         return "done"
 
     def run(self) -> str:
-        return Cluster(ClusterConfig()).retry_on_low_memory("amn", self.work, lambda: self.point)
+        return Cluster(ClusterConfig()).resumed("amn", self.work, lambda: self.point)
 
 
 def test_work_that_was_killed_for_want_of_memory_waits_for_it_and_goes_on_where_it_was(
@@ -268,6 +269,33 @@ def test_work_that_never_fits_into_memory_ends_with_what_to_lower(monkeypatch: p
     with pytest.raises(MemoryFull, match=r"^amn: full; lower it$"):
         worker.run()
     assert worker.waited == [60, 120, 240]
+
+
+def test_work_on_a_node_that_is_lost_goes_on_as_soon_as_ray_knows_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = [{"one", "other"}, {"one", "other"}, {"one"}, {"one"}]
+    monkeypatch.setattr(Cluster, "nodes", lambda cluster: known[0] if len(known) == 1 else known.pop(0))
+    tries = [Unreachable("cam: a worker was killed"), None]
+
+    def work() -> str:
+        if (error := tries.pop(0)) is not None:
+            raise error
+        return "done"
+
+    assert Cluster(ClusterConfig(), is_own=False).resumed("cam", work, lambda: 0) == "done"
+    assert "a node was lost; continues on the others" in capsys.readouterr().out
+
+
+def test_work_that_kills_its_workers_on_nodes_that_live_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cluster, "nodes", lambda cluster: {"one", "other"})
+    monkeypatch.setattr(module, "LOST_S", 0.5)
+
+    def work() -> str:
+        raise Unreachable("cam: a worker was killed")
+
+    with pytest.raises(Unreachable):
+        Cluster(ClusterConfig(), is_own=False).resumed("cam", work, lambda: 0)
 
 
 def test_memory_is_waited_for_until_there_is_room_or_for_long_enough(cluster: Cluster) -> None:

@@ -1,0 +1,81 @@
+"""Making RIB's maps on Ray Data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amn_ray.core.artifacts import Artifact
+from amn_ray.data.images import decode_image
+from amn_ray.data.pixels import Pixels
+from amn_ray.data.transforms import augment, generator, multi_hot, random_long_side
+from amn_ray.stages.maps import MapsMaker
+from amn_ray.stages.rib.config import RibConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MakeRib(MapsMaker):
+    """Loads the classifier once; reads other images one by one, as an image needs them."""
+
+    def __init__(
+        self,
+        config: RibConfig,
+        num_classes: int,
+        pixels: Pixels,
+        weights: Artifact,
+        all_images: Artifact,
+        threads: int,
+    ) -> None:
+        super().__init__(pixels, threads)
+        from amn_ray.nn.classifier import load_classifier
+        from amn_ray.stages.rib.model import RibMaker
+
+        self.config = config
+        self.num_classes = num_classes
+        self.table = all_images.table()
+        self.labels = {image_id: frozenset(row) for image_id, row in self.table.column("labels").items()}
+        self.maker = RibMaker(load_classifier(weights, num_classes).to(self.device), config, self.device)
+
+    def maps(self, images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> Sequence[np.ndarray]:
+        """See MapsMaker."""
+        results = []
+        for image_HWC, row in zip(images, rows, strict=True):
+            steps = drawn(self.labels, row["image_id"], self.config)
+            others = {step: (row["image_id"], step, ids) for step, ids in enumerate(steps)}
+            made, _ = self.maker.maps(image_HWC, row["labels"], lambda step, others=others: self._batch(*others[step]))
+            results.append(made)
+        return results
+
+    def _batch(self, image_id: str, step: int, ids: Sequence[str]) -> tuple[Tensor, Tensor] | None:
+        """Other images, uint8 RGBA (B, crop, crop, 4), and their labels, multi-hot (B, N)."""
+        import torch
+
+        if not ids:
+            return None
+        crops, targets = [], []
+        for other in ids:
+            (row,) = self.table.take([other], ["image", "labels"])
+            rng = generator(self.config.seed or 0, step, f"{image_id} {other}")
+            image_HWC = decode_image(row["image"], self.pixels)
+            low, high = self.config.long_side
+            size = random_long_side(image_HWC.shape[:2], (low, high), rng)
+            crops.append(augment(image_HWC, None, size, self.config.crop, rng)[0])
+            targets.append(multi_hot(row["labels"], self.num_classes))
+        return torch.from_numpy(np.stack(crops)), torch.from_numpy(np.stack(targets))
+
+
+def drawn(labels: Mapping[str, frozenset[int]], image_id: str, config: RibConfig) -> list[list[str]]:
+    """The ids of the other images of each step: without replacement, from those that share no class with the image.
+
+    The draw depends on the seed and the image alone. Where there are too few for all steps, the batches are smaller;
+    where there are fewer than steps, the last steps have none.
+    """
+    apart = sorted(other for other, row in labels.items() if row.isdisjoint(labels[image_id]) and other != image_id)
+    order = generator(config.seed or 0, 0, image_id).permutation(len(apart))
+    size = max(1, min(config.batch_size, len(apart) // config.steps))
+    ids = [apart[position] for position in order[: size * config.steps]]
+    return [ids[start : start + size] for start in range(0, size * config.steps, size)]
