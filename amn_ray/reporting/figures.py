@@ -91,13 +91,16 @@ def _fonts_with(letters: Iterable[str]) -> list[str]:
 
 
 def threshold_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Path:
-    """MIoU against τ, one line per kind of map (paper Figure 6)."""
+    """MIoU against τ, one line per kind of map (paper Figure 6), with ± `std` where it is given."""
     figure, axes = plt.subplots(figsize=(6, 4))
     for name, curve in curves.items():
         tau, miou = np.array(curve["tau"]), 100 * np.array(curve["miou"])
         best = int(miou.argmax())
         (line,) = axes.plot(tau, miou, label=f"{name} (best {miou[best]:.1f} at τ = {tau[best]:.2f})")
         axes.plot(tau[best], miou[best], "o", color=line.get_color(), markersize=4)
+        spread = 100 * np.array(curve.get("std", [0.0]))
+        if spread.any():
+            axes.fill_between(tau, miou - spread, miou + spread, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel="threshold τ", ylabel="mIoU (%)", xlim=(0, 1), ylim=(0, None), title="mIoU against the threshold")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -28,12 +28,12 @@ from amn_ray.evaluation.bootstrap import counts_by_label, mean_std, paired_diffe
 from amn_ray.evaluation.selection import report_ids
 from amn_ray.platform.tracking import RunStates, default_uri
 from amn_ray.recipe import records as runs
+from amn_ray.recipe.method_names import LAYERS
 from amn_ray.recipe.records import Run
 from amn_ray.reporting import figures, paper, results
 from amn_ray.reporting.config import ReportConfig
 from amn_ray.reporting.console import written
 from amn_ray.reporting.variants import (
-    LAYERS,
     DataSet,
     Variant,
     by_data,
@@ -265,10 +265,6 @@ def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
         for layers, published in paper.PLACEMENT
     ]
     ours = {"IRN": cam, "AMN": full}
-    masks = [
-        (name, str(value), *(_pair(ours[name], "pseudo_masks") if name in ours else ("–", "–")))
-        for name, value in paper.PSEUDO_MASKS.items()
-    ]
     is_coco = data.startswith("coco")
     segmentation = [
         (
@@ -297,7 +293,7 @@ def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
             ("layers", "published", "ours at the default τ", "ours at the best τ", "reporting"),
             placement,
         ),
-        Table("Table 3: pseudo-masks", ("method", "published", "ours", "reporting"), masks),
+        _methods_table(variants),
         Table(
             "Table 4: segmentation",
             ("method", "val, published", "test, published", "val, ours", "val + CRF, ours", "reporting", "test, ours"),
@@ -306,6 +302,41 @@ def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
         ),
         Table("Table 5: segmentation of COCO 2014 val", ("method", "published", "ours", "reporting"), coco),
     ]
+
+
+def _methods_table(variants: Sequence[Variant]) -> Table:
+    """Table 3: all methods that have run, and those that were published."""
+    ours: dict[str, tuple[Variant, str, str]] = {}
+    for variant in variants:  # the reference and what is closest to it come first
+        ours.setdefault(variant.method, (variant, *_final_steps(variant)))
+        ours.setdefault(variant.maps_method, (variant, "maps", "refined"))
+    rows = []
+    for name in [*paper.METHODS, *(name for name in ours if name not in paper.METHODS)]:
+        published = ["–" if value is None else str(value) for value in paper.METHODS.get(name, (None,) * 3)]
+        found = ours.get(name)
+        cells = [NOT_RUN] * 5
+        if found is not None:
+            variant, maps, refined = found
+            cells = [
+                _score(variant, maps),
+                _score(variant, maps, "best_miou"),
+                _score(variant, refined),
+                *(_pair(variant, "pseudo_masks") if name == variant.method else (NOT_RUN, NOT_RUN)),
+            ]
+        rows.append((name, published[0], cells[1], cells[0], published[1], cells[2], published[2], *cells[3:]))
+    return Table(
+        "Table 3: the methods' seeds and pseudo-masks",
+        ("method", "seed at the best τ, published", "ours", "ours at the default τ", "+ CRF, published", "ours",
+         "pseudo-masks, published", "ours", "reporting"),
+        rows,
+        "A name in brackets is of another method than the published one. CONTA and MBMNet are rows of the paper only: "
+        "the causal loop is not in CONTA's repository, and no code of MBMNet was found. AMN and LC: Table 1.",
+    )  # fmt: skip
+
+
+def _final_steps(variant: Variant) -> tuple[str, str]:
+    """The steps of its last maps and of the seeds made from them."""
+    return ("maps", "refined") if variant.settings["choices.activation"] == "none" else ("amn_maps", "amn_refined")
 
 
 def _with_lc(variants: Iterable[Variant], layers: Sequence[str]) -> Variant | None:
@@ -328,10 +359,12 @@ def file_stem(name: str, identity: str) -> str:
 
 def _figures(variants: Sequence[Variant], pictures: Path, stem: str) -> list[Figure]:
     reference = variants[0]
-    sources = [(step, reference, step) for step in reference.manifests if reference.has_maps(step)]
-    without = _with_lc(variants, ())
-    if without is not None and without is not reference and without.has_maps("amn_maps"):
-        sources.append(("amn_maps without LC", without, "amn_maps"))
+    by_name: dict[str, tuple[Variant, str]] = {}
+    for variant in variants:
+        for name, step in ((variant.maps_method, "maps"), (variant.method, _final_steps(variant)[0])):
+            if variant.has_maps(step):
+                by_name.setdefault(name, (variant, step))
+    sources = [(name, variant, step) for name, (variant, step) in by_name.items()]
     made = []
     if sources:
         taus = {name: results.best_taus(variant.of(step).values()) for name, variant, step in sources}
@@ -346,7 +379,8 @@ def _figures(variants: Sequence[Variant], pictures: Path, stem: str) -> list[Fig
             Figure(
                 "Figure 6: mIoU against the threshold",
                 figures.threshold_curves(curves, pictures / f"{stem}_miou_by_threshold.png"),
-                f"Means over seeds ({seeds}). Published best mIoU on VOC: AMN 62.1, AMN + CRF 65.3.",
+                f"Means over seeds, ± one standard deviation ({seeds}). Published best mIoU on VOC: AMN 62.1, "
+                "AMN + CRF 65.3.",
             ),
         ]
     furthest = max(reference.all_runs, key=lambda run: len(run.artifacts))
@@ -360,7 +394,9 @@ def _figures(variants: Sequence[Variant], pictures: Path, stem: str) -> list[Fig
 
 def _mean_curve(manifests: Mapping[int, Mapping[str, Any]]) -> dict[str, Sequence[float]]:
     found = [manifest["curve"] for manifest in manifests.values()]
-    return {"tau": found[0]["tau"], "miou": np.mean([curve["miou"] for curve in found], axis=0).tolist()}
+    mious = np.array([curve["miou"] for curve in found])
+    spread = mious.std(0, ddof=1) if len(mious) > 1 else np.zeros(mious.shape[1])
+    return {"tau": found[0]["tau"], "miou": mious.mean(0).tolist(), "std": spread.tolist()}
 
 
 def _class_table(reference: Variant) -> Table:

@@ -17,6 +17,7 @@ from amn_ray.core.errors import RequestError
 from amn_ray.data.listing import Summary
 from amn_ray.data.source import DatasetConfig
 from amn_ray.recipe.config import STEPS, Choices, PipelineConfig
+from amn_ray.recipe.method_names import LAYERS, maps_name, method_name
 from amn_ray.recipe.records import Run
 from amn_ray.recipe.steps import steps
 from amn_ray.reporting.tracked import NO_SETTINGS
@@ -27,8 +28,6 @@ from amn_ray.stages.truth.stage import TRUTH
 NO_VARIANT = (*NO_SETTINGS, "plugins", "until", "seed")
 NODES_OF_NO_VARIANT = ("cluster", "tracking", "dataset")
 """Settings that do not distinguish variants."""
-LAYERS = ("layer4",)
-"""The layers after which the paper multiplies the labels into the features."""
 
 
 @dataclass
@@ -85,6 +84,16 @@ class Variant:
     """Its settings that differ from the reference."""
     runs: dict[int, list[Run]] = field(default_factory=dict)
     """By seed; several, if a later run went further."""
+
+    @property
+    def method(self) -> str:
+        """The name of its final maps."""
+        return method_name(self.settings)
+
+    @property
+    def maps_method(self) -> str:
+        """The name of its maps before AMN."""
+        return maps_name(self.settings)
 
     @property
     def all_runs(self) -> list[Run]:

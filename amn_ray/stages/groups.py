@@ -31,6 +31,11 @@ class MapsNetworkConfig:
     def __post_init__(self) -> None:
         check_images(self)
 
+    @property
+    def deviations(self) -> list[str]:
+        """What is shorter or longer than published, in words that become a part of the method's name."""
+        return []
+
 
 @dataclass(kw_only=True)
 class MapsConfig:
@@ -48,6 +53,13 @@ class MapsConfig:
         check_images(self)
         check_scales(self)
         check_fraction(self, "threshold")
+
+    @property
+    def deviations(self) -> list[str]:
+        """See MapsNetworkConfig."""
+        if sorted(self.scales) == sorted(type(self)().scales):
+            return []
+        return ["1 scale" if len(self.scales) == 1 else f"{len(self.scales)} scales"]
 
 
 @dataclass(kw_only=True)

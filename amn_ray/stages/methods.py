@@ -61,6 +61,8 @@ class Method:
 
     group: str
     name: str
+    title: str = ""
+    """Its name in tables and figures, where it is not `name`."""
     stages: Mapping[str, Stage[Any]] = field(default_factory=dict)
     """By step: the stage that makes it."""
     instead: Mapping[str, str] = field(default_factory=dict)

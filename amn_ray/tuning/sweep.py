@@ -43,6 +43,7 @@ from amn_ray.platform.tracking_config import TrackingConfig
 from amn_ray.recipe import pipeline
 from amn_ray.recipe.composition import GROUPS, load
 from amn_ray.recipe.config import PipelineConfig
+from amn_ray.recipe.method_names import deviations
 from amn_ray.recipe.plan import make_plan as plan_of
 from amn_ray.stages.score.stage import any_score
 from amn_ray.tuning import results, study
@@ -193,7 +194,7 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
     reported: set[str] = set()
     parts: list[Any] = []
     splits: dict[str, dict[str, Summary]] = {}
-    for trial in trials or study.corners(asked, seed):
+    for trial in list(trials) or study.corners(asked, seed):
         try:
             composed[trial.label] = compose(trial.overrides)
             pipe = load(composed[trial.label], written="store").pipeline()
@@ -207,6 +208,10 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
             pipeline.check_plan(planned, splits[data])
         except RequestError as error:
             raise RequestError(f"trial {trial.label!r} of the study: {error}") from error
+        if "maps" in trial.settings and (words := deviations(flat(pipe))):
+            renamed = dataclasses.replace(trial, group=f"{trial.group} ({', '.join(words)})")
+            composed[renamed.label] = composed.pop(trial.label)
+            trials[trials.index(trial)] = trial = renamed
         reported |= metrics
         if asked.asha is not None and pipe.amn.epochs != settings.amn.epochs:
             raise RequestError(

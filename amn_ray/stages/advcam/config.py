@@ -33,3 +33,8 @@ class AdvCamConfig(MapsConfig):
         check_positive(self, "steps")
         check_not_negative(self, "step_size", "penalty")
         check_fraction(self, "region")
+
+    @property
+    def deviations(self) -> list[str]:
+        """See MapsNetworkConfig."""
+        return [f"{self.steps} steps"] * (self.steps != AdvCamConfig.steps) + super().deviations

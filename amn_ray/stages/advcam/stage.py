@@ -29,4 +29,10 @@ ADVCAM = Stage(
     metrics=MAPPING_METRICS,
     run=run,
 )
-METHOD = Method(group="maps", name="advcam", stages={"maps": ADVCAM}, settings=Path(__file__).with_name("advcam.yaml"))
+METHOD = Method(
+    group="maps",
+    name="advcam",
+    title="AdvCAM",
+    stages={"maps": ADVCAM},
+    settings=Path(__file__).with_name("advcam.yaml"),
+)

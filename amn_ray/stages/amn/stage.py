@@ -77,6 +77,7 @@ AMN_MAPS = Stage(
 METHOD = Method(
     group="activation",
     name="amn",
+    title="AMN",
     stages={"amn": AMN, "amn_maps": AMN_MAPS},
     settings=Path(__file__).with_name("amn.yaml"),
 )

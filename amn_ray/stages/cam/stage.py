@@ -29,4 +29,6 @@ CAM = Stage(
     metrics=MAPPING_METRICS,
     run=run,
 )
-METHOD = Method(group="maps", name="cam", stages={"maps": CAM}, settings=Path(__file__).with_name("cam.yaml"))
+METHOD = Method(
+    group="maps", name="cam", title="CAM", stages={"maps": CAM}, settings=Path(__file__).with_name("cam.yaml")
+)

@@ -28,6 +28,11 @@ class GivenMapsConfig(MapsConfig):
         if self.format is not None:
             check_choice(self, "format", FORMATS)
 
+    @property
+    def deviations(self) -> list[str]:
+        """See MapsNetworkConfig; what others made is not known here."""
+        return []
+
 
 @dataclass(kw_only=True)
 class GivenMasks:

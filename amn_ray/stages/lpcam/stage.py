@@ -107,6 +107,7 @@ LPCAM = Stage(
 METHOD = Method(
     group="maps",
     name="lpcam",
+    title="LPCAM",
     stages={"maps_network": PROTOTYPES, "maps": LPCAM},
     settings=Path(__file__).with_name("lpcam.yaml"),
 )

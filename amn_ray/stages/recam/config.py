@@ -38,6 +38,11 @@ class RecamNetworkConfig(TrainingConfig, MapsNetworkConfig):
         if len(self.long_side) != 2 or not 1 <= self.long_side[0] <= self.long_side[1]:
             raise ValueError(f"long_side={self.long_side}: must be [shortest, longest] in pixels")
 
+    @property
+    def deviations(self) -> list[str]:
+        """See MapsNetworkConfig."""
+        return [f"{self.epochs} epochs"] * (self.epochs != RecamNetworkConfig.epochs)
+
 
 @dataclass(kw_only=True)
 class RecamMapsConfig(MapsConfig):

@@ -79,6 +79,7 @@ RECAM_MAPS = Stage(
 METHOD = Method(
     group="maps",
     name="recam",
+    title="ReCAM",
     stages={"maps_network": RECAM_NETWORK, "maps": RECAM_MAPS},
     settings=Path(__file__).with_name("recam.yaml"),
 )

@@ -43,3 +43,8 @@ class RibConfig(MapsConfig):
         check_fraction(self, "coverage")
         if len(self.long_side) != 2 or not 1 <= self.long_side[0] <= self.long_side[1]:
             raise ValueError(f"long_side={self.long_side}: must be [shortest, longest] in pixels")
+
+    @property
+    def deviations(self) -> list[str]:
+        """See MapsNetworkConfig."""
+        return [f"{self.steps} steps"] * (self.steps != RibConfig.steps) + super().deviations

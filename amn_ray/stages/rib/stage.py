@@ -50,4 +50,6 @@ RIB = Stage(
     metrics=MAPPING_METRICS,
     run=run,
 )
-METHOD = Method(group="maps", name="rib", stages={"maps": RIB}, settings=Path(__file__).with_name("rib.yaml"))
+METHOD = Method(
+    group="maps", name="rib", title="RIB", stages={"maps": RIB}, settings=Path(__file__).with_name("rib.yaml")
+)

@@ -11,18 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import Tensor
 
-from amn_ray.data.transforms import resize_image
 from amn_ray.nn.class_activation import cam_maps
 from amn_ray.nn.classifier import Classifier
-from amn_ray.nn.config import BackboneConfig
-from tests.conftest import noise
 from tests.stages.literal.advcam import advcam_maps, climb, factor, grad_cam, steps_at
+from tests.stages.literal.networks import COUNT, SIZE, as_pairs, classifier, smooth
 from tests.stages.literal.rib import Batch, both_sides, descend, pool, rib_maps, share_covered
 
-SIZE = (40, 56)
-COUNT = 4
 STRIDE = 16
 RIB_SCALES = (1.0, 0.5, 1.5)
 ADVCAM_SCALES = (0.5, 1.0)
@@ -30,34 +26,6 @@ FAST = {"lr_backbone": 1e-3, "lr_head": 1e-2, "coverage": 1.0}
 """Rates at which a few steps change the maps of random weights, and nothing stops them."""
 STILL = {"lr_backbone": 0.0, "lr_head": 0.0}
 LABELS = [1, 3]
-
-
-def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A random image (H, W, 3) without fine detail."""
-    return resize_image(noise(5, 7, seed), height, width)
-
-
-def as_pairs(network: Classifier, image_HWC: np.ndarray, scales: Sequence[float]) -> list[Tensor]:
-    height, width = image_HWC.shape[:2]
-    pairs = []
-    for scale in scales:
-        scaled = image_HWC if scale == 1 else resize_image(image_HWC, round(height * scale), round(width * scale))
-        image_BCHW = network.backbone.normalise(torch.tensor(scaled)[None]).double()
-        pairs.append(torch.cat([image_BCHW, image_BCHW.flip(3)]))
-    return pairs
-
-
-def classifier(count: int, detach_after: str | None) -> Classifier:
-    """Random weights, also of BatchNorm."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        network = Classifier(BackboneConfig(name="timm/test_resnet", weights=None), count, detach_after)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias, std=0.1)
-                nn.init.normal_(module.running_mean, std=0.1)
-    return network.double().eval()
 
 
 @cache

@@ -1,0 +1,59 @@
+"""What the maps of a run are called: the method's name, and how it differs from the published one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from amn_ray.core.errors import RequestError
+from amn_ray.stages import builtin, methods  # noqa: F401 — `builtin` registers the methods
+
+LAYERS = ("layer4",)
+"""The layers after which the paper multiplies the labels into the features."""
+
+
+def method_name(settings: Mapping[str, Any]) -> str:
+    """The name of a run's final maps: `AdvCAM (5 steps, 1 scale)`, `AMN without LC`, `AMN on RIB`.
+
+    Args:
+        settings: of the run, with dotted keys.
+    """
+    maps = maps_name(settings)
+    if settings["choices.activation"] == "none":
+        return maps
+    name = _name("activation", settings)
+    layers = settings.get("amn.lc")
+    if layers is not None and list(layers) != list(LAYERS):
+        name += f" with LC after {', '.join(layers)}" if layers else " without LC"
+    return name if settings["choices.maps"] == "cam" else f"{name} on {maps}"
+
+
+def maps_name(settings: Mapping[str, Any]) -> str:
+    """The name of a run's maps before AMN."""
+    return _name("maps", settings)
+
+
+def deviations(settings: Mapping[str, Any]) -> list[str]:
+    """How the method that makes a run's final maps differs from the published one."""
+    return _deviations("maps" if settings["choices.activation"] == "none" else "activation", settings)
+
+
+def _name(group: str, settings: Mapping[str, Any]) -> str:
+    choice = settings[f"choices.{group}"]
+    try:
+        title = methods.method(group, choice).title or choice
+    except RequestError:  # of a plug-in that is not loaded
+        return choice
+    words = _deviations(group, settings)
+    return f"{title} ({', '.join(words)})" if words else title
+
+
+def _deviations(group: str, settings: Mapping[str, Any]) -> list[str]:
+    found = []
+    for step, stage in methods.method(group, settings[f"choices.{group}"]).stages.items():
+        names = {item.name for item in dataclasses.fields(stage.config)}
+        own = {key.removeprefix(f"{step}."): value for key, value in settings.items() if key.startswith(f"{step}.")}
+        config = stage.config(**{name: value for name, value in own.items() if name in names})
+        found += getattr(config, "deviations", [])
+    return found
