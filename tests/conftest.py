@@ -22,6 +22,8 @@ from PIL import Image
 
 from amn_ray.platform.cluster import Cluster, ClusterConfig
 
+# Two of these processes share two cores, with those of Ray: threads of OpenMP that wait for each other would spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 SECRET = "not-to-be-shown-anywhere"
 """A credential of the object store; no log or record may hold it."""
 ROOT = Path(__file__).parent.parent
