@@ -48,13 +48,21 @@ class Dealt(Cluster):
         return self.resources
 
 
-def run(cluster: Cluster, places: tuple[Artifact, Artifact], resources: Resources | None, **settings: Any) -> float:
+def run(
+    cluster: Cluster,
+    places: tuple[Artifact, Artifact],
+    resources: Resources | None,
+    rows_per_block: int | None = None,
+    **settings: Any,
+) -> float:
     """In actors with these resources or, with None, in tasks; returns the rows per second."""
     source, output = places
     if resources is None:
         result = mapping.map_table(cluster, source, ["value"], Breakable, settings, output, on="tasks")
     else:
-        result = mapping.map_table(Dealt(resources), source, ["value"], Breakable, settings, output, on="cpus")
+        result = mapping.map_table(
+            Dealt(resources), source, ["value"], Breakable, settings, output, on="cpus", rows_per_block=rows_per_block
+        )
     assert result["rows"] == ROWS
     return result["metrics"]["images_per_second"]
 
@@ -111,12 +119,29 @@ def test_a_run_that_died_goes_on_without_losing_or_repeating_rows(
     assert all(made[name] == 1 + (name in doubtful) for name in finished), "a finished row was made again"
 
 
+@pytest.mark.parametrize("rows_per_block", [None, 2])
 def test_an_actor_that_is_killed_loses_no_row(
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path, rows_per_block: int | None
+) -> None:
+    run(cluster, places, ONE, rows_per_block, log=str(tmp_path), kill_once_at="022")
+    assert (tmp_path / "killed").exists()
+    assert places[1].fresh_table().all_ids() == [f"{index:03d}" for index in range(ROWS)]
+    if rows_per_block is not None:
+        assert len(places[1].fresh_table().files) > 12, "in more pieces than the eight shards that were read"
+
+
+def test_only_the_rows_that_are_asked_for_are_mapped(
     cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
 ) -> None:
-    run(cluster, places, ONE, log=str(tmp_path), kill_once_at="022")
-    assert (tmp_path / "killed").exists()
-    assert places[1].fresh_table().ids() == [f"{index:03d}" for index in range(ROWS)]
+    source, output = places
+    ids = ["003", "021", "022"]
+    settings = {"log": str(tmp_path)}
+    result = mapping.map_table(cluster, source, ["value"], Breakable, settings, output, on="tasks", ids=ids)
+    assert result["rows"] == 3
+    assert output.fresh_table().all_ids() == calls(tmp_path) == ids
+    again = mapping.map_table(cluster, source, ["value"], Breakable, settings, output, on="tasks", ids=ids)
+    assert again["metrics"]["images_per_second"] == 0
+    assert calls(tmp_path) == ids
 
 
 @pytest.mark.parametrize("resources", [replace(ONE, setting="cluster.map_actors"), None])

@@ -18,10 +18,8 @@ def run(config: RibConfig, inputs: Mapping[str, Artifact], output: Artifact, con
     """Make the maps of all images."""
     images, everything = inputs["images"], inputs["all_images"]
     warnings = context.cluster.run_remote(_too_few, config, images, everything)
-    for sentence in warnings:
-        context.warn(sentence)
     settings = {"config": config, "weights": inputs["classifier"], "all_images": everything}
-    return map_images(MakeRib, settings, images, output, context, slow=True)
+    return {**map_images(MakeRib, settings, images, output, context, slow=True), "warnings": warnings}
 
 
 def _too_few(config: RibConfig, images: Artifact, everything: Artifact) -> list[str]:
