@@ -226,4 +226,4 @@ def test_a_rival_makes_maps_of_its_own_also_where_images_have_no_label(place: Pl
         assert not list(Path(place.store).glob("lpcam_prototypes/*/regions")), "what it was made from is removed"
     if method == "rib":
         (warning,) = place.manifest("maps")["warnings"]
-        assert warning.startswith("some images have only 3 others that share no class with them, and RIB asks for 4")
+        assert warning.startswith("some images have only 2 others that share no class with them, and RIB asks for 4")
