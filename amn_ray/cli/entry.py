@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import getpass
 import io
@@ -24,6 +25,7 @@ from amn_ray.cli.overrides import as_meant, plugins_of, with_recorded
 from amn_ray.cli.schemas import PLANS, register, schemas
 from amn_ray.core import plugins
 from amn_ray.core.errors import RequestError, RunError
+from amn_ray.stages import methods
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -194,10 +196,23 @@ def _one_line(job: str, error: BaseException) -> str:
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     text = str(cause).splitlines()[0]
     if key and ("not in" in text or "not in struct" in text):
+        if choices := _choices_with(str(key)):
+            return f"{key}: is a setting of {' and '.join(choices)}, which is not chosen"
         return f"unknown configuration key {key}{_nearest(job, str(key))}; `--help` shows all keys"
     if key:
         return f"{key}: {text}"
     return " ".join(line.strip() for line in str(cause).splitlines() if line.strip())
+
+
+def _choices_with(key: str) -> list[str]:
+    """The methods that have a setting of this name."""
+    step, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    return [
+        f"{method.group}={method.name}"
+        for method in methods.all_methods()
+        if step in method.stages and name in {item.name for item in dataclasses.fields(method.stages[step].config)}
+    ]
 
 
 def _nearest(job: str, key: str) -> str:

@@ -26,6 +26,7 @@ from amn_ray.core.errors import RequestError
 from amn_ray.core.folders import Folder
 from amn_ray.evaluation.bootstrap import counts_by_label, mean_std, paired_difference
 from amn_ray.evaluation.selection import report_ids
+from amn_ray.evaluation.thresholds import ImageCounts
 from amn_ray.platform.tracking import RunStates, default_uri
 from amn_ray.recipe import records as runs
 from amn_ray.recipe.method_names import LAYERS
@@ -306,9 +307,8 @@ def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
 
 def _methods_table(variants: Sequence[Variant]) -> Table:
     """Table 3: all methods that have run, and those that were published."""
-    ours: dict[str, tuple[Variant, str, str]] = {}
-    for variant in variants:  # the reference and what is closest to it come first
-        ours.setdefault(variant.method, (variant, *_final_steps(variant)))
+    ours = {name: (variant, *_final_steps(variant)) for name, variant in _by_method(variants).items()}
+    for variant in variants:  # AMN's runs have made maps without AMN before
         ours.setdefault(variant.maps_method, (variant, "maps", "refined"))
     rows = []
     for name in [*paper.METHODS, *(name for name in ours if name not in paper.METHODS)]:
@@ -332,6 +332,11 @@ def _methods_table(variants: Sequence[Variant]) -> Table:
         "A name in brackets is of another method than the published one. CONTA and MBMNet are rows of the paper only: "
         "the causal loop is not in CONTA's repository, and no code of MBMNet was found. AMN and LC: Table 1.",
     )  # fmt: skip
+
+
+def _by_method(variants: Sequence[Variant]) -> dict[str, Variant]:
+    """By the name of the method: the reference, or the variant that is closest to it."""
+    return {variant.method: variant for variant in reversed(variants)}
 
 
 def _final_steps(variant: Variant) -> tuple[str, str]:
@@ -429,6 +434,14 @@ def _difference_table(variants: Sequence[Variant]) -> Table:
                 for step in reference.manifests
                 if _differ(reference, variant, step)
             ]
+    for name, variant in _by_method(variants).items():
+        if not variant.different.keys() <= LC | ACTIVATION:
+            steps = zip(
+                (*_final_steps(reference), "pseudo_masks"), (*_final_steps(variant), "pseudo_masks"), strict=True
+            )
+            pairs += [
+                (f"{reference.method} − {name} ({step})", (reference, ours), (variant, step)) for ours, step in steps
+            ]
     rows = [row for name, first, second in pairs for row in _difference_rows(name, first, second)]
     return Table("Paired differences", DIFFERENCE, rows, DIFFERENCE_NOTE)
 
@@ -440,14 +453,13 @@ def _differ(first: Variant, second: Variant, step: str) -> bool:
 
 
 def _difference_rows(name: str, first: tuple[Variant, str], second: tuple[Variant, str]) -> list[tuple[str, ...]]:
-    """A row, if both steps were scored for a common seed on at least two images of the report split."""
+    """A row, if both steps were scored for a common seed on at least two common images of the report split."""
     seeds = sorted(first[0].of(first[1]).keys() & second[0].of(second[1]).keys())
-    if not seeds:
+    images = [_images_of(*side, seeds) for side in (first, second)]
+    ids = sorted(set.intersection(*(set(report_ids(by_id)) for side in images for by_id in side))) if seeds else []
+    if len(ids) < 2:
         return []
-    counts = _counts_of(*first, seeds), _counts_of(*second, seeds)
-    if counts[0].shape[1] < 2:
-        return []
-    found = paired_difference(*counts)
+    found = paired_difference(*(_counts_of(*side, seeds, ids) for side in (first, second)))
     return [
         (
             name,
@@ -461,18 +473,23 @@ def _difference_rows(name: str, first: tuple[Variant, str], second: tuple[Varian
     ]
 
 
-def _counts_of(variant: Variant, step: str, seeds: Sequence[int]) -> np.ndarray:
-    """Counts int64 (S, n, 3, C) of the report split; maps at the τ chosen on the selection split."""
+def _images_of(variant: Variant, step: str, seeds: Sequence[int]) -> list[dict[str, ImageCounts]]:
+    """The counts of all scored images, for each seed."""
+    runs_of_step = variant.holding(step, score=True)
+    return [scored(runs_of_step[seed].scores[step]) for seed in seeds]
+
+
+def _counts_of(variant: Variant, step: str, seeds: Sequence[int], ids: Sequence[str]) -> np.ndarray:
+    """Counts int64 (S, n, 3, C) of these images; maps at the τ chosen on the selection split."""
     by_seed = []
-    for seed in seeds:
+    for seed, images in zip(seeds, _images_of(variant, step, seeds), strict=True):
         manifest = variant.of(step)[seed]
         index = None
         if "curve" in manifest:
             tau = manifest["metrics"]["selection_tau"]
             index = int(np.abs(np.array(manifest["curve"]["tau"]) - tau).argmin())
-        images = scored(variant.holding(step, score=True)[seed].scores[step])
         num_classes = len(manifest["iou"]) - 1
-        by_seed.append([counts_by_label(images[image_id], num_classes, index) for image_id in report_ids(images)])
+        by_seed.append([counts_by_label(images[image_id], num_classes, index) for image_id in ids])
     return np.array(by_seed)
 
 

@@ -66,9 +66,13 @@ def draw(run: RunEnded, folder: Path) -> list[Path]:
     for step, manifest in scores.items():
         by_images.setdefault(manifest["inputs"]["images"], []).append(step)
     for images, steps in by_images.items():
-        rows = [_example(image_id, run, steps, scores, artifacts) for image_id in scores[steps[0]]["examples"]]
+        tables = {step: run.artifacts[step].table() for step in steps}
+        fewest = min(steps, key=lambda step: tables[step].count())  # maps may be of some images only
+        ids = [one for one in scores[fewest]["examples"] if all(one in table for table in tables.values())]
+        rows = [_example(image_id, run, steps, scores, artifacts) for image_id in ids]
         panel = PANELS[artifacts[images].manifest()["config"]["split"]]
-        drawn.append(figures.example_panel(rows, folder / f"{panel}.png"))
+        if rows:
+            drawn.append(figures.example_panel(rows, folder / f"{panel}.png"))
     return drawn
 
 

@@ -56,10 +56,10 @@ class MapsConfig:
 
     @property
     def deviations(self) -> list[str]:
-        """See MapsNetworkConfig."""
-        if sorted(self.scales) == sorted(type(self)().scales):
-            return []
-        return ["1 scale" if len(self.scales) == 1 else f"{len(self.scales)} scales"]
+        """See MapsNetworkConfig; scores of some of the evaluated images are no scores of the method, either."""
+        count = len(self.scales)
+        scales = [f"{count} scale{'s' * (count > 1)}"] * (sorted(self.scales) != sorted(type(self)().scales))
+        return scales + [f"{self.images} images"] * self.images.isdecimal()
 
 
 @dataclass(kw_only=True)

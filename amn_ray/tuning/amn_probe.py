@@ -109,7 +109,8 @@ class AmnWatch(Observer):
         """The probe, on images of the selection split; None without ground truth."""
         if step != STEP or "maps_score" not in artifacts:
             return None
-        ids = selection_ids(scored(artifacts["maps_score"]))
+        trained = artifacts["refined"].table()
+        ids = [image_id for image_id in selection_ids(scored(artifacts["maps_score"])) if image_id in trained]
         if not ids:
             return None
         chosen = [ids[i] for i in np.linspace(0, len(ids) - 1, min(MAX_IMAGES, len(ids))).astype(int)]

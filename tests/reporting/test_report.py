@@ -156,6 +156,10 @@ class Home:
         )
         return float(mean_iou(np.asarray(total)))
 
+    def best_miou(self, step: str, run: str) -> float:
+        """Of maps, as the score stage found it."""
+        return float(runs.named(self.store, [run])[0].scores[step].manifest()["metrics"]["best_miou"])
+
     def page(self, *names: str, out: Path | None = None) -> tuple[dict[str, list[list[str]]], str]:
         """(the tables of the Markdown, the HTML) of a report about these runs and studies."""
         folder = report(ReportConfig(store=self.store.path, runs=list(names), out=str(out or self.out)))
@@ -238,6 +242,46 @@ def test_table_1_holds_means_over_seeds_beside_the_published_numbers(
         for step, value in zip((refined, "pseudo_masks"), published, strict=True):
             expected += [str(value), *(f"{100 * home.miou(step, run, only):.1f}" for only in (None, reporting))]
         assert rows[row] == expected
+
+
+def test_table_3_has_every_method_that_has_run_beside_the_published_ones_by_its_full_name(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.run("full0", ALL)
+    home.run("full1", {**ALL, "pseudo_masks": 0.7}, seed=1, classifier__seed=1)
+    home.run("cam0", {"maps": 0.3, "refined": 0.4, "pseudo_masks": 0.45}, **WITHOUT_AMN)
+    shortened = {"choices__maps": "advcam", "maps__steps": 5, "maps__scales": [1.0]}
+    home.run("adv0", {"maps": 0.35, "refined": 0.5, "pseudo_masks": 0.6}, **WITHOUT_AMN, **shortened)
+    found, html = home.page("full0", "full1", "cam0", "adv0")
+    rows = {row[0]: row[1:] for row in found["Table 3: the methods' seeds and pseudo-masks"]}
+
+    def score(step: str, run: str) -> str:
+        return f"{100 * home.miou(step, run):.1f}"
+
+    ours = rows["AdvCAM (5 steps, 1 scale)"]
+    assert (ours[0], ours[3], ours[5]) == ("–", "–", "–"), "what was published is another method's"
+    assert (ours[4], ours[6]) == (score("refined", "adv0"), score("pseudo_masks", "adv0"))
+    assert ours[1] == f"{100 * home.best_miou('maps', 'adv0'):.1f}"
+    assert rows["AdvCAM"] == ["55.6", "not run", "not run", "62.1", "not run", "69.9", "not run", "not run"]
+    assert (rows["CAM"][5], rows["CAM"][6]) == ("66.3", score("pseudo_masks", "cam0"))
+    assert rows["AMN"][6].endswith("(2)"), "two seeds"
+    assert rows["CONTA"][5] == "67.9"
+    assert "no code of MBMNet was found" in html
+
+
+def test_methods_with_maps_of_other_images_are_compared_on_those_that_both_have(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.run("cam0", {"maps": 0.3, "refined": 0.4}, **WITHOUT_AMN)
+    home.run("some0", {"maps": 0.35, "refined": 0.5}, **WITHOUT_AMN, choices__maps="rib")
+    run = runs.named(home.store, ["some0"])[0]
+    place = Path(run.scores["refined"].at(f"{TABLE}/0.parquet"))
+    half = pq.read_table(place)[::2]
+    place.unlink()
+    pq.write_table(half, place)
+    found, _ = home.page("cam0", "some0")
+    rows = {row[0]: row[1:] for row in found["Paired differences"]}
+    compared = rows["CAM − RIB (refined)"]
+    ids = [f"{number:02}" for number in range(IMAGES)]
+    assert compared[3] == str(len(set(report_ids(ids)) & set(report_ids(ids[::2]))))
 
 
 def test_what_was_not_run_is_said_so(page: tuple[dict[str, list[list[str]]], str]) -> None:

@@ -30,8 +30,8 @@ class GivenMapsConfig(MapsConfig):
 
     @property
     def deviations(self) -> list[str]:
-        """See MapsNetworkConfig; what others made is not known here."""
-        return []
+        """See MapsNetworkConfig; the scales of others are not known here."""
+        return [f"{self.images} images"] * self.images.isdecimal()
 
 
 @dataclass(kw_only=True)

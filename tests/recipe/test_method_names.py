@@ -1,0 +1,49 @@
+"""What maps are called: a method with other than its published steps says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from amn_ray.core.settings import flat
+from amn_ray.recipe.method_names import deviations, maps_name, method_name
+from tests.composed import configured
+
+PAPER = ("dataset=shapes", "recipe=paper")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["activation=none"], "CAM"),
+        (["activation=none", "maps=advcam"], "AdvCAM"),
+        (["activation=none", "maps=rib"], "RIB"),
+        (["activation=none", "maps=recam"], "ReCAM"),
+        (["activation=none", "maps=lpcam"], "LPCAM"),
+        ([], "AMN"),
+        (["amn.lc=[]"], "AMN without LC"),
+        (["amn.lc=[layer3,layer4]"], "AMN with LC after layer3, layer4"),
+        (["maps=lpcam"], "AMN on LPCAM"),
+        (["maps=rib", "maps.steps=3"], "AMN on RIB (3 steps)"),
+        (["activation=none", "maps=advcam", "maps.steps=5", "maps.scales=[1.0]"], "AdvCAM (5 steps, 1 scale)"),
+        (["activation=none", "maps=recam", "maps_network.epochs=2", "maps.scales=[1.0,0.5]"],
+         "ReCAM (2 epochs, 2 scales)"),
+        (["activation=none", "maps=advcam", "maps.images=64"], "AdvCAM (64 images)"),
+        (["activation=none", "maps=advcam", "maps.images=evaluated"], "AdvCAM"),
+        (["amn_maps.scales=[1.0]"], "AMN (1 scale)"),
+        (["activation=none", "maps=given", "maps.scales=[1.0]"], "given"),
+    ],
+)  # fmt: skip
+def test_a_name_says_what_differs_from_what_was_published(overrides: list[str], name: str) -> None:
+    assert method_name(flat(configured(*PAPER, *overrides))) == name
+
+
+def test_the_quick_recipe_shortens_methods_and_their_names_say_so() -> None:
+    quick = flat(configured("dataset=shapes", "recipe=quick", "maps=advcam", "activation=none"))
+    assert method_name(quick) == "AdvCAM (5 steps, 1 scale)"
+    assert deviations(quick) == ["5 steps", "1 scale"]
+    assert maps_name(flat(configured("dataset=shapes", "recipe=quick", "maps=rib"))) == "RIB (3 steps, 2 scales)"
+
+
+def test_a_method_of_a_plug_in_that_is_not_loaded_has_its_plain_name() -> None:
+    settings = flat(configured(*PAPER)) | {"choices.maps": "lse", "choices.activation": "none"}
+    assert method_name(settings) == "lse"
