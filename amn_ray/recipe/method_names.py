@@ -50,7 +50,7 @@ def _name(group: str, settings: Mapping[str, Any]) -> str:
 
 
 def _deviations(group: str, settings: Mapping[str, Any]) -> list[str]:
-    found = []
+    found: list[str] = []
     for step, stage in methods.method(group, settings[f"choices.{group}"]).stages.items():
         names = {item.name for item in dataclasses.fields(stage.config)}
         own = {key.removeprefix(f"{step}."): value for key, value in settings.items() if key.startswith(f"{step}.")}

@@ -459,7 +459,7 @@ def _difference_rows(name: str, first: tuple[Variant, str], second: tuple[Varian
     ids = sorted(set.intersection(*(set(report_ids(by_id)) for side in images for by_id in side))) if seeds else []
     if len(ids) < 2:
         return []
-    found = paired_difference(*(_counts_of(*side, seeds, ids) for side in (first, second)))
+    found = paired_difference(_counts_of(*first, seeds, ids), _counts_of(*second, seeds, ids))
     return [
         (
             name,

@@ -56,7 +56,7 @@ class MapsMaker(ABC):
         rows = batch.to_pylist()
         images = [decode_image(row["image"], self.pixels) for row in rows]
         labelled = [place for place, row in enumerate(rows) if row["labels"]]
-        made = {}
+        made: dict[int, np.ndarray] = {}
         for group in same_size_groups([images[place] for place in labelled]):
             places = [labelled[i] for i in group]
             made |= zip(places, self.maps([images[i] for i in places], [rows[i] for i in places]), strict=True)

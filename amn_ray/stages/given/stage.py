@@ -91,7 +91,7 @@ def find_maps(
     ((ending, files),) = found.items()
     labelled = [row for row in rows if row["labels"] and row["image_id"] in files]
     form = config.format or _form(ending, files, labelled)
-    lacking = []
+    lacking: list[str] = []
     if config.max_missing > 0:
         for row in labelled:
             with _noted(row["image_id"], lacking):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,20 +45,19 @@ class MakeRib(MapsMaker):
         """See MapsMaker."""
         results = []
         for image_HWC, row in zip(images, rows, strict=True):
-            steps = drawn(self.labels, row["image_id"], self.config)
-            others = {step: (row["image_id"], step, ids) for step, ids in enumerate(steps)}
-            made, _ = self.maker.maps(image_HWC, row["labels"], lambda step, others=others: self._batch(*others[step]))
+            others = partial(self._batch, row["image_id"], drawn(self.labels, row["image_id"], self.config))
+            made, _ = self.maker.maps(image_HWC, row["labels"], others)
             results.append(made)
         return results
 
-    def _batch(self, image_id: str, step: int, ids: Sequence[str]) -> tuple[Tensor, Tensor] | None:
-        """Other images, uint8 RGBA (B, crop, crop, 4), and their labels, multi-hot (B, N)."""
+    def _batch(self, image_id: str, drawn_ids: Sequence[Sequence[str]], step: int) -> tuple[Tensor, Tensor] | None:
+        """The other images of a step, uint8 RGBA (B, crop, crop, 4), and their labels, multi-hot (B, N)."""
         import torch
 
-        if not ids:
+        if not drawn_ids[step]:
             return None
         crops, targets = [], []
-        for other in ids:
+        for other in drawn_ids[step]:
             (row,) = self.table.take([other], ["image", "labels"])
             rng = generator(self.config.seed or 0, step, f"{image_id} {other}")
             image_HWC = decode_image(row["image"], self.pixels)

@@ -45,11 +45,10 @@ class RibMaker:
         self.config = config
         self.device = device
         model.backbone.freeze(FROZEN)
-        self.groups = [
-            {"params": [p for p in model.backbone.parameters() if p.requires_grad], "lr": config.lr_backbone},
-            {"params": list(model.classifier.parameters()), "lr": config.lr_head},
-        ]
-        self.trained: list[Tensor] = [parameter for group in self.groups for parameter in group["params"]]
+        backbone = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
+        head = list(model.classifier.parameters())
+        self.groups = [{"params": backbone, "lr": config.lr_backbone}, {"params": head, "lr": config.lr_head}]
+        self.trained = [*backbone, *head]
         self.start = [parameter.detach().clone() for parameter in self.trained]
 
     def maps(self, image_HWC: np.ndarray, labels: Sequence[int], others: Others) -> tuple[np.ndarray, int]:
