@@ -27,6 +27,7 @@ Job = Callable[..., tuple[int, str]]
 OF_OTHERS = ("amn", "irn", "maps")
 """Settings of methods that are not chosen here."""
 HEIGHT, WIDTH, COUNT = 48, 64, 12
+COMMON = ("activation=none", "until=maps", "maps.scales=[1.0]", "classifier.batch_size=4")
 SHORT = {
     "advcam": ["maps.steps=2"],
     "rib": ["maps.steps=2", "maps.batch_size=2", "maps.crop=64", "maps.long_side=[64,80]"],
@@ -64,6 +65,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.root, self.store = folder / "data", folder / "store"
+        self._cam: dict[str, np.ndarray] = {}
         self.maps, self.seeds = folder / "maps", folder / "seeds"
         for path in (self.root / "images", self.root / "masks", self.maps, self.seeds):
             path.mkdir(parents=True)
@@ -83,6 +85,14 @@ class Place:
     def run(self, job: Job, *overrides: str) -> tuple[int, str]:
         settings = [setting for setting in SETTINGS if not setting.startswith(OF_OTHERS)]
         return job("pipeline", f"dataset.root={self.root}", f"store={self.store}", *settings, *overrides)
+
+    def cam(self, job: Job) -> dict[str, np.ndarray]:
+        """CAM's maps, by image."""
+        if not self._cam:
+            code, told = self.run(job, "maps=cam", *COMMON)
+            assert code == 0, told
+            self._cam = {image_id: grid_maps(row) for image_id, row in self.table("maps").items()}
+        return self._cam
 
     def last(self, step: str) -> Run:
         return find(Store.open(str(self.store)), None, step)
@@ -201,11 +211,8 @@ def test_maps_of_some_of_the_evaluated_images_end_at_the_seeds(place: Place, job
 
 @pytest.mark.parametrize("method", SHORT)
 def test_a_rival_makes_maps_of_its_own_also_where_images_have_no_label(place: Place, job: Job, method: str) -> None:
-    common = ("activation=none", "until=maps", "maps.scales=[1.0]", "classifier.batch_size=4")
-    code, told = place.run(job, "maps=cam", *common)
-    assert code == 0, told
-    cam = {image_id: grid_maps(row) for image_id, row in place.table("maps").items()}
-    code, told = place.run(job, f"maps={method}", *SHORT[method], *common)
+    cam = place.cam(job)
+    code, told = place.run(job, f"maps={method}", *SHORT[method], *COMMON)
     assert code == 0, told
     rows = place.table("maps")
     assert rows.keys() == cam.keys()

@@ -190,7 +190,8 @@ def test_a_row_of_zeros_does_no_harm():
     assert lpcam.k_means(rows, rows[:3]).isfinite().all()
 
 
-def test_a_stop_after_the_last_round_is_logged(caplog):
+def test_a_stop_after_the_last_round_is_logged(caplog, monkeypatch):
+    monkeypatch.setattr(lpcam.LOG, "disabled", False)  # as configuring a log by file does to all that are there
     rows = 100 * random_rows(60, 8)
     with caplog.at_level(logging.WARNING):
         lpcam.k_means(rows, rows[:5], most_rounds=1)
