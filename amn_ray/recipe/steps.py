@@ -106,6 +106,11 @@ def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
 
 
 def _missing_input(step: Step, source: str, config: PipelineConfig) -> str:
+    if step.stage is SELECTED_IMAGES:
+        return (
+            f"{step.key}images={step.settings.images}: the images of {config.dataset.name} have no ground truth, so "
+            f"none is evaluated; set {step.key}images={ALL}"
+        )
     if source.startswith("truth"):
         return f"{step.name} needs ground truth, and the images of {config.dataset.name} have none ({_chosen(config)})"
     return f"{step.name} needs {source}, which these choices do not make before it ({_chosen(config)})"

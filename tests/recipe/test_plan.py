@@ -183,6 +183,29 @@ def test_of_all_combinations_a_plan_is_in_order_complete_and_blind_to_ground_tru
     assert seen > 2 * 2 * 2 * 3 * 2 * 5
 
 
+@pytest.mark.parametrize(("overrides", "key"), [("maps.images=evaluated", "maps"), ("amn_maps.images=5", "amn_maps")])
+def test_without_ground_truth_no_image_is_evaluated(store: Store, overrides: str, key: str) -> None:
+    with pytest.raises(
+        RequestError, match=rf"^{overrides}: the images of .* have no ground truth.*set {key}.images=all"
+    ):
+        plan(store, overrides, splits=BLIND)
+
+
+def test_the_images_that_a_step_sees_are_its_input_and_the_others_see_all(store: Store) -> None:
+    made = plan(store, "maps=rib", "maps.images=4")
+    assert made.get("maps").step.inputs["images"] == "maps_images"
+    assert made.get("maps").step.inputs["all_images"] == "images"
+    assert made.get("refined").step.inputs["images"] == "images"
+    assert names(made)[-1] == "refined"
+    whole = plan(store, "maps=rib")
+    assert whole.get("maps").artifact.fingerprint != made.get("maps").artifact.fingerprint
+    learned = plan(store, "maps=lpcam", "maps_network.images=evaluated")
+    assert learned.get("maps_network").step.inputs["images"] == "maps_network_images"
+    assert names(learned)[-1] == "predictions_refined", "what is learned from some images makes maps of all"
+    ended = plan(store, "amn_maps.images=evaluated")
+    assert names(ended)[-1] == "amn_refined"
+
+
 @pytest.mark.parametrize(
     ("overrides", "until"),
     [
