@@ -35,7 +35,7 @@ METHODS: Mapping[str, tuple[float | None, float | None, float]] = {
 """Table 3 and what else was published of its methods, VOC train: maps at the best τ, refined by CRF, pseudo-masks.
 
 The pseudo-masks of the paper's Table 3 are CAM's (there: IRN) to RIB's and AMN's; the other figures are those of the
-methods' own papers, repositories and issue threads (docs/methods.md says which)."""
+methods' own papers, repositories and issue threads (docs/rivals.md says which)."""
 
 SEGMENTATION: Mapping[str, tuple[float, float]] = {
     "RIB": (68.3, 68.6),

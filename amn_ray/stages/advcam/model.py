@@ -1,6 +1,6 @@
 """AdvCAM: an image climbs its class's score step by step, and the maps on the way are summed (Lee et al., CVPR 2021).
 
-docs/methods.md has the steps; the released code is obtain_CAM_masking.py of AdvCAM.
+docs/rivals.md has the steps; the released code is obtain_CAM_masking.py of AdvCAM.
 
 Legend: J = pairs that climb together (one image and one of its classes each), 2 = image and mirror image, N = classes,
 K = classes of one image, H W = pixels at a scale, h w = its stride-16 grid.

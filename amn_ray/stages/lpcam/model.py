@@ -1,6 +1,6 @@
 """LPCAM: prototypes of a class take the place of its row of the classifier (Chen and Sun, CVPR 2023).
 
-docs/methods.md has the steps; the released code is step/make_lpcam.py of LPCAM.
+docs/rivals.md has the steps; the released code is step/make_lpcam.py of LPCAM.
 
 Legend: h w = stride-16 grid, C = channels of layer4, N = classes without background, K = classes of an image, n = rows
 (features of single grid positions), k = clusters.

@@ -1,4 +1,4 @@
-"""Training ReCAM's network (docs/methods.md; released code: step/train_recam.py)."""
+"""Training ReCAM's network (docs/rivals.md; released code: step/train_recam.py)."""
 
 from __future__ import annotations
 

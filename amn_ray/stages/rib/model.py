@@ -1,6 +1,6 @@
 """RIB: the classifier is fine-tuned on one image, and the maps of every step are added up (Lee et al., NeurIPS 2021).
 
-docs/methods.md has the steps; the released code is obtain_CAM_masking.py of RIB.
+docs/rivals.md has the steps; the released code is obtain_CAM_masking.py of RIB.
 
 Legend: 2 = image and mirror image, B = other images, N = classes, K = classes of the image, h w = stride-16 grid,
 S = scales.
