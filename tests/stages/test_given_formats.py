@@ -175,7 +175,11 @@ def changed(**content: Any) -> dict[str, Any]:
     [
         (changed(cam=np.zeros((2, 10, 10), np.float32)), "holds maps of 10x10, expected 41x54 .* or 11x14"),
         (changed(cam=np.full_like(GRID, np.nan)), "NaN"),
-        (changed(cam=GRID * 9), r"values up to 8\.\d+, expected maps in \[0, 1\]"),
+        (changed(cam=GRID * 9), r"the value 8\.\d+, expected maps in \[0, 1\]"),
+        (changed(cam=GRID * 2 - 1), r"the value -0\.9\d+, expected maps in \[0, 1\]"),
+        (changed(keys=[float("inf"), 1]), "expected whole numbers"),
+        (changed(keys=np.array([1j, 4])), "only arrays of real numbers are read"),
+        (changed(cam=None), "expected `keys`, and `cam` or `high_res`"),
         (changed(cam=GRID[:1]), "2 keys for 1 maps"),
         (changed(keys=[1, 1]), "two maps of one class"),
         (changed(keys=[1, 25]), r"label 26, and the data set has the labels 1…20"),
@@ -229,10 +233,60 @@ def test_a_pickle_of_anything_else_is_refused_and_nothing_of_it_runs(hidden: Cal
     assert proof.exists(), "it would have run"
 
 
+class Told:
+    """An object whose pickle calls this function with these arguments, and then sets this state."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], state: object = None) -> None:
+        self.told = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.told
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        Told(np.ndarray, ((1,), np.dtype("O"), b"\x10" * 8)),
+        Told(np.dtype, ("O", False, True), (3, "|", None, None, None, -1, -1, 0)),
+        Told(np.dtype, ("V8", False, True), (3, "|", None, None, None, -1, -1, 0)),
+        Told(np.dtype, ([("a", "O")],)),
+    ],
+)
+def test_bytes_of_a_file_never_count_as_addresses(inner: Told, tmp_path: Path) -> None:
+    """NumPy's own types would take such states, and read memory at the file's bidding."""
+    (path,) = save(tmp_path / "a.npy", {"keys": inner, "cam": GRID})
+    try:
+        content = load_dictionary(path)
+    except ValueError:
+        return
+    with pytest.raises(ValueError, match=r"\w"):
+        check(parsed("irn", content), KEYS, SIZE, 20)
+
+
+def test_a_file_that_may_be_of_two_images_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "1.npy", {})
+    with pytest.raises(RequestError, match=r"1\.npy: may be of image cats/1 and of dogs/1; put the files into folders"):
+        files_of(tmp_path, ".npy", ["cats/1", "dogs/1"])
+    (tmp_path / "1_0.png").write_bytes(encode(np.zeros((4, 4), np.uint8)))
+    with pytest.raises(RequestError, match=r"1_0\.png: may be of image cats/1 and of dogs/1"):
+        files_of(tmp_path, ".png", ["cats/1", "dogs/1"])
+
+
+def test_damaged_archives_and_a_class_that_comes_twice_are_refused(tmp_path: Path) -> None:
+    (path,) = npz(tmp_path)
+    for content in (path.read_bytes()[:200], b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read"):
+            load("npz", [path])
+    twice = [tmp_path / "a_3.png", tmp_path / "a_03.png"]
+    with pytest.raises(ValueError, match="two of which are of one class"):
+        load("png", twice)
+
+
 def test_arrays_and_damaged_files_are_told_apart_from_dictionaries(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds an array of float32, expected a dictionary"):
         load_dictionary(save(tmp_path / "a.npy", GRID)[0])
-    with pytest.raises(ValueError, match="holds ndarray, expected a dictionary"):
+    with pytest.raises(ValueError, match="holds an array of objects, expected a dictionary"):
         load_dictionary(save(tmp_path / "b.npy", np.array([[1, 2], [3]], dtype=object))[0])
     path = irn(tmp_path)[0]
     path.write_bytes(path.read_bytes()[:300])

@@ -144,12 +144,16 @@ def test_only_images_that_select_are_looked_at(tables: dict[str, Artifact], tmp_
         {"image_id": f"{number:03}", "evaluated": number < 390} | ({} if number % 2 else image) for number in range(400)
     ]
     put(score, rows, SCORES)
+    seeds = store.artifact("crf", 1, {}, {})
+    trained = [row["image_id"] for row in rows if row["image_id"] != "010"]  # one without a seed
+    put(seeds, [{"image_id": image_id, "mask": b"", "present": []} for image_id in trained], MASK_SCHEMA)
     watch = AmnWatch(planned(store, "amn_maps"))
-    probe = watch.probe("amn", CONFIG, {**tables, "maps_score": score})
+    probe = watch.probe("amn", CONFIG, {**tables, "refined": seeds, "maps_score": score})
     assert probe is not None
     assert (probe.config.scales, probe.config.precision) == (MAPS.scales, "fp32")
-    assert (probe.images, probe.truth, probe.seeds) == (tables["images"], tables["truth"], tables["refined"])
+    assert (probe.images, probe.truth, probe.seeds) == (tables["images"], tables["truth"], seeds)
     selecting = [f"{number:03}" for number in range(0, 390, 2)][::5]
+    selecting.remove("010")
     assert set(probe.ids) <= set(selecting)
     assert len(probe.ids) == min(64, len(selecting))
     assert watch.probe("irn", CONFIG, {**tables, "maps_score": score}) is None, "another training"

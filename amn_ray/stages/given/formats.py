@@ -26,12 +26,12 @@ from amn_ray.core.errors import RequestError
 from amn_ray.data.images import opened
 from amn_ray.data.maps import stored_size
 from amn_ray.data.named_files import NamedFiles
-from amn_ray.stages.given.unpickling import as_array, load_dictionary
+from amn_ray.stages.given.unpickling import load_dictionary
 
 ENDINGS = {"irn": ".npy", "amn": ".npy", "psa": ".npy", "png": ".png", "npz": ".npz"}
 """By form, the ending of its files."""
 FORMATS = tuple(ENDINGS)
-ROUNDING = 1e-3
+ROUNDING = 1e-2
 """By how much values may leave [0, 1]: SEAM's lowest values are slightly negative."""
 _WITH_CLASS = re.compile(r"(.+)_(\d+)")
 Content = Mapping[Any, Any]
@@ -57,7 +57,25 @@ def files_of(folder: Path, ending: str, ids: Sequence[str]) -> dict[str, list[Pa
         return _files_by_class(folder, ids)
     files = NamedFiles(folder, (ending,))
     found = ((image_id, files.find(f"{image_id}{ending}", moved=True)) for image_id in ids)
-    return {image_id: [path] for image_id, path in found if path is not None}
+    return _unshared({image_id: [path] for image_id, path in found if path is not None})
+
+
+def _unshared(found: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Refuse files that may be those of two images.
+
+    Raises:
+        RequestError: there are some.
+    """
+    owner: dict[Path, str] = {}
+    for image_id, paths in found.items():
+        for path in paths:
+            if path in owner:
+                raise RequestError(
+                    f"{path}: may be of image {owner[path]} and of {image_id}; put the files into folders as the "
+                    "images are"
+                )
+            owner[path] = image_id
+    return found
 
 
 def _files_by_class(folder: Path, ids: Sequence[str]) -> dict[str, list[Path]]:
@@ -71,7 +89,7 @@ def _files_by_class(folder: Path, ids: Sequence[str]) -> dict[str, list[Path]]:
         files = by_stem.get(image_id) or by_stem.get(PurePosixPath(image_id).name)
         if files:
             found[image_id] = sorted(files)
-    return found
+    return _unshared(found)
 
 
 def load(form: str, files: Sequence[Path]) -> Content:
@@ -82,10 +100,17 @@ def load(form: str, files: Sequence[Path]) -> Content:
         OSError: it cannot be read.
     """
     if form == "png":
+        if len({_class_of(path) for path in files}) < len(files):
+            raise ValueError(f"is one of {len(files)} files of an image, two of which are of one class")
         return {_class_of(path): _grey(path) for path in files}
     if form == "npz":
-        with np.load(files[0], allow_pickle=False) as content:
-            return dict(content)
+        try:
+            with np.load(files[0], allow_pickle=False) as content:
+                return dict(content)
+        except OSError:
+            raise
+        except Exception as error:  # a damaged archive makes its readers raise anything
+            raise ValueError(f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from error
     return load_dictionary(files[0])
 
 
@@ -113,10 +138,11 @@ def parsed(form: str, content: Content) -> GivenMaps:
 
 def _keyed(content: Content) -> tuple[list[int], np.ndarray]:
     """Keys and channels of a dictionary of IRN's kind."""
-    if "keys" not in content or not {"cam", "high_res"} & content.keys():
+    found = [content[name] for name in ("cam", "high_res") if content.get(name) is not None]
+    if "keys" not in content or not found:
         raise ValueError(f"holds {_names(content)}, expected `keys`, and `cam` or `high_res`")
     keys = _integers(content["keys"])
-    maps = _floats(content["cam"] if content.get("cam") is not None else content["high_res"])
+    maps = _floats(found[0])
     if len(keys) != len(maps):
         raise ValueError(f"holds {len(keys)} keys for {len(maps)} maps")
     return keys, maps
@@ -163,18 +189,17 @@ def _names(content: Content) -> str:
 
 
 def _integers(value: Any) -> list[int]:
-    array = np.asarray(as_array(value))
-    whole = np.issubdtype(array.dtype, np.number) and (array == np.round(array)).all()
+    array = np.asarray(value)
+    is_real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    whole = is_real and np.isfinite(array).all() and (array == np.round(array)).all()
     if array.size and not (array.ndim == 1 and whole):
         raise ValueError(f"holds the keys {str(value)[:60]}, expected whole numbers")
     return [int(key) for key in array.ravel()]
 
 
 def _floats(value: Any, dimensions: int = 3) -> np.ndarray:
-    if isinstance(value, list | tuple):  # a list of maps
-        value = [as_array(part) for part in value]
     try:
-        array = np.asarray(as_array(value), np.float32)
+        array = np.asarray(value, np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"holds {type(value).__name__} where a map should be") from error
     if array.ndim != dimensions:
@@ -210,9 +235,11 @@ def check(given: GivenMaps, labels: Sequence[int], size: tuple[int, int], num_cl
     chosen = given.maps[[given.keys.index(label) for label in labels]]
     if not np.isfinite(chosen).all():
         raise ValueError("holds a map with NaN or infinite values")
-    if chosen.size and (chosen.max() > 1 + ROUNDING or chosen.min() < -1 - ROUNDING):
-        extreme = max(chosen.max(), -chosen.min())
-        raise ValueError(f"holds values up to {extreme:.4g}, expected maps in [0, 1]; divide each by its maximum")
+    # (A map of SEAM that is the same everywhere is −1: nothing of it is positive, so it shows nothing.)
+    shown = chosen[(chosen > 0).any((1, 2))]
+    if shown.size and (shown.max() > 1 + ROUNDING or shown.min() < -ROUNDING):
+        extreme = shown.max() if shown.max() > 1 + ROUNDING else shown.min()
+        raise ValueError(f"holds the value {extreme:.4g}, expected maps in [0, 1]; divide each by its maximum")
 
 
 class MissingMap(ValueError):

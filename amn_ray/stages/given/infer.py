@@ -57,7 +57,7 @@ def read_maps(
     try:
         given = parsed(form, load(form, files))
         check(given, labels, size, num_classes)
-    except (ValueError, BadFile, OSError, KeyError) as error:
+    except (ValueError, BadFile, OSError) as error:
         remedy = ", or set maps.max_missing to leave out a share of images" * isinstance(error, MissingMap)
         raise RequestError(
             f"{files[0]}: {' '.join(str(error).split())} (maps.format={form}); correct it{remedy}"
