@@ -197,7 +197,7 @@ def _one_line(job: str, error: BaseException) -> str:
     text = str(cause).splitlines()[0]
     if key and ("not in" in text or "not in struct" in text):
         if choices := _choices_with(str(key)):
-            return f"{key}: is a setting of {' and '.join(choices)}, which is not chosen"
+            return f"{key}: belongs to {' or '.join(choices)}, which is not chosen"
         return f"unknown configuration key {key}{_nearest(job, str(key))}; `--help` shows all keys"
     if key:
         return f"{key}: {text}"
@@ -205,9 +205,8 @@ def _one_line(job: str, error: BaseException) -> str:
 
 
 def _choices_with(key: str) -> list[str]:
-    """The methods that have a setting of this name."""
-    step, _, rest = key.partition(".")
-    name = rest.partition(".")[0]
+    """The methods that have a setting of this name; if one of them were chosen, the key would be known."""
+    step, _, name = key.partition(".")
     return [
         f"{method.group}={method.name}"
         for method in methods.all_methods()

@@ -53,7 +53,7 @@ CORES_PER_TRIAL = 4
 """Without GPUs; with fewer cores, concurrent trials are no faster than sequential ones."""
 T = TypeVar("T")
 SHORTAGES = 3
-"""Work fails when memory is full more often than this without progress in between."""
+"""Work fails when memory is full, or a node is lost, more often than this without progress in between."""
 LOST_S = 45.0
 """Seconds until Ray has surely noticed that a node is lost: it asks each one every few seconds, several times."""
 PATIENCE_S = 60.0
@@ -398,15 +398,16 @@ class Cluster:
             nodes = self.nodes()
             try:
                 return work()
-            except Unreachable:
-                if not self._lost_one_of(nodes):
-                    raise
-                log(stage, "a node was lost; continues on the others")
-            except MemoryFull as error:
+            except (Unreachable, MemoryFull) as error:
                 before, reached = reached, progress()
                 shortages = shortages + 1 if reached == before else 1
                 if shortages > SHORTAGES:
                     raise
+                if isinstance(error, Unreachable):
+                    if not self._lost_one_of(nodes):
+                        raise
+                    log(stage, "a node was lost; continues on the others")
+                    continue
                 log(stage, f"warning: {str(error).removeprefix(f'{stage}: ')}; waits for memory, then continues")
                 self.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
 

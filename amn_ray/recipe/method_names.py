@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from amn_ray.core.errors import RequestError
@@ -35,8 +36,12 @@ def maps_name(settings: Mapping[str, Any]) -> str:
 
 
 def deviations(settings: Mapping[str, Any]) -> list[str]:
-    """How the method that makes a run's final maps differs from the published one."""
-    return _deviations("maps" if settings["choices.activation"] == "none" else "activation", settings)
+    """How the methods that make a run's final maps differ from the published ones."""
+    of_maps = _deviations("maps", settings)
+    if settings["choices.activation"] == "none":
+        return of_maps
+    before = [f"{settings['choices.maps']}: {words}" for words in of_maps] if settings["choices.maps"] != "cam" else []
+    return _deviations("activation", settings) + before
 
 
 def _name(group: str, settings: Mapping[str, Any]) -> str:
@@ -54,6 +59,7 @@ def _deviations(group: str, settings: Mapping[str, Any]) -> list[str]:
     for step, stage in methods.method(group, settings[f"choices.{group}"]).stages.items():
         names = {item.name for item in dataclasses.fields(stage.config)}
         own = {key.removeprefix(f"{step}."): value for key, value in settings.items() if key.startswith(f"{step}.")}
-        config = stage.config(**{name: value for name, value in own.items() if name in names})
-        found += getattr(config, "deviations", [])
+        with suppress(ValueError, TypeError):  # recorded when other values were allowed
+            config = stage.config(**{name: value for name, value in own.items() if name in names})
+            found += getattr(config, "deviations", [])
     return found

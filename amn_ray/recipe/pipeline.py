@@ -21,6 +21,7 @@ from amn_ray.recipe.config import PipelineConfig
 from amn_ray.recipe.plan import Plan, make_plan
 from amn_ray.recipe.runner import Runner
 from amn_ray.stages.score.stage import any_score
+from amn_ray.stages.selected_images.stage import SelectedImagesConfig
 from amn_ray.training.config import TrainingConfig
 
 
@@ -146,11 +147,14 @@ def check_batches(plan: Plan, num_images: int) -> None:
     workers = plan.config.cluster.train_workers or 1
     for planned in plan:
         if isinstance(planned.settings, TrainingConfig):
-            size = planned.settings.batch_size
-            if size > num_images or size % workers:
+            size, count = planned.settings.batch_size, num_images
+            selected = plan.get(planned.step.inputs.get("images", ""))
+            if selected is not None and isinstance(selected.settings, SelectedImagesConfig):
+                count = min(count, selected.settings.at_most)
+            if size > count or size % workers:
                 raise RequestError(
                     f"{planned.name}.batch_size={size}: must be a multiple of the training workers ({workers}) and not "
-                    f"larger than the number of training images ({num_images})"
+                    f"larger than the number of training images ({count})"
                 )
 
 

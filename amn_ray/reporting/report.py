@@ -320,8 +320,8 @@ def _methods_table(variants: Sequence[Variant]) -> Table:
             cells = [
                 _score(variant, maps),
                 _score(variant, maps, "best_miou"),
-                _score(variant, refined),
-                *(_pair(variant, "pseudo_masks") if name == variant.method else (NOT_RUN, NOT_RUN)),
+                _score(variant if variant.settings["choices.refinement"] == "crf" else None, refined),
+                *_pair(variant if name == variant.method and _has_irn(variant) else None, "pseudo_masks"),
             ]
         rows.append((name, published[0], cells[1], cells[0], published[1], cells[2], published[2], *cells[3:]))
     return Table(
@@ -334,9 +334,13 @@ def _methods_table(variants: Sequence[Variant]) -> Table:
     )  # fmt: skip
 
 
+def _has_irn(variant: Variant) -> bool:
+    return variant.settings["choices.boundaries"] == "irn"
+
+
 def _by_method(variants: Sequence[Variant]) -> dict[str, Variant]:
-    """By the name of the method: the reference, or the variant that is closest to it."""
-    return {variant.method: variant for variant in reversed(variants)}
+    """By the name of the method: of the variants that made its maps, the one that is closest to the reference."""
+    return {variant.method: variant for variant in reversed(variants) if variant.has_maps(_final_steps(variant)[0])}
 
 
 def _final_steps(variant: Variant) -> tuple[str, str]:
@@ -348,7 +352,7 @@ def _with_lc(variants: Iterable[Variant], layers: Sequence[str]) -> Variant | No
     """The variant whose labels are multiplied into the features after these layers."""
 
     def fits(settings: Mapping[str, Any]) -> bool:
-        return settings["choices.activation"] == "amn" and settings["amn.lc"] == list(layers)
+        return settings["choices.activation"] == "amn" and settings.get("amn.lc") == list(layers)
 
     return only(variants, LC | ACTIVATION, fits)
 

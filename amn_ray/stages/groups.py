@@ -34,7 +34,7 @@ class MapsNetworkConfig:
     @property
     def deviations(self) -> list[str]:
         """What is shorter or longer than published, in words that become a part of the method's name."""
-        return []
+        return [f"learned from {self.images} images"] * self.images.isdecimal()
 
 
 @dataclass(kw_only=True)

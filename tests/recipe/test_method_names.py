@@ -31,6 +31,9 @@ PAPER = ("dataset=shapes", "recipe=paper")
         (["activation=none", "maps=advcam", "maps.images=evaluated"], "AdvCAM"),
         (["amn_maps.scales=[1.0]"], "AMN (1 scale)"),
         (["activation=none", "maps=given", "maps.scales=[1.0]"], "given"),
+        (["activation=none", "maps=given", "maps.files=/some/rib_cam"], "given (rib_cam)"),
+        (["activation=none", "maps=rib", "maps.batch_size=4"], "RIB (batches of 4)"),
+        (["activation=none", "maps=lpcam", "maps_network.images=50"], "LPCAM (learned from 50 images)"),
     ],
 )  # fmt: skip
 def test_a_name_says_what_differs_from_what_was_published(overrides: list[str], name: str) -> None:
@@ -41,7 +44,9 @@ def test_the_quick_recipe_shortens_methods_and_their_names_say_so() -> None:
     quick = flat(configured("dataset=shapes", "recipe=quick", "maps=advcam", "activation=none"))
     assert method_name(quick) == "AdvCAM (5 steps, 1 scale)"
     assert deviations(quick) == ["5 steps", "1 scale"]
-    assert maps_name(flat(configured("dataset=shapes", "recipe=quick", "maps=rib"))) == "RIB (3 steps, 2 scales)"
+    assert maps_name(flat(configured("dataset=shapes", "recipe=quick", "maps=rib"))) == (
+        "RIB (3 steps, batches of 4, 2 scales)"
+    )
 
 
 def test_a_method_of_a_plug_in_that_is_not_loaded_has_its_plain_name() -> None:

@@ -268,6 +268,16 @@ def test_table_3_has_every_method_that_has_run_beside_the_published_ones_by_its_
     assert "no code of MBMNet was found" in html
 
 
+def test_other_peoples_masks_are_not_reported_as_those_of_a_method(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.run("masks0", {"pseudo_masks": 0.9}, choices__boundaries="given")
+    home.run("seeds0", {"refined": 0.9}, **WITHOUT_AMN, choices__refinement="given")
+    found, _ = home.page("masks0", "seeds0")
+    rows = {row[0]: row[1:] for row in found["Table 3: the methods' seeds and pseudo-masks"]}
+    assert {cell for name in ("AMN", "CAM") for cell in rows[name]} & {"90.0"} == set()
+    assert rows["AMN"][6] == rows["CAM"][4] == "not run"
+
+
 def test_methods_with_maps_of_other_images_are_compared_on_those_that_both_have(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.run("cam0", {"maps": 0.3, "refined": 0.4}, **WITHOUT_AMN)

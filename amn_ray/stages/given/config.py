@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, ClassVar
 
 from amn_ray.core.checks import check_choice, check_fraction
@@ -30,8 +31,9 @@ class GivenMapsConfig(MapsConfig):
 
     @property
     def deviations(self) -> list[str]:
-        """See MapsNetworkConfig; the scales of others are not known here."""
-        return [f"{self.images} images"] * self.images.isdecimal()
+        """See MapsNetworkConfig; what others did is not known here, so the folder's name stands for it."""
+        name = [PurePath(self.files).name] if self.files else []
+        return name + [f"{self.images} images"] * self.images.isdecimal()
 
 
 @dataclass(kw_only=True)

@@ -52,6 +52,8 @@ def check_missing(missing: Sequence[str], total: int, allowed: float, key: str, 
             f"{key}.files: {len(missing)} of {total} images have no {what}, such as {missing[0]}; add them, or set "
             f"{key}.max_missing to leave out a share of images"
         )
+    if len(missing) == total:
+        raise RequestError(f"{key}.files: none of {total} images has {what}, such as {missing[0]}")
     if not missing:
         return []
     return [f"{len(missing)} of {total} images have no {what} and are left out, such as {missing[0]}"]

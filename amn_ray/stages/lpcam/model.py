@@ -76,7 +76,9 @@ def chosen_centres(
 
 
 def direction(own_kC: Tensor, context_kC: Tensor) -> Tensor:
-    """V (C): the cosine with v·‖v‖ is the mean cosine with the prototypes, minus that with the context."""
+    """The direction of a class, (C): unit features times it are their mean cosine with the prototypes, minus that with
+    the context.
+    """
     result = F.normalize(own_kC, dim=1, eps=SMALLEST_NORM).mean(0)
     if len(context_kC):
         result = result - F.normalize(context_kC, dim=1, eps=SMALLEST_NORM).mean(0)

@@ -41,7 +41,8 @@ class RecamNetworkConfig(TrainingConfig, MapsNetworkConfig):
     @property
     def deviations(self) -> list[str]:
         """See MapsNetworkConfig."""
-        return [f"{self.epochs} epochs"] * (self.epochs != RecamNetworkConfig.epochs)
+        epochs = [f"{self.epochs} epochs"] * (self.epochs != RecamNetworkConfig.epochs)
+        return epochs + MapsNetworkConfig.deviations.fget(self)  # type: ignore[attr-defined]
 
 
 @dataclass(kw_only=True)

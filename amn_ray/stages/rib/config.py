@@ -47,4 +47,7 @@ class RibConfig(MapsConfig):
     @property
     def deviations(self) -> list[str]:
         """See MapsNetworkConfig."""
-        return [f"{self.steps} steps"] * (self.steps != RibConfig.steps) + super().deviations
+        steps = [f"{self.steps} steps"] * (self.steps != RibConfig.steps)
+        return (
+            steps + [f"batches of {self.batch_size}"] * (self.batch_size != RibConfig.batch_size) + super().deviations
+        )

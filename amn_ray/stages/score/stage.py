@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from amn_ray.core.artifacts import Artifact, common_ids
+from amn_ray.core.errors import RequestError
 from amn_ray.evaluation.confusion import (
     class_iou,
     mean_iou,
@@ -50,6 +51,12 @@ def run(config: ScoreConfig, inputs: Mapping[str, Artifact], output: Artifact, c
     """Score all images that have ground truth: their maps, or their masks."""
     classes = inputs["images"].manifest()["classes"]
     cluster, truth = context.cluster, inputs["truth"]
+    (makes,) = inputs.keys() & {"maps", "masks"}
+    if not common_ids(truth, inputs[makes]):
+        raise RequestError(
+            f"none of the images that have {makes} has ground truth, so there is nothing to compare; give {makes} of "
+            "images that are evaluated, or the images without their masks"
+        )
     if "maps" in inputs:
         grid = _grid(config)
         ids = common_ids(truth, inputs["maps"])

@@ -6,6 +6,7 @@ The table holds the images themselves, so that methods read it as they read the 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ class SelectedImagesConfig:
 
     images: str
     """evaluated, or the number of evaluated ones."""
+
+    @property
+    def at_most(self) -> int:
+        """How many these are at most."""
+        return sys.maxsize if self.images == EVALUATED else int(self.images)
 
 
 class Copy:
