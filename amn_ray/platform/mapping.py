@@ -150,7 +150,7 @@ def _map_remaining(
                 **light,
             )
         if rows_per_block is not None:
-            rows = rows.repartition(target_num_rows_per_block=rows_per_block)
+            rows = ray_internals.in_small_blocks(rows, rows_per_block, LIGHT_TASK_CPUS)
         if resources is None:
             mapped = rows.map_batches(
                 partial(_map, mapper, dict(settings)),

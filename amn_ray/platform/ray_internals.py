@@ -187,3 +187,13 @@ def startup_timeout() -> type[Exception]:
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     return WorkerGroupStartupTimeoutError
+
+
+def in_small_blocks(dataset: ray.data.Dataset, rows: int, num_cpus: float) -> ray.data.Dataset:
+    """A dataset in blocks of about `rows` rows, cut by tasks that reserve `num_cpus`.
+
+    Ray's own reserve a whole CPU each, and so would wait for ever where actors hold all of them.
+    """
+    result = dataset.repartition(target_num_rows_per_block=rows)
+    result._logical_plan.dag.ray_remote_args["num_cpus"] = num_cpus
+    return result

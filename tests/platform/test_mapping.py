@@ -83,11 +83,12 @@ def test_every_row_is_mapped_once(
     assert len(calls(tmp_path)) == ROWS
 
 
+@pytest.mark.parametrize("rows_per_block", [None, 2])
 def test_shards_are_read_and_written_also_while_models_hold_all_processors(
-    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path
+    cluster: Cluster, places: tuple[Artifact, Artifact], tmp_path: Path, rows_per_block: int | None
 ) -> None:
     resources = Resources(2, cpus=ray.cluster_resources()["CPU"] / 2)
-    assert run(cluster, places, resources, log=str(tmp_path)) > 0
+    assert run(cluster, places, resources, rows_per_block, log=str(tmp_path)) > 0
     assert len(calls(tmp_path)) == ROWS
 
 
