@@ -227,7 +227,7 @@ def test_neither_stages_nor_the_runner_know_that_there_is_tracking() -> None:
         "stages.truth.infer",
         "stages.crf.infer",
         "stages.score.infer",
-        "stages.classifier.example",
+        "data.labelled_crop",
         "stages.amn.example",
         "stages.irn.example",
         "stages.deeplabv2.example",

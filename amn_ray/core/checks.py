@@ -48,6 +48,13 @@ def check_scales(config: object) -> None:
         raise ValueError(f"scales={scales}: must be a list of factors greater than 0")
 
 
+def check_pixel_range(config: object, name: str) -> None:
+    """Reject a pair that is not [shortest, longest] of lengths in pixels."""
+    value = getattr(config, name)
+    if len(value) != 2 or not 1 <= value[0] <= value[1]:
+        raise ValueError(f"{name}={value}: must be [shortest, longest] in pixels")
+
+
 def check_range(config: object, name: str) -> None:
     """Reject a pair that is not [lowest, highest] of positive numbers."""
     value = getattr(config, name)

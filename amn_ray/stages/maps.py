@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +16,16 @@ from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import map_table
 from amn_ray.stages.stage import Context, Result
 
+if TYPE_CHECKING:
+    from amn_ray.nn.classifier import Classifier
+
 COLUMNS = ("image", "labels")
 SLOW = 4
 """Images that are made, written and counted together where each takes long."""
 
 
-class MapsMaker(ABC):
-    """A mapper from batches of the image table to the maps table; a subclass loads its network and makes the maps."""
+class OnNetworks:
+    """What a mapper with a network begins with; a subclass loads the network to `device`."""
 
     def __init__(self, pixels: Pixels, threads: int) -> None:
         import torch  # on the actor: the driver only names the class and need not load it
@@ -32,6 +35,10 @@ class MapsMaker(ABC):
         torch.set_num_threads(threads)
         self.pixels = pixels
         self.device = pick_device()
+
+
+class MapsMaker(OnNetworks, ABC):
+    """A mapper from batches of the image table to the maps table; a subclass makes the maps."""
 
     @abstractmethod
     def maps(self, images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> Sequence[np.ndarray]:
@@ -67,6 +74,34 @@ class MapsMaker(ABC):
             for place, row in enumerate(rows)
         ]
         return pa.Table.from_pylist(table, schema=SCHEMA)
+
+
+class ScalesOfCam(Protocol):
+    """The settings that CAMs depend on."""
+
+    scales: list[float]
+    precision: str | None
+
+
+class CamMaker(MapsMaker):
+    """Makes the CAMs of a classifier (method 2)."""
+
+    config: ScalesOfCam
+    model: Classifier
+    """In eval mode, on `device`."""
+
+    def maps(self, images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> Sequence[np.ndarray]:
+        """See MapsMaker."""
+        from amn_ray.nn.class_activation import cam_maps
+
+        return cam_maps(
+            self.model,
+            images,
+            [row["labels"] for row in rows],
+            scales=self.config.scales,
+            precision=self.config.precision,
+            device=self.device,
+        )
 
 
 def map_images(

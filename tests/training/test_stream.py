@@ -12,10 +12,9 @@ import ray
 from ray.data import Dataset
 
 from amn_ray.core.artifacts import TABLE, Store
+from amn_ray.data.labelled_crop import LabelledCrop
 from amn_ray.data.pixels import DEFAULT
 from amn_ray.platform.cluster import Cluster, Resources
-from amn_ray.stages.classifier.config import ClassifierConfig
-from amn_ray.stages.classifier.example import ClassifierExample
 from amn_ray.training.stream import TrainStream
 from tests.conftest import encode, noise
 
@@ -29,7 +28,7 @@ def stream(tmp_path: Path) -> TrainStream:
     Path(images.at(TABLE)).mkdir(parents=True)
     rows = [{"image_id": f"{i}", "image": encode(noise(20, 24, i)), "labels": [1 + i % 3]} for i in range(IMAGES)]
     pq.write_table(pa.Table.from_pylist(rows), Path(images.at(TABLE)) / "0.parquet")
-    example = ClassifierExample(ClassifierConfig(crop=16, long_side=[16, 24]), 3, DEFAULT)
+    example = LabelledCrop((16, 24), 16, 3, DEFAULT)
     return TrainStream(sources=[(images, ("image", "labels"))], example=example, seed=0, batch_size=BATCH, loaders=2)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive
+from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_pixel_range, check_positive
 from amn_ray.core.settings import shared
 from amn_ray.nn.config import LAYERS, BackboneConfig
 from amn_ray.training.config import TrainingConfig
@@ -36,8 +36,7 @@ class ClassifierConfig(TrainingConfig):
         check_not_negative(self, "weight_decay")
         check_fraction(self, "momentum")
         check_choice(self, "detach_after", LAYERS)
-        if len(self.long_side) != 2 or not 1 <= self.long_side[0] <= self.long_side[1]:
-            raise ValueError(f"long_side={self.long_side}: must be [shortest, longest] in pixels")
+        check_pixel_range(self, "long_side")
 
 
 @dataclass(kw_only=True)

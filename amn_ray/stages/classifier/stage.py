@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from amn_ray.core.artifacts import Artifact
+from amn_ray.data.labelled_crop import LabelledCrop
 from amn_ray.data.pixels import Pixels
 from amn_ray.evaluation.ranking import mean_average_precision
 from amn_ray.platform.mapping import map_table
 from amn_ray.stages.classifier.config import ClassifierConfig, LabelScoreConfig
-from amn_ray.stages.classifier.example import ClassifierExample
 from amn_ray.stages.classifier.infer import COLUMNS, ClassifyImages
 from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
@@ -31,7 +31,7 @@ def run(config: ClassifierConfig, inputs: Mapping[str, Artifact], output: Artifa
         output,
         context.cluster,
         sources=[(images, ("image", "labels"))],
-        example=ClassifierExample(config, num_classes, Pixels.of(manifest)),
+        example=LabelledCrop(config.long_side, config.crop, num_classes, Pixels.of(manifest)),
         num_classes=num_classes,
         backbone=inputs.get("backbone"),
         epochs=config.epochs,

@@ -36,7 +36,7 @@ def network(config: ClassifierConfig, num_classes: int) -> Classifier:
 
 
 def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: ClassifierConfig) -> Tensor:
-    """The classification loss of a batch of ClassifierExample's arrays, on the model's device: a scalar."""
+    """The classification loss of a batch of LabelledCrop's arrays, on the model's device: a scalar."""
     with autocast(batch["image"].device, config.precision):
         logits_BN = model(backbone_in(model).normalise(batch["image"]))
     return F.multilabel_soft_margin_loss(logits_BN.float(), batch["labels"])

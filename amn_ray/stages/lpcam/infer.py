@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from amn_ray.data.images import decode_image
 from amn_ray.data.pixels import Pixels
 from amn_ray.stages.lpcam.config import LpcamMapsConfig, LpcamPrototypesConfig
 from amn_ray.stages.lpcam.sample import CONTEXT, OWN
-from amn_ray.stages.maps import MapsMaker
+from amn_ray.stages.maps import MapsMaker, OnNetworks
 
 REGIONS = pa.schema({"image_id": pa.string(), "keys": pa.list_(pa.int16()), "parts": pa.binary(), "size": pa.int32()})
 """`parts`: int8 [K, h·w], OWN, CONTEXT or 0 at each position of the grid at scale 1; `size`: h·w."""
@@ -21,21 +21,16 @@ FEATURES = pa.schema({"image_id": pa.string(), "positions": pa.list_(pa.int32())
 """`features`: float32 [n, C] of these positions."""
 
 
-class _OfImages:
+class _OfImages(OnNetworks):
     """A mapper that loads the classifier once, and sees images in groups of one size."""
 
     def __init__(self, num_classes: int, pixels: Pixels, weights: Artifact, threads: int) -> None:
-        import torch  # on the actor: the driver only names the class and need not load it
-
+        super().__init__(pixels, threads)
         from amn_ray.nn.classifier import load_classifier
-        from amn_ray.nn.weights import pick_device
 
-        torch.set_num_threads(threads)
-        self.pixels = pixels
-        self.device = pick_device()
         self.model = load_classifier(weights, num_classes).to(self.device)
 
-    def groups(self, batch: pa.Table) -> Any:
+    def groups(self, batch: pa.Table) -> Iterator[tuple[list[str], list[np.ndarray]]]:
         """(ids, images) of one size."""
         from amn_ray.nn.multiscale import same_size_groups
 

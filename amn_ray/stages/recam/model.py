@@ -34,13 +34,14 @@ class RecamNet(nn.Module):
 
     def start_from(self, classifier: bytes) -> None:
         """Take over the backbone and w of a trained classifier (safetensors)."""
-        self.load_state_dict(safetensors.torch.load(classifier), strict=False)
+        own = {name: value for name, value in self.state_dict().items() if name.startswith("recam.")}
+        self.load_state_dict(safetensors.torch.load(classifier) | own)
 
     def as_classifier(self, config: BackboneConfig, *, product: bool) -> Classifier:
         """A classifier whose CAMs are ReCAM's maps: with W' ⊙ w, or with w alone."""
         result = Classifier(config, self.classifier.out_channels, None)
-        result.backbone, result.classifier = self.backbone, self.classifier
-        if product:
-            with torch.no_grad():
-                result.classifier.weight.mul_(self.recam.weight[:, :, None, None])
+        result.backbone = self.backbone
+        weight = self.classifier.weight
+        with torch.no_grad():
+            result.classifier.weight = nn.Parameter(weight * self.recam.weight[:, :, None, None] if product else weight)
         return result.eval()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from amn_ray.core.artifacts import Artifact
 from amn_ray.core.settings import build
+from amn_ray.data.labelled_crop import LabelledCrop
 from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import MAPPING_METRICS
 from amn_ray.stages.maps import map_images
 from amn_ray.stages.methods import Method
 from amn_ray.stages.recam.config import RecamMapsConfig, RecamNetworkConfig
-from amn_ray.stages.recam.example import RecamExample
 from amn_ray.stages.recam.infer import MakeRecam
 from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
@@ -34,7 +34,7 @@ def train_network(
         output,
         context.cluster,
         sources=[(images, ("image", "labels"))],
-        example=RecamExample(config, num_classes, Pixels.of(manifest)),
+        example=LabelledCrop(config.long_side, config.crop, num_classes, Pixels.of(manifest)),
         num_classes=num_classes,
         backbone=inputs["classifier"],
         epochs=config.epochs,

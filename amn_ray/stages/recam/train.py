@@ -46,7 +46,7 @@ def network(config: RecamNetworkConfig, num_classes: int, classifier: bytes) -> 
 
 
 def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: RecamNetworkConfig) -> Tensor:
-    """The loss of a batch of RecamExample's arrays, on the model's device: a scalar."""
+    """The loss of a batch of LabelledCrop's arrays, on the model's device: a scalar."""
     image_BCHW = backbone_in(model).normalise(batch["image"])
     with autocast(batch["image"].device, config.precision):
         classification, reactivation = model(image_BCHW, batch["labels"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive
+from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_pixel_range, check_positive
 from amn_ray.core.settings import shared
 from amn_ray.nn.precision import PRECISIONS
 from amn_ray.stages.groups import MapsConfig
@@ -41,8 +41,7 @@ class RibConfig(MapsConfig):
         check_positive(self, "steps", "batch_size", "crop", "limit")
         check_not_negative(self, "lr_backbone", "lr_head", "weight_decay")
         check_fraction(self, "coverage")
-        if len(self.long_side) != 2 or not 1 <= self.long_side[0] <= self.long_side[1]:
-            raise ValueError(f"long_side={self.long_side}: must be [shortest, longest] in pixels")
+        check_pixel_range(self, "long_side")
 
     @property
     def deviations(self) -> list[str]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amn_ray.core.artifacts import Artifact
-from amn_ray.data.images import decode_image
+from amn_ray.data.labelled_crop import LabelledCrop
 from amn_ray.data.pixels import Pixels
-from amn_ray.data.transforms import augment, generator, multi_hot, random_long_side
+from amn_ray.data.transforms import generator
 from amn_ray.stages.maps import MapsMaker
 from amn_ray.stages.rib.config import RibConfig
 
@@ -36,7 +36,7 @@ class MakeRib(MapsMaker):
         from amn_ray.stages.rib.model import RibMaker
 
         self.config = config
-        self.num_classes = num_classes
+        self.example = LabelledCrop(config.long_side, config.crop, num_classes, pixels)
         self.table = all_images.table()
         self.labels = {image_id: frozenset(row) for image_id, row in self.table.column("labels").items()}
         self.maker = RibMaker(load_classifier(weights, num_classes).to(self.device), config, self.device)
@@ -56,16 +56,12 @@ class MakeRib(MapsMaker):
 
         if not drawn_ids[step]:
             return None
-        crops, targets = [], []
+        made = []
         for other in drawn_ids[step]:
             (row,) = self.table.take([other], ["image", "labels"])
-            rng = generator(self.config.seed or 0, step, f"{image_id} {other}")
-            image_HWC = decode_image(row["image"], self.pixels)
-            low, high = self.config.long_side
-            size = random_long_side(image_HWC.shape[:2], (low, high), rng)
-            crops.append(augment(image_HWC, None, size, self.config.crop, rng)[0])
-            targets.append(multi_hot(row["labels"], self.num_classes))
-        return torch.from_numpy(np.stack(crops)), torch.from_numpy(np.stack(targets))
+            made.append(self.example(row, generator(self.config.seed or 0, step, f"{image_id} {other}")))
+        crops, targets = (np.stack([one[name] for one in made]) for name in ("image", "labels"))
+        return torch.from_numpy(crops), torch.from_numpy(targets)
 
 
 def drawn(labels: Mapping[str, frozenset[int]], image_id: str, config: RibConfig) -> list[list[str]]:

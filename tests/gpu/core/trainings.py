@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from amn_ray.data.images import encode_mask, encode_png
+from amn_ray.data.labelled_crop import LabelledCrop
 from amn_ray.data.pixels import DEFAULT
 from amn_ray.data.transforms import resize_image
 from amn_ray.nn.backbones.backbone import backbone_in
@@ -24,7 +25,6 @@ from amn_ray.stages.amn.example import AmnExample
 from amn_ray.stages.amn.model import AmnNet
 from amn_ray.stages.classifier import train as classifier
 from amn_ray.stages.classifier.config import ClassifierConfig
-from amn_ray.stages.classifier.example import ClassifierExample
 from amn_ray.stages.deeplabv2 import train as deeplabv2
 from amn_ray.stages.deeplabv2.config import DeepLabConfig
 from amn_ray.stages.deeplabv2.example import DeepLabExample
@@ -62,7 +62,7 @@ def training(
         classifier_config = ClassifierConfig(**settings)
         return Training(
             lambda: classifier.network(classifier_config, classes),
-            ClassifierExample(classifier_config, classes, DEFAULT),
+            LabelledCrop(classifier_config.long_side, classifier_config.crop, classes, DEFAULT),
             lambda model, batch: [classifier.batch_loss(model, batch, classifier_config)],
             lambda model: classifier.optimisation(model, classifier_config, steps),
         )

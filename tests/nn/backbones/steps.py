@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from amn_ray.data.images import encode_mask, encode_png
+from amn_ray.data.labelled_crop import LabelledCrop
 from amn_ray.data.maps import stored_size
 from amn_ray.data.pixels import Pixels
 from amn_ray.nn.backbones.backbone import backbone_in
@@ -21,7 +22,6 @@ from amn_ray.stages.amn.example import AmnExample
 from amn_ray.stages.amn.model import AmnNet, amn_maps
 from amn_ray.stages.classifier import train as classifier
 from amn_ray.stages.classifier.config import ClassifierConfig
-from amn_ray.stages.classifier.example import ClassifierExample
 from amn_ray.stages.deeplabv2 import train as deeplab
 from amn_ray.stages.deeplabv2.config import DeepLabConfig
 from amn_ray.stages.deeplabv2.example import DeepLabExample
@@ -76,7 +76,7 @@ def classify(backbone: BackboneConfig) -> None:
     config = ClassifierConfig(backbone=backbone, crop=CROP, long_side=[60, 70], lr_backbone=1e-3, lr_head=1e-2)
     net = classifier.network(config, CLASSES).to(memory_format=torch.channels_last)
     optimizer, _ = classifier.optimisation(net, config, 5)
-    batch = examples(ClassifierExample(config, CLASSES, Pixels()))
+    batch = examples(LabelledCrop(config.long_side, config.crop, CLASSES, Pixels()))
     step(net, optimizer, iter([classifier.batch_loss(net, batch, config)]))
     maps = cam_maps(net, [noise(*SIZE)] * 2, KEYS, scales=[1.0, 0.5], precision="fp32", device=CPU)
     assert [m.shape for m in maps] == [(len(keys), *stored_size(*SIZE)) for keys in KEYS]

@@ -1,7 +1,8 @@
-"""One training example, as the loading tasks make it. Importable without PyTorch."""
+"""A random crop of an image with its labels: what a classifier learns from. Importable without PyTorch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,21 +10,23 @@ import numpy as np
 from amn_ray.data.images import decode_image
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import augment, multi_hot, random_long_side
-from amn_ray.stages.classifier.config import ClassifierConfig
 
 
 @dataclass(frozen=True)
-class ClassifierExample:
+class LabelledCrop:
     """A row of the image table -> a training example."""
 
-    config: ClassifierConfig
+    long_side: Sequence[int]
+    """The longer side is resized to a length drawn from this range (pixels, inclusive)."""
+    crop: int
+    """Side length in pixels of the square that is cropped (or padded)."""
     num_classes: int
     pixels: Pixels
 
     def __call__(self, row: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """`image` uint8 (crop, crop, 4) and `labels` float32 (N,), multi-hot."""
         image_HWC = decode_image(row["image"], self.pixels)
-        low, high = self.config.long_side
+        low, high = self.long_side
         size = random_long_side(image_HWC.shape[:2], (low, high), rng)
-        rgba, _ = augment(image_HWC, None, size, self.config.crop, rng)
+        rgba, _ = augment(image_HWC, None, size, self.crop, rng)
         return {"image": rgba, "labels": multi_hot(row["labels"], self.num_classes)}
