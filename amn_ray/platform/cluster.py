@@ -392,6 +392,7 @@ class Cluster:
 
         Raises:
             MemoryFull: there was never enough memory.
+            Unreachable: a worker did not answer, and no node was lost; or one was lost again and again.
         """
         shortages, reached = 0, -1
         while True:

@@ -168,6 +168,16 @@ def range_source(count: int) -> ray.data.Datasource:
     return RangeDatasource(n=count, block_format="arrow", column_name="id")
 
 
+def in_small_blocks(dataset: ray.data.Dataset, rows: int, num_cpus: float) -> ray.data.Dataset:
+    """A dataset in blocks of about `rows` rows, cut by tasks that reserve `num_cpus`.
+
+    Ray's own reserve a whole CPU each, and so would wait for ever where actors hold all of them.
+    """
+    result = dataset.repartition(target_num_rows_per_block=rows)
+    result._logical_plan.dag.ray_remote_args["num_cpus"] = num_cpus
+    return result
+
+
 class Cleaner(CheckpointManager):
     """Removes files that a crashed run left half written, and nothing else.
 
@@ -187,13 +197,3 @@ def startup_timeout() -> type[Exception]:
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     return WorkerGroupStartupTimeoutError
-
-
-def in_small_blocks(dataset: ray.data.Dataset, rows: int, num_cpus: float) -> ray.data.Dataset:
-    """A dataset in blocks of about `rows` rows, cut by tasks that reserve `num_cpus`.
-
-    Ray's own reserve a whole CPU each, and so would wait for ever where actors hold all of them.
-    """
-    result = dataset.repartition(target_num_rows_per_block=rows)
-    result._logical_plan.dag.ray_remote_args["num_cpus"] = num_cpus
-    return result

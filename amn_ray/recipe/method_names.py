@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from amn_ray.core.errors import RequestError
@@ -59,7 +58,10 @@ def _deviations(group: str, settings: Mapping[str, Any]) -> list[str]:
     for step, stage in methods.method(group, settings[f"choices.{group}"]).stages.items():
         names = {item.name for item in dataclasses.fields(stage.config)}
         own = {key.removeprefix(f"{step}."): value for key, value in settings.items() if key.startswith(f"{step}.")}
-        with suppress(ValueError, TypeError):  # recorded when other values were allowed
+        try:
             config = stage.config(**{name: value for name, value in own.items() if name in names})
+        except (ValueError, TypeError):  # recorded when other values were allowed
+            found.append("settings of another version")
+        else:
             found += getattr(config, "deviations", [])
     return found

@@ -119,7 +119,8 @@ def _missing_input(step: Step, source: str, config: PipelineConfig) -> str:
 def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterator[Step]:
     """The method."""
     chosen = {group: methods.method(group, getattr(config.choices, group)) for group in methods.GROUPS}
-    page = _Page(config, chosen, splits["train"].evaluated)
+    _check_selections(config, chosen, splits["train"].evaluated)
+    page = _Page(config, chosen)
 
     yield page.step("images", IMAGES, settings=splits["train"])
     if splits["train"].masks:
@@ -145,7 +146,7 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
     if limited == "maps":
         return
     maps, refined = "maps", "refined"
-    if chosen["activation"].stages or config.amn_maps.images != ALL:
+    if chosen["activation"].stages:
         yield from page.made("activation", "amn", **backbone)
         yield from page.some_images("activation", "amn_maps")
         maps, refined = "amn_maps", "amn_refined"
@@ -175,13 +176,24 @@ def _limited(config: PipelineConfig) -> str | None:
     return next((step for step in steps if getattr(config, step).images != ALL), None)
 
 
+def _check_selections(config: PipelineConfig, chosen: Mapping[str, Method], evaluated: int) -> None:
+    """Refuse a selection of images for a step that is not made, or of more images than are evaluated."""
+    for group, name in (("maps", "maps_network"), ("maps", "maps"), ("activation", "amn_maps")):
+        images = getattr(config, name).images
+        if images != ALL and name not in chosen[group].stages:
+            raise RequestError(f"{name}.images={images}: these choices do not make {name} ({_chosen(config)})")
+        if images.isdecimal() and int(images) > evaluated > 0:
+            raise RequestError(
+                f"{name}.images={images}: {evaluated} images are evaluated; set fewer, or evaluated, or all"
+            )
+
+
 class _Page:
     """Helper for writing the method above."""
 
-    def __init__(self, config: PipelineConfig, chosen: Mapping[str, Method], evaluated: int) -> None:
+    def __init__(self, config: PipelineConfig, chosen: Mapping[str, Method]) -> None:
         self.config = config
         self.chosen = chosen
-        self.evaluated = evaluated
         self.made_so_far: set[str] = set()
 
     def step(self, name: str, stage: Stage[Any], *, settings: Any = None, truth: str = "truth", **inputs: str) -> Step:
@@ -202,14 +214,8 @@ class _Page:
 
     def some_images(self, group: str, name: str, **inputs: str) -> Iterator[Step]:
         """A step that sees only the images that its settings select, after these are selected."""
-        settings = getattr(self.config, name)
-        images = settings.images
+        images = getattr(self.config, name).images
         if images != ALL:
-            where = f"{name}.images={images}"
-            if name not in self.chosen[group].stages:
-                raise RequestError(f"{where}: these choices do not make {name} ({_chosen(self.config)})")
-            if images.isdecimal() and int(images) > self.evaluated > 0:
-                raise RequestError(f"{where}: {self.evaluated} images are evaluated; set fewer, or evaluated, or all")
             selecting = self.step(f"{name}_images", SELECTED_IMAGES, settings=SelectedImagesConfig(images=images))
             yield replace(selecting, key=f"{name}.")
             inputs["images"] = selecting.name

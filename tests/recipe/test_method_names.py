@@ -49,6 +49,11 @@ def test_the_quick_recipe_shortens_methods_and_their_names_say_so() -> None:
     )
 
 
+def test_settings_that_are_no_longer_allowed_do_not_pass_for_the_published_ones() -> None:
+    settings = flat(configured(*PAPER, "maps=advcam", "activation=none")) | {"maps.steps": 0}
+    assert method_name(settings) == "AdvCAM (settings of another version)"
+
+
 def test_a_method_of_a_plug_in_that_is_not_loaded_has_its_plain_name() -> None:
     settings = flat(configured(*PAPER)) | {"choices.maps": "lse", "choices.activation": "none"}
     assert method_name(settings) == "lse"

@@ -11,7 +11,7 @@ import torch
 
 from amn_ray.nn.class_activation import cam_maps
 from amn_ray.stages.advcam.config import AdvCamConfig
-from amn_ray.stages.advcam.model import advcam_maps, climb, grad_cam
+from amn_ray.stages.advcam.model import _stepped, advcam_maps, climb, grad_cam
 from tests.stages.literal import advcam as literal
 from tests.stages.literal.networks import COUNT, CPU, SIZE, as_pairs, at_stride_4, classifier, smooth
 
@@ -113,11 +113,15 @@ def test_a_symmetric_image_has_symmetric_maps() -> None:
 
 
 def test_the_pair_moves_by_the_step_size_unless_it_is_clamped() -> None:
-    network = classifier(COUNT, None)
-    pair = as_pairs(network, IMAGES[0], [1.0])[0]
-    _, inputs = literal.climb(network, pair, 1, steps=3, step_size=0.08, penalty=7.0, region=0.5)
-    assert (inputs[1] - inputs[0]).abs().max() <= 0.08 + 1e-12
-    assert inputs[-1].max() <= pair.max()
+    pairs = torch.zeros(2, 2, 3, 4, 5)
+    pairs[:, 0, 0, 0, 0], pairs[:, 1, 0, 0, 0] = -1, 1  # the range of values
+    gradient = torch.zeros_like(pairs)
+    gradient[0, 0, 1, 2, 2], gradient[0, 1, 1, 2, 2] = 5, -2.5  # the largest of a pair is that of both its images
+    gradient[1, 1, 0, 0, 0] = 1  # at the upper end of the range
+    moved = _stepped(pairs, gradient, 0.08)
+    assert moved[0, 0, 1, 2, 2].item() == pytest.approx(0.08)
+    assert moved[0, 1, 1, 2, 2].item() == pytest.approx(-0.04)
+    assert torch.equal(moved[1], pairs[1]), "clamped"
 
 
 def test_weights_do_not_change_and_get_no_gradient() -> None:

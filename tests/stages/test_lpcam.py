@@ -75,11 +75,16 @@ def test_prototypes_that_are_the_context_give_a_map_of_zeros() -> None:
     assert maps.shape[0] == 2
 
 
-def test_without_context_the_maps_change() -> None:
-    own, others = rows(3), rows(4, seed=1)
-    assert (direction(own, others) - direction(own, others[:0])).norm() > 0.1
-    with pytest.raises(AssertionError):
-        assert torch.allclose(direction(own, others), direction(own * 2, others[:1])), "and with another one"
+def test_the_direction_is_the_mean_cosine_with_prototypes_minus_that_with_the_context() -> None:
+    own, others, feature = rows(3), rows(4, seed=1), rows(1, seed=2)[0]
+
+    def cosine(centres: Tensor) -> Tensor:
+        return torch.nn.functional.cosine_similarity(feature[None], centres).mean()
+
+    unit = feature / feature.norm()
+    assert torch.allclose(unit @ direction(own, others), cosine(own) - cosine(others))
+    assert torch.allclose(unit @ direction(own, others[:0]), cosine(own)), "without a context"
+    assert torch.allclose(direction(7 * own, others), direction(own, others)), "lengths do not count here"
 
 
 def test_every_row_twice_and_rows_in_another_order_have_the_same_centres() -> None:

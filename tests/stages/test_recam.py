@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -82,11 +80,10 @@ def test_the_loss_of_training_is_that_of_the_network_in_its_precision() -> None:
 @pytest.mark.parametrize("product", [True, False])
 def test_maps_are_cams_with_both_classifiers_or_with_the_further_trained_one(product: bool) -> None:
     model = recam(config())
-    expected_of = copy.deepcopy(model)
     cam = classifier(COUNT, None)
     made = cam_maps(model.as_classifier(BACKBONE, product=product).double(), IMAGES, KEYS,
                     scales=[1.0, 0.5], precision="fp32", device=CPU)  # fmt: skip
-    head = expected_of.recam.weight.detach()
+    head = model.recam.weight.detach()
     for image, labels, maps_Khw in zip(IMAGES, KEYS, made, strict=True):
         expected = literal.recam_maps(cam, head, as_pairs(cam, image, [1.0, 0.5]), SIZE, labels, product=product)
         assert np.abs(maps_Khw - at_stride_4(expected)).max() < 1e-9
@@ -136,6 +133,28 @@ def test_an_image_without_a_class_counts_in_the_batch_and_adds_nothing() -> None
     none = recam_losses(features, weights, head, torch.zeros(2, COUNT).double())[1]
     assert none.item() == 0
     none.backward()
+
+
+def test_two_workers_with_half_of_a_batch_each_have_the_loss_of_one() -> None:
+    features, weights, head = tensors()
+    targets = torch.tensor([[1.0, 0, 1, 0], [0, 0, 0, 0]]).double()
+    halves = [recam_losses(features[n : n + 1], weights, head, targets[n : n + 1]) for n in range(2)]
+    for part, whole in enumerate(recam_losses(features, weights, head, targets)):
+        assert (halves[0][part] + halves[1][part]).item() / 2 == pytest.approx(whole.item())
+
+
+def test_the_weights_of_another_network_are_not_taken_over_in_part() -> None:
+    model = RecamNet(BACKBONE, COUNT)
+    state, _ = to_bytes(classifier(COUNT, None).float().backbone, {})
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.start_from(state)
+
+
+def test_making_a_classifier_of_it_leaves_the_network_as_it_is() -> None:
+    model = recam(config())
+    before = model.classifier.weight.clone()
+    model.as_classifier(BACKBONE, product=True)
+    assert torch.equal(model.classifier.weight, before)
 
 
 def test_with_one_class_there_is_nothing_to_tell_apart() -> None:

@@ -167,6 +167,14 @@ def test_a_pixel_covered_by_any_class_counts_once() -> None:
     assert share_covered(maps) == 0.5
 
 
+def test_a_data_set_of_one_class_works() -> None:
+    maker = RibMaker(classifier(1, "layer2"), config(**FAST), CPU)
+    maps_Khw, taken = maker.maps(IMAGES[0], [1], alone)
+    assert maps_Khw.shape[0] == 1
+    assert np.isfinite(maps_Khw).all()
+    assert 1 <= taken <= 10
+
+
 LABELS = {str(number): frozenset({1 + number % 3}) for number in range(30)} | {"none": frozenset()}
 
 

@@ -59,6 +59,11 @@ def check_missing(missing: Sequence[str], total: int, allowed: float, key: str, 
     return [f"{len(missing)} of {total} images have no {what} and are left out, such as {missing[0]}"]
 
 
+def named_after(sentence: str, step: str) -> str:
+    """A sentence about masks with the settings of this step, in place of those of the data set."""
+    return sentence.replace("dataset.mask_", f"{step}.mask_").replace("dataset.palette", f"{step}.palette")
+
+
 def missing_folder(folder: str) -> str | None:
     """What a node lacks, in words."""
     return None if Path(folder).is_dir() else f"has no {folder}; mount it at the same path on all nodes"

@@ -12,6 +12,7 @@ from amn_ray.core.errors import RequestError
 from amn_ray.data.images import MASK_SCHEMA, BadFile, Geometry, check_mask, mask_of_photograph, mask_row
 from amn_ray.data.maps import SCHEMA, stored_size, to_row
 from amn_ray.data.masks import MaskRule, read_mask
+from amn_ray.stages.given.files import named_after
 from amn_ray.stages.given.formats import GivenMaps, MissingMap, check, load, on_stored_grid, parsed
 
 MAPS_SCHEMA = pa.schema([*SCHEMA, pa.field("dropped", pa.int32())])
@@ -92,6 +93,5 @@ class ReadMasks:
             mask_HW = mask_of_photograph(read_mask(path.read_bytes(), self.rule, row["labels"]), geometry)
             check_mask(mask_HW, num_classes=self.num_classes)
         except (ValueError, BadFile, OSError) as error:
-            message = " ".join(str(error).split()).replace("dataset.mask_", f"{self.step}.mask_")
-            raise RequestError(f"{path}: {message.replace('dataset.palette', f'{self.step}.palette')}") from error
+            raise RequestError(f"{path}: {named_after(' '.join(str(error).split()), self.step)}") from error
         return mask_row(row["image_id"], mask_HW)

@@ -18,7 +18,7 @@ from amn_ray.data.masks.files import ENDINGS as MASK_ENDINGS
 from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
 from amn_ray.stages.given.config import GivenMapsConfig, GivenMasks, GivenPseudoMasksConfig, GivenSeedsConfig
-from amn_ray.stages.given.files import check_missing, content_digest, folder_of, missing_folder
+from amn_ray.stages.given.files import check_missing, content_digest, folder_of, missing_folder, named_after
 from amn_ray.stages.given.formats import ENDINGS, MissingMap, files_of, load, recognised
 from amn_ray.stages.given.infer import MAPS_COLUMNS, MASK_COLUMNS, ReadMaps, ReadMasks, read_maps
 from amn_ray.stages.methods import Method
@@ -159,7 +159,7 @@ def read_given_masks(config: GivenMasks, inputs: Mapping[str, Artifact], output:
     manifest = images.manifest()
     classes = manifest["classes"]
     ids = images.table().ids()
-    with _named_after(step):
+    with _with_own_settings(step):
         files, warnings = find_masks(folder, ids, config.mask_pattern)
         rule, doubts = mask_rule(files.values(), config.reading, dict(enumerate(classes, start=1)))
     missing = [image_id for image_id in ids if image_id not in files]
@@ -167,9 +167,9 @@ def read_given_masks(config: GivenMasks, inputs: Mapping[str, Artifact], output:
     upright = Pixels.of(manifest).upright
     mapper = {"rule": rule, "files": files, "upright": upright, "num_classes": len(classes), "step": step}
     result = map_table(cluster, images, MASK_COLUMNS, ReadMasks, mapper, output, on="cpus", ids=files.keys())
-    with _named_after(step):
+    with _with_own_settings(step):
         warnings += cluster.run_remote(_review, output, images, classes)
-    return {**result, "missing": len(missing), "warnings": [_named(sentence, step) for sentence in warnings]}
+    return {**result, "missing": len(missing), "warnings": [named_after(sentence, step) for sentence in warnings]}
 
 
 def _review(output: Artifact, images: Artifact, classes: Sequence[str]) -> list[str]:
@@ -200,16 +200,12 @@ def _check_reuse(allowed: float, manifest: Mapping[str, Any], step: str, what: s
 
 
 @contextmanager
-def _named_after(step: str) -> Iterator[None]:
+def _with_own_settings(step: str) -> Iterator[None]:
     """Name the settings of this step in errors, instead of those of the data set, whose masks are read likewise."""
     try:
         yield
     except RequestError as error:
-        raise RequestError(_named(str(error), step)) from error
-
-
-def _named(sentence: str, step: str) -> str:
-    return sentence.replace("dataset.mask_", f"{step}.mask_").replace("dataset.palette", f"{step}.palette")
+        raise RequestError(named_after(str(error), step)) from error
 
 
 GIVEN_MAPS = Stage(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from amn_ray.core.artifacts import Artifact
+from amn_ray.core.errors import RequestError
 from amn_ray.data.pixels import Pixels
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
 from amn_ray.stages.lpcam.config import LpcamMapsConfig, LpcamPrototypesConfig
@@ -37,6 +38,8 @@ def find_prototypes(
         "weights": classifier,
     }
     chosen = cluster.run_remote(_chosen, config, images)
+    if not chosen:
+        raise RequestError("maps_network: none of the images has a label, so there is nothing to cluster")
     regions, features = _part(output, "regions"), _part(output, "features")
     settings = {"config": config, "chosen": chosen, **common}
     mapped = map_table(cluster, images, ["image"], FindRegions, settings, regions, on="networks", ids=chosen.keys())
