@@ -22,10 +22,11 @@ def method_name(settings: Mapping[str, Any]) -> str:
     maps = maps_name(settings)
     if settings["choices.activation"] == "none":
         return maps
-    name = _name("activation", settings)
     layers = settings.get("amn.lc")
+    labels = ""
     if layers is not None and list(layers) != list(LAYERS):
-        name += f" with LC after {', '.join(layers)}" if layers else " without LC"
+        labels = f" with LC after {', '.join(layers)}" if layers else " without LC"
+    name = _name("activation", settings, labels)
     return name if settings["choices.maps"] == "cam" else f"{name} on {maps}"
 
 
@@ -43,14 +44,14 @@ def deviations(settings: Mapping[str, Any]) -> list[str]:
     return _deviations("activation", settings) + before
 
 
-def _name(group: str, settings: Mapping[str, Any]) -> str:
+def _name(group: str, settings: Mapping[str, Any], variant: str = "") -> str:
     choice = settings[f"choices.{group}"]
     try:
         title = methods.method(group, choice).title or choice
     except RequestError:  # of a plug-in that is not loaded
         return choice
     words = _deviations(group, settings)
-    return f"{title} ({', '.join(words)})" if words else title
+    return f"{title}{variant}" + (f" ({', '.join(words)})" if words else "")
 
 
 def _deviations(group: str, settings: Mapping[str, Any]) -> list[str]:

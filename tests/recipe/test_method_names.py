@@ -22,6 +22,7 @@ PAPER = ("dataset=shapes", "recipe=paper")
         ([], "AMN"),
         (["amn.lc=[]"], "AMN without LC"),
         (["amn.lc=[layer3,layer4]"], "AMN with LC after layer3, layer4"),
+        (["amn.lc=[]", "amn_maps.scales=[1.0]"], "AMN without LC (1 scale)"),
         (["maps=lpcam"], "AMN on LPCAM"),
         (["maps=rib", "maps.steps=3"], "AMN on RIB (3 steps)"),
         (["activation=none", "maps=advcam", "maps.steps=5", "maps.scales=[1.0]"], "AdvCAM (5 steps, 1 scale)"),
