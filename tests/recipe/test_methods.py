@@ -183,6 +183,22 @@ def test_given_seeds_and_pseudo_masks_are_read_without_making_maps(place: Place,
     assert place.table("pseudo_masks").keys() == rows.keys()
 
 
+def test_seeds_may_lack_classes_that_images_have_and_hold_none_that_they_do_not_have(
+    place: Place, job: Job, tmp_path: Path
+) -> None:
+    given = ("refinement=given", f"refined.files={tmp_path}", "activation=none", "until=refined")
+    for number in range(COUNT):
+        seed = mask_of(number) if number % 4 == 1 else np.zeros((HEIGHT, WIDTH), np.uint8)
+        (tmp_path / f"{number:02d}.png").write_bytes(encode_mask(seed))
+    code, told = place.run(job, *given)
+    assert code == 0, told
+    for number in range(COUNT):
+        (tmp_path / f"{number:02d}.png").write_bytes(encode_mask(np.where(mask_of(number) == 1, 2, 1).astype(np.uint8)))
+    code, told = place.run(job, *given)
+    assert code == 2
+    assert "images labels and mask contradict one another" in told
+
+
 def test_a_given_mask_with_a_label_that_no_class_has_is_named_with_its_own_setting(
     place: Place, job: Job, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from amn_ray.data.label_checks import review_masks
 from amn_ray.data.masks import find_masks, mask_rule
 from amn_ray.data.masks.files import ENDINGS as MASK_ENDINGS
 from amn_ray.data.pixels import Pixels
+from amn_ray.data.source import IGNORE
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
 from amn_ray.stages.given.config import GivenMapsConfig, GivenMasks, GivenPseudoMasksConfig, GivenSeedsConfig
 from amn_ray.stages.given.files import check_missing, content_digest, folder_of, missing_folder, named_after
@@ -173,7 +174,9 @@ def read_given_masks(config: GivenMasks, inputs: Mapping[str, Artifact], output:
 
 
 def _review(output: Artifact, images: Artifact, classes: Sequence[str]) -> list[str]:
-    present, labels = output.fresh_table().column("present"), images.table().column("labels")
+    """Look for classes that images do not have. (Seeds may well lack one that they have, as if it were undefined.)"""
+    labels = images.table().column("labels")
+    present = {image_id: [*values, IGNORE] for image_id, values in output.fresh_table().column("present").items()}
     doubts, refusal = review_masks([labels[one] for one in present], list(present.values()), classes, list(present))
     if refusal is not None:
         output.remove()
