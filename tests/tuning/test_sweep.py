@@ -1,4 +1,7 @@
-"""Studies across processes, as a user starts them: shared work, kills, early stops, failures."""
+"""Studies across processes, as a user starts them: shared work, kills, early stops, failures.
+
+The maps are given ones, so that only the trials that train start processes with PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +53,12 @@ STUDIES = {
 
 
 def write_halves(root: Path) -> Path:
-    """16 images that are full of two classes: whichever way a network sees them, its mIoU is a number of its own."""
-    (root / "images").mkdir(parents=True)
-    (root / "masks").mkdir()
+    """16 images that are full of two classes: whichever way a network sees them, its mIoU is a number of its own.
+
+    With maps of both.
+    """
+    for folder in ("images", "masks", "maps"):
+        (root / folder).mkdir(parents=True)
     mask = np.ones((48, 64), np.uint8)
     mask[:, 32:], mask[:2] = 2, 0
     for number in range(16):
@@ -60,6 +66,11 @@ def write_halves(root: Path) -> Path:
         image[:, :32, 0] += 100
         (root / "images" / f"{number}.png").write_bytes(encode(image))
         (root / "masks" / f"{number}.png").write_bytes(encode(mask))
+        cam = (
+            np.stack([mask == label for label in (1, 2)])[:, ::4, ::4] * np.float32(0.7)
+            + noise(12, 16, number)[..., 0] / 900
+        )
+        np.save(root / "maps" / f"{number}.npy", {"keys": np.arange(2), "cam": cam.astype(np.float32)})  # type: ignore[arg-type]
     (root / "labels.csv").write_text("image,labels\n" + "".join(f"{number}.png,left;right\n" for number in range(16)))
     return root
 
@@ -71,6 +82,7 @@ class Studies:
         self.address = ray.get_runtime_context().gcs_address
         self.store = folder / "store"
         self.images = images
+        self.maps = ["maps=given", f"maps.files={images}/maps"]
         self.configs = folder / "mine"
         (self.configs / "study").mkdir(parents=True)
         for name, settings in STUDIES.items():
@@ -80,14 +92,14 @@ class Studies:
     def start(self, name: str, *overrides: str):
         until = "until=amn_maps" if name == "rates" else "until=refined"
         flag = f"--config-dir={self.configs}"  # after the settings: Hydra's parser wants these in one piece
-        settings = [f"study={name}", until, *overrides, flag]
+        settings = [f"study={name}", until, *self.maps, *overrides, flag]
         return start(self.images, self.store, *settings, job="sweep", address=self.address)
 
     def run(self, job: Job, name: str, *overrides: str) -> tuple[int, str]:
         """The same in this process, on the Ray of all tests: (exit code, standard error)."""
         until = "until=amn_maps" if name == "rates" else "until=refined"
         settings = [f"dataset.root={self.images}", f"store={self.store}", *SETTINGS, until, f"study={name}"]
-        return job("sweep", *settings, *overrides, f"--config-dir={self.configs}")
+        return job("sweep", *settings, *self.maps, *overrides, f"--config-dir={self.configs}")
 
     def started(self, name: str) -> dict[str, float]:
         """When each trial began last."""
@@ -126,14 +138,13 @@ def killed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 def test_each_shared_artifact_is_made_once(killed: tuple[Studies, dict[str, int], str, str, str]) -> None:
     studies, _, *outputs = killed
-    for stage in ("images", "truth", "classifier", "cam"):
+    for stage in ("images", "truth", "given_maps"):
         folders = {path.parent.name for path in studies.store.glob(f"{stage}/*/manifest.json")}
         made = re.findall(rf"→ {stage}/(\w+)", "".join(outputs))
         assert set(made) == folders
         # The killed study may have been the builder: then another one took over what it left.
         assert all(made.count(folder) <= 2 for folder in folders)
-    for stage in ("classifier", "cam"):
-        assert len(list(studies.store.glob(f"{stage}/*"))) == 1
+    assert len(list(studies.store.glob("given_maps/*"))) == 1
     assert not list(studies.store.glob("claims/*"))
 
 
