@@ -11,9 +11,11 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from amn_ray.data.source import IGNORE
+
+ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
 def generator(seed: int, epoch: int, image_id: str) -> np.random.Generator:
@@ -92,6 +94,32 @@ def _overlap(extent: int, crop: int, rng: np.random.Generator) -> tuple[int, int
     slack = extent - crop
     offset = int(rng.integers(0, abs(slack) + 1))
     return (offset, 0, crop) if slack >= 0 else (0, offset, extent)
+
+
+def jittered(image_HWC: np.ndarray, rng: np.random.Generator, strength: float = 0.3, hue: float = 0.1) -> np.ndarray:
+    """Colours changed at random, as torchvision's ColorJitter does.
+
+    Brightness, contrast and saturation are multiplied by factors drawn from 1 ± `strength`, and the hue is turned by a
+    share of the circle drawn from ± `hue`, in random order.
+
+    Args:
+        image_HWC: RGB uint8; the contrast is that with the mean of all its pixels.
+        rng: the source of randomness.
+        strength: see above.
+        hue: see above.
+    """
+    image = Image.fromarray(image_HWC)
+    factors = rng.uniform(1 - strength, 1 + strength, 3)
+    turn = rng.uniform(-hue, hue)
+    for kind in rng.permutation(4):
+        image = _with_hue_turned(image, turn) if kind == 3 else ENHANCERS[kind](image).enhance(factors[kind])
+    return np.asarray(image)
+
+
+def _with_hue_turned(image: Image.Image, turn: float) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
+    turned = (np.asarray(hue).astype(np.int32) + int(turn * 255)) % 256
+    return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
 
 
 def multi_hot(labels: Sequence[int], num_classes: int) -> np.ndarray:

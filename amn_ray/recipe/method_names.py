@@ -48,6 +48,7 @@ def _name(group: str, settings: Mapping[str, Any], variant: str = "") -> str:
     choice = settings[f"choices.{group}"]
     try:
         title = methods.method(group, choice).title or choice
+        title = title(settings) if callable(title) else title
     except RequestError:  # of a plug-in that is not loaded
         return choice
     words = _deviations(group, settings)

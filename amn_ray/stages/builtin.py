@@ -19,6 +19,7 @@ from amn_ray.stages.pamr import stage as pamr
 from amn_ray.stages.recam import stage as recam
 from amn_ray.stages.rib import stage as rib
 from amn_ray.stages.score.stage import SCORE
+from amn_ray.stages.seam import stage as seam
 from amn_ray.stages.selected_images.stage import SELECTED_IMAGES
 from amn_ray.stages.truth.stage import TRUTH
 
@@ -28,6 +29,7 @@ OURS = (
     rib.METHOD,
     recam.METHOD,
     lpcam.METHOD,
+    seam.METHOD,
     given.MAPS_METHOD,
     # Seeds are given, but AMN's maps are made here, and so are the seeds made of these.
     Method(group="refinement", name="given", stages={"refined": given.GIVEN_SEEDS, "amn_refined": crf.CRF}),

@@ -61,8 +61,8 @@ class Method:
 
     group: str
     name: str
-    title: str = ""
-    """Its name in tables and figures, where it is not `name`."""
+    title: str | Callable[[Mapping[str, Any]], str] = ""
+    """Its name in tables and figures, where it is not `name`; or (settings of a run, with dotted keys) -> its name."""
     stages: Mapping[str, Stage[Any]] = field(default_factory=dict)
     """By step: the stage that makes it."""
     instead: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +111,11 @@ class Method:
         if not isinstance(pairs, dict) or not all(isinstance(part, dict) for part in (content, *pairs.values())):
             raise RequestError(f"{self.settings}: must be `step: {{key: value}}`, and `with: {{recipe=NAME: {{…}}}}`")
         return content, pairs
+
+
+def on_backbone(name: str, settings: Mapping[str, Any]) -> str:
+    """The title of a method that was published on another network than the run's: `SEAM-R50`."""
+    return f"{name}-{settings['backbone.name'].replace('resnet', 'R')}"
 
 
 _METHODS: dict[tuple[str, str], Method] = {}
