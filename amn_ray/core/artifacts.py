@@ -234,6 +234,10 @@ class Artifact(Folder):
             if info.type == pa.fs.FileType.File:
                 flush(info.path)
 
+    def part(self, name: str) -> Artifact:
+        """A folder of this artifact with a table or weights of its own, while it is made."""
+        return dataclasses.replace(self, path=self.at(name))
+
     def table(self) -> Table:
         """The artifact's table, opened (and its index read) once per process."""
         return _open_table(self)

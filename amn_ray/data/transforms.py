@@ -34,6 +34,11 @@ def resize_image(image_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def resize_square(image_HWC: np.ndarray, side: int) -> np.ndarray:
+    """Bilinear resize of a uint8 image to a square, whatever its proportions: (H, W, C) -> (side, side, C)."""
+    return np.asarray(Image.fromarray(image_HWC).resize((side, side), Image.Resampling.BILINEAR))
+
+
 def resize_label(label_HW: np.ndarray, height: int, width: int) -> np.ndarray:
     """Nearest resize of a uint8 label map. Pillow samples cell centres; `F.interpolate(mode="nearest")` does not."""
     return np.asarray(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))

@@ -25,28 +25,42 @@ def backbone_state(config: BackboneConfig) -> dict[str, Tensor]:
         ValueError: the file is missing, is not a state dict, or belongs to another architecture (one sentence).
         RequestError: there is no such network.
     """
-    where = f"backbone.weights={config.weights}"
-    backbone = build_backbone(config, STRIDE)
-    if config.weights == "imagenet":
+    return initial_state(
+        str(config.weights), build_backbone(config, STRIDE), "backbone", f"backbone.name={config.name}"
+    )
+
+
+def initial_state(source: str, backbone: Backbone, where: str, network: str) -> dict[str, Tensor]:
+    """A published state dict, checked against a network.
+
+    Args:
+        source: `imagenet`, or a file.
+        backbone: the network; it is changed.
+        where: the setting that names the source, in errors: `backbone.weights=…`.
+        network: the setting that names the network, in errors.
+
+    Raises:
+        ValueError: the file is missing, is not a state dict, or belongs to another architecture (one sentence).
+    """
+    if source == "imagenet":
         try:
             state = backbone.pretrained()
         except OSError as error:
             raise ValueError(
-                f"{where}: the weights of {config.name} could not be downloaded ({error}); give a local .pth or "
+                f"{where}: the weights of {network} could not be downloaded ({error}); give a local .pth or "
                 ".safetensors file, or null to train from scratch"
             ) from error
         except ValueError as error:
             raise ValueError(
-                f"{where}: {error}; give a local .pth or .safetensors file for backbone.name={config.name}, or null "
-                "to train from scratch"
+                f"{where}: {error}; give a local .pth or .safetensors file for {network}, or null to train from scratch"
             ) from error
     else:
-        state = backbone_of(_read(Path(str(config.weights)), where))
+        state = backbone_of(_read(Path(source), where))
     try:
         backbone.load(state)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:160]
-        raise ValueError(f"{where}: does not fit backbone.name={config.name} ({detail}…)") from error
+        raise ValueError(f"{where}: does not fit {network} ({detail}…)") from error
     return dict(state)
 
 

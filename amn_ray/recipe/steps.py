@@ -199,8 +199,9 @@ class _Page:
     def step(self, name: str, stage: Stage[Any], *, settings: Any = None, truth: str = "truth", **inputs: str) -> Step:
         """A step with this stage; inputs named like their step need not be given."""
         parts = {part: inputs.get(part, part) for part in stage.needs}
-        parts |= {part: inputs[part] for part in stage.optional if part in inputs}
         settings = getattr(self.config, name) if settings is None else settings
+        unused = stage.unused(settings)
+        parts |= {part: inputs[part] for part in stage.optional if part in inputs and part not in unused}
         is_scored = stage.makes in ("maps", "masks") and stage is not TRUTH and truth in self.made_so_far
         self.made_so_far.add(name)
         return Step(

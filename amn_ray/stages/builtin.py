@@ -9,6 +9,7 @@ from amn_ray.stages.cam import stage as cam
 from amn_ray.stages.classifier.stage import CLASSIFIER, LABEL_SCORE
 from amn_ray.stages.crf import stage as crf
 from amn_ray.stages.deeplabv2 import stage as deeplabv2
+from amn_ray.stages.drs import stage as drs
 from amn_ray.stages.given import stage as given
 from amn_ray.stages.images.stage import IMAGES
 from amn_ray.stages.irn import stage as irn
@@ -29,6 +30,7 @@ OURS = (
     rib.METHOD,
     recam.METHOD,
     lpcam.METHOD,
+    drs.METHOD,
     seam.METHOD,
     given.MAPS_METHOD,
     # Seeds are given, but AMN's maps are made here, and so are the seeds made of these.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -47,6 +47,11 @@ def _accept(config: Any, manifest: Mapping[str, Any]) -> None:
     """Reuse any existing artifact."""
 
 
+def _nothing(config: Any) -> Collection[str]:
+    """All optional inputs are used."""
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage(Generic[C]):
     """One kind of work. It reads only its inputs and writes only its output."""
@@ -62,6 +67,8 @@ class Stage(Generic[C]):
     run: Run[C]
     optional: tuple[str, ...] = ()
     """Inputs that it uses if they exist."""
+    unused: Callable[[C], Collection[str]] = field(default=_nothing)
+    """The optional inputs that these settings do without."""
     metrics: tuple[str, ...] = ()
     """The metrics that it reports, besides its seconds."""
     identity: Callable[[C], Mapping[str, Any]] = field(default=affecting_result)

@@ -28,6 +28,8 @@ class Entry:
     check: Check | None = None
 
 
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+"""torchvision's, whose layers end in a ReLU."""
 BACKBONES: dict[str, Entry] = {}
 """By name. A name that ends with a slash is a family: `timm/` contains timm/convnext_tiny and many more."""
 
@@ -134,6 +136,6 @@ def _check_timm(name: str) -> None:
     timm.check_name(name)
 
 
-for _name in ("resnet18", "resnet34", "resnet50", "resnet101"):
+for _name in RESNETS:
     register_backbone(_name, _resnet)
 register_backbone("timm/", _timm, _check_timm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,23 @@ def identity(config: BackboneConfig) -> dict[str, Any]:
     Raises:
         RequestError: there is no such file.
     """
-    source = config.weights
-    if source != "imagenet":
-        path = Path(str(source))
-        if not path.is_file():
-            raise RequestError(
-                f"backbone.weights={source}: not found, expected `imagenet`, null, or a .pth or .safetensors file"
-            )
-        source = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"name": config.name, "weights": source}
+    return {"name": config.name, "weights": content_of(str(config.weights), "backbone")}
+
+
+def content_of(source: str, key: str) -> str:
+    """`imagenet`, or the SHA-256 of a file of weights.
+
+    Raises:
+        RequestError: there is no such file; it names the setting `weights` of `key`.
+    """
+    if source == "imagenet":
+        return source
+    path = Path(source)
+    if not path.is_file():
+        raise RequestError(
+            f"{key}.weights={source}: not found, expected `imagenet`, null, or a .pth or .safetensors file"
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def run(config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
@@ -37,16 +45,25 @@ def run(config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact
     Raises:
         RequestError: the file is not a state dict, or belongs to another architecture.
     """
-    import safetensors.torch  # here: a pipeline whose artifacts all exist does not need PyTorch
+    from amn_ray.nn.weights import backbone_state  # here: a pipeline whose artifacts all exist does not need PyTorch
 
-    from amn_ray.nn.weights import backbone_state
+    write(lambda: backbone_state(config), output)
+    return {"metrics": {}}
+
+
+def write(state: Callable[[], Mapping[str, Any]], output: Artifact) -> None:
+    """Write initial weights, as trainings read them.
+
+    Raises:
+        RequestError: `state` raised a ValueError.
+    """
+    import safetensors.torch
 
     try:
-        state = backbone_state(config)
+        found = state()
     except ValueError as error:
         raise RequestError(str(error)) from error
-    output.write(BACKBONE, safetensors.torch.save({name: value.contiguous() for name, value in state.items()}))
-    return {"metrics": {}}
+    output.write(BACKBONE, safetensors.torch.save({name: value.contiguous() for name, value in found.items()}))
 
 
 INITIAL_WEIGHTS = Stage(

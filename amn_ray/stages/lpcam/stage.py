@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,7 +39,7 @@ def find_prototypes(
     chosen = cluster.run_remote(_chosen, config, images)
     if not chosen:
         raise RequestError("maps_network: none of the images has a label, so there is nothing to cluster")
-    regions, features = _part(output, "regions"), _part(output, "features")
+    regions, features = output.part("regions"), output.part("features")
     settings = {"config": config, "chosen": chosen, **common}
     mapped = map_table(cluster, images, ["image"], FindRegions, settings, regions, on="networks", ids=chosen.keys())
     sample = cluster.run_remote(_sample, config, regions)
@@ -54,11 +53,6 @@ def find_prototypes(
     for done in (regions, features):
         done.remove()
     return {"rows": mapped["rows"], "metrics": {}, **counted}
-
-
-def _part(output: Artifact, name: str) -> Artifact:
-    """A folder of the output with a table of its own."""
-    return dataclasses.replace(output, path=output.at(name))
 
 
 def _chosen(config: LpcamPrototypesConfig, images: Artifact) -> dict[str, list[int]]:

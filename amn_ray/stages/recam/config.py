@@ -41,7 +41,7 @@ class RecamNetworkConfig(TrainingConfig, MapsNetworkConfig):
     def deviations(self) -> list[str]:
         """See MapsNetworkConfig."""
         epochs = [f"{self.epochs} epochs"] * (self.epochs != RecamNetworkConfig.epochs)
-        return epochs + MapsNetworkConfig.deviations.fget(self)  # type: ignore[attr-defined]
+        return epochs + super().deviations
 
 
 @dataclass(kw_only=True)

@@ -55,7 +55,7 @@ class SeamNetworkConfig(TrainingConfig, MapsNetworkConfig):
         """See MapsNetworkConfig."""
         epochs = [f"{self.epochs} epochs"] * (self.epochs != SeamNetworkConfig.epochs)
         present = ["present classes only"] * self.present_only
-        return ["ours", *epochs, *present] + MapsNetworkConfig.deviations.fget(self)  # type: ignore[attr-defined]
+        return ["ours", *epochs, *present, *super().deviations]
 
 
 @dataclass(kw_only=True)
