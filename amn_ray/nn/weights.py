@@ -25,9 +25,8 @@ def backbone_state(config: BackboneConfig) -> dict[str, Tensor]:
         ValueError: the file is missing, is not a state dict, or belongs to another architecture (one sentence).
         RequestError: there is no such network.
     """
-    return initial_state(
-        str(config.weights), build_backbone(config, STRIDE), "backbone", f"backbone.name={config.name}"
-    )
+    where = f"backbone.weights={config.weights}"
+    return initial_state(str(config.weights), build_backbone(config, STRIDE), where, f"backbone.name={config.name}")
 
 
 def initial_state(source: str, backbone: Backbone, where: str, network: str) -> dict[str, Tensor]:

@@ -89,10 +89,11 @@ class DrsNetworkConfig(TrainingConfig, MapsNetworkConfig):
         check_pixel_range(self, "long_side")
         if self.on_vgg:
             assert self.long_side is not None
+            assert self.crop is not None
             if self.long_side[0] < self.crop:
                 raise ValueError(
-                    f"crop={self.crop}: would be padded, as squares have {self.long_side[0]} pixels (long_side), and padding "
-                    "would be a part of the maxima; set a smaller crop"
+                    f"crop={self.crop}: squares of {self.long_side[0]} pixels (long_side) would be padded to it, and the "
+                    "padding would be a part of the maxima; set a smaller crop"
                 )
         elif self.second_network:
             raise ValueError(f"second_network=true: is for backbone={VGG} only")

@@ -56,6 +56,7 @@ def train_network(
     common: dict[str, Any] = {"num_classes": len(manifest["classes"]), "pixels": Pixels.of(manifest)}
     crop = LabelledSquare if config.on_vgg else LabelledCrop
     assert config.long_side is not None
+    assert config.crop is not None
     labelled = crop(config.long_side, config.crop, **common)
     if not config.second_network:
         return _trained(_train_worker, config, inputs, output, context, example=labelled, epochs=config.epochs)
