@@ -24,6 +24,8 @@ from amn_ray.platform.cluster import Cluster, ClusterConfig
 
 # Two of these processes share two cores, with those of Ray: threads of OpenMP that wait for each other would spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers would have a niceness of 15, and next to nothing of a processor beside anything else that runs.
+os.environ.setdefault("RAY_worker_niceness", "0")
 SECRET = "not-to-be-shown-anywhere"
 """A credential of the object store; no log or record may hold it."""
 ROOT = Path(__file__).parent.parent

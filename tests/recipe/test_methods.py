@@ -34,6 +34,10 @@ SHORT = {
     "recam": ["maps_network.epochs=1", "maps_network.batch_size=4", "maps_network.crop=64",
               "maps_network.long_side=[64,80]"],
     "lpcam": ["maps_network.clusters=3", "maps_network.sample=20"],
+    "drs": ["maps_network.epochs=1", "maps_network.batch_size=4", "maps_network.crop=64",
+            "maps_network.long_side=[64,80]"],
+    "seam": ["maps_network.epochs=1", "maps_network.batch_size=4", "maps_network.crop=64",
+             "maps_network.long_side=[64,80]"],
 }  # fmt: skip
 
 

@@ -92,7 +92,7 @@ class DrsNetworkConfig(TrainingConfig, MapsNetworkConfig):
             assert self.crop is not None
             if self.long_side[0] < self.crop:
                 raise ValueError(
-                    f"crop={self.crop}: squares of {self.long_side[0]} pixels (long_side) would be padded to it, and the "
+                    f"crop={self.crop}: squares of {self.long_side[0]} pixels (long_side) would be padded, and the "
                     "padding would be a part of the maxima; set a smaller crop"
                 )
         elif self.second_network:
