@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import functional
 
-from amn_ray.data.transforms import augment, epoch_order, generator, multi_hot, random_long_side, random_scale
+from amn_ray.data.transforms import (
+    augment,
+    epoch_order,
+    generator,
+    jittered,
+    multi_hot,
+    random_long_side,
+    random_scale,
+)
 from tests.conftest import noise
 
 
@@ -78,3 +87,21 @@ def test_sizes_keep_the_aspect_ratio_and_stay_in_range() -> None:
 def test_multi_hot() -> None:
     np.testing.assert_array_equal(multi_hot([1, 4], 4), [1, 0, 0, 1])
     np.testing.assert_array_equal(multi_hot([], 2), [0, 0])
+
+
+def test_colours_change_as_torchvisions_jitter_changes_them() -> None:
+    """With the same factors, in every order."""
+    image = noise(9, 7)
+    orders = set()
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        factors, turn, order = rng.uniform(0.7, 1.3, 3), rng.uniform(-0.1, 0.1), rng.permutation(4)
+        expected = Image.fromarray(image)
+        changes = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+        for kind in order:
+            expected = functional.adjust_hue(expected, turn) if kind == 3 else changes[kind](expected, factors[kind])
+        found = jittered(image, np.random.default_rng(seed))
+        assert (found == np.asarray(expected)).all()
+        assert found.dtype == np.uint8
+        orders.add(tuple(order))
+    assert len(orders) > 10

@@ -97,13 +97,11 @@ class SecondNet(nn.Module):
             feature = F.relu(layer(feature))
         return self.classifier(feature)
 
-    def activation(self, image_BCHW: Tensor) -> Tensor:
-        """Normalised images -> maps of all classes (B, N, h, w)."""
-        return F.relu(self(image_BCHW))
+    activation = forward
 
     def finished(self, maps_BKHW: Tensor) -> Tensor:
-        """Maps of one square, which are already between 0 and about 1."""
-        return maps_BKHW.clamp(max=1)
+        """Maps of one square; they are not divided by anything."""
+        return maps_BKHW.clamp(0, 1)
 
 
 def drawn(layer: nn.Conv2d) -> nn.Conv2d:

@@ -105,7 +105,10 @@ def seam_maps(
     for scale, both_BNhw in zip(scales, both, strict=True):
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         for place, labels in enumerate(keys):
+            if not labels:
+                continue
             own_1Khw = both_BNhw[place : place + 1, [label - 1 for label in labels]]
             upsampled = F.interpolate(own_1Khw, size, mode="bilinear", align_corners=True)
             parts[place].append(F.interpolate(upsampled, stored_size(height, width), mode="bilinear"))
-    return [max_norm(torch.stack(one).sum(0))[0].cpu().numpy() for one in parts]
+    none = np.zeros((0, *stored_size(height, width)), np.float32)
+    return [max_norm(torch.stack(one).sum(0))[0].cpu().numpy() if one else none for one in parts]
