@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from amn_ray.core.artifacts import Artifact
-from amn_ray.core.errors import RequestError
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.stages.stage import Context, Result, Stage
-from amn_ray.training.job import BACKBONE
+from amn_ray.training.initial_weights import content_of, write
 
 
 def identity(config: BackboneConfig) -> dict[str, Any]:
@@ -20,23 +17,7 @@ def identity(config: BackboneConfig) -> dict[str, Any]:
     Raises:
         RequestError: there is no such file.
     """
-    return {"name": config.name, "weights": content_of(str(config.weights), "backbone")}
-
-
-def content_of(source: str, key: str) -> str:
-    """`imagenet`, or the SHA-256 of a file of weights.
-
-    Raises:
-        RequestError: there is no such file; it names the setting `weights` of `key`.
-    """
-    if source == "imagenet":
-        return source
-    path = Path(source)
-    if not path.is_file():
-        raise RequestError(
-            f"{key}.weights={source}: not found, expected `imagenet`, null, or a .pth or .safetensors file"
-        )
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"name": config.name, "weights": content_of(str(config.weights), "backbone.weights")}
 
 
 def run(config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
@@ -49,21 +30,6 @@ def run(config: BackboneConfig, inputs: Mapping[str, Artifact], output: Artifact
 
     write(lambda: backbone_state(config), output)
     return {"metrics": {}}
-
-
-def write(state: Callable[[], Mapping[str, Any]], output: Artifact) -> None:
-    """Write initial weights, as trainings read them.
-
-    Raises:
-        RequestError: `state` raised a ValueError.
-    """
-    import safetensors.torch
-
-    try:
-        found = state()
-    except ValueError as error:
-        raise RequestError(str(error)) from error
-    output.write(BACKBONE, safetensors.torch.save({name: value.contiguous() for name, value in found.items()}))
 
 
 INITIAL_WEIGHTS = Stage(

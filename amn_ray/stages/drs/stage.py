@@ -14,13 +14,13 @@ from amn_ray.data.labelled_crop import LabelledCrop
 from amn_ray.data.pixels import Pixels
 from amn_ray.nn.backbones.registry import RESNETS
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
-from amn_ray.stages.backbone.stage import content_of, write
 from amn_ray.stages.drs.config import SECOND_EPOCHS, SQUARE, VGG, DrsMapsConfig, DrsNetworkConfig
 from amn_ray.stages.drs.example import LabelledSquare, TargetSquare
 from amn_ray.stages.drs.infer import MakeDrs, MakeTargets
 from amn_ray.stages.maps import COLUMNS, map_images
 from amn_ray.stages.methods import Method, on_backbone
 from amn_ray.stages.stage import Context, Result, Stage
+from amn_ray.training.initial_weights import content_of, write
 from amn_ray.training.job import BACKBONE, TRAINING_METRICS
 
 FIRST, TARGET = "first", "targets"
@@ -33,7 +33,7 @@ def identity(config: DrsNetworkConfig) -> Mapping[str, Any]:
         RequestError: there is no such file, or the run's backbone is none that DRS knows.
     """
     if config.on_vgg:
-        weights = None if config.weights is None else content_of(config.weights, "maps_network")
+        weights = None if config.weights is None else content_of(config.weights, "maps_network.weights")
         return {**affecting_result(config), "weights": weights}
     if config.backbone is not None and config.backbone.name not in RESNETS:
         raise RequestError(
