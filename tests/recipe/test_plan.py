@@ -151,7 +151,9 @@ def combinations(files: str) -> Iterator[PipelineConfig]:
         chosen = dict(zip(methods.GROUPS, names, strict=True))
         if chosen["maps"] != "cam" and chosen["refinement"] != "crf":
             continue
-        settings = {step: one for choice in chosen.items() for step, one in given.get(choice, {}).items()}
+        stages = methods.method("maps", chosen["maps"]).stages
+        networks = {"maps_network": stages["maps_network"].config()} if "maps_network" in stages else {}
+        settings = networks | {step: one for choice in chosen.items() for step, one in given.get(choice, {}).items()}
         whole = dataclasses.replace(configured(f"recipe={recipe}"), choices=Choices(**chosen), **settings)
         known = [step.name for step in steps(whole, BOTH) if step.name in STEPS]
         yield from (dataclasses.replace(whole, until=until) for until in (None, *known))
