@@ -31,7 +31,10 @@ TOP = 0.2
 
 
 def max_norm(p_CHW: Tensor) -> Tensor:
-    """relu(p − min − 1e-5) / (max − min + 1e-5) of each channel, after a ReLU. Nothing is detached."""
+    """relu(p − min − 1e-5) / (max − min + 1e-5) of each channel, after a ReLU.
+
+    Nothing is detached: minimum and maximum have gradients, too, which equal pixels share.
+    """
     normalised = []
     for p_HW in p_CHW:
         p_HW = F.relu(p_HW)
@@ -152,7 +155,7 @@ def losses(
     cls, rvmin, er, ecr = (images.new_zeros(()) for _ in range(4))
     for image_3HW, target_N in zip(images, targets, strict=True):
         present = [label for label in range(1, len(head)) if target_N[label - 1] > 0]
-        # Views. The second is the crop at floor(factor · side).
+        # Views. The second is the crop at floor(factor · side), a product in floating point. Neither is detached.
         shrunk = [math.floor(view_factor * side) for side in image_3HW.shape[1:]]
         a, r = [], []
         for view_3HW in (image_3HW, resized(image_3HW, shrunk)):
