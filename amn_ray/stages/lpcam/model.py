@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from amn_ray.core.console import log
 from amn_ray.nn.class_activation import EPSILON, SumOfScales
 from amn_ray.nn.classifier import Classifier
 from amn_ray.nn.multiscale import scales_with_flips
@@ -48,6 +47,8 @@ def k_means(rows_nC: Tensor, initial_kC: Tensor) -> Tensor:
         centres_kC = means_kC
         if moved**2 < MOVEMENT:
             return centres_kC
+    from amn_ray.core.console import log  # needs Rich, which the rest of this page does not
+
     log("lpcam", f"the clustering of {len(rows_nC)} features was ended after {MOST_ROUNDS} rounds")
     return centres_kC
 
