@@ -167,6 +167,20 @@ def test_a_resnets_logits_and_loss_are_those_of_the_steps_also_where_crops_are_p
     assert torch.allclose(unmasked[2], found[2], atol=1e-12)
 
 
+def test_the_gradient_of_a_batch_is_the_mean_of_those_of_its_halves_also_where_one_is_padded() -> None:
+    model, settings = drs(config()).float(), config()
+    rgba = np.concatenate([np.stack([smooth(64, 64, n) for n in range(2)]), np.full((2, 64, 64, 1), 255, np.uint8)], -1)
+    rgba[0, 40:] = 0
+    batch = {"image": torch.from_numpy(rgba), "labels": TARGETS[:2].float()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    whole, first, second = (
+        torch.autograd.grad(batch_loss(model, {key: value[part] for key, value in batch.items()}, settings), trained)
+        for part in (slice(0, 2), slice(0, 1), slice(1, 2))
+    )
+    for expected, one, other in zip(whole, first, second, strict=True):
+        assert torch.allclose((one + other) / 2, expected, atol=1e-4 * max(1, expected.abs().max().item()))
+
+
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("delta", [None, 0.55])
 def test_vgg_16s_logits_are_those_of_the_steps(delta: float | None) -> None:

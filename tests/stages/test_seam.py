@@ -136,6 +136,18 @@ def test_a_batch_of_crops_has_the_loss_of_the_network() -> None:
     assert batch_loss(single, batch, config()).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_the_gradient_of_a_batch_is_the_mean_of_those_of_its_halves() -> None:
+    """So two workers with half of it each are one with all of it."""
+    model, images = seam(config()), crops(2)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    whole, first, second = (
+        torch.autograd.grad(sum(model(images[part], TARGETS[part])), trained)
+        for part in (slice(0, 2), slice(0, 1), slice(1, 2))
+    )
+    for expected, one, other in zip(whole, first, second, strict=True):
+        assert torch.allclose((one + other) / 2, expected, atol=1e-10)
+
+
 def features(channels: int = 6, pixels: int = 20, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(2, channels, pixels, generator=generator, dtype=torch.float64)

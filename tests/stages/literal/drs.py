@@ -72,8 +72,7 @@ def suppress(
             limit = delta * maxima[c]
         elif gate_CC is not None:
             # Learnable: min(relu(x), g·m), g = sigmoid(W · GAP(relu(x))).
-            weighted = (gate_CC[c] * torch.stack(means)).sum()
-            limit = torch.sigmoid(weighted) * maxima[c]
+            limit = torch.sigmoid((gate_CC[c] * torch.stack(means)).sum()) * maxima[c]
         else:
             suppressed.append(active[c])
             continue
