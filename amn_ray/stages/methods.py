@@ -115,7 +115,7 @@ class Method:
 
 def on_backbone(name: str, settings: Mapping[str, Any]) -> str:
     """The title of a method that was published on another network than the run's: `SEAM-R50`."""
-    return f"{name}-{settings['backbone.name'].replace('resnet', 'R')}"
+    return f"{name}-{settings.get('backbone.name', '?').replace('resnet', 'R')}"
 
 
 _METHODS: dict[tuple[str, str], Method] = {}

@@ -473,3 +473,18 @@ def test_what_is_to_be_rebuilt_is_made_anew_with_all_that_follows(store: Store) 
     states = plan(store, "rebuild=[irn]").states()
     assert {name for name, state in states.items() if state is State.REBUILD} == {"irn", "pseudo_masks", *AFTER_MASKS}
     assert fingerprints(plan(store, "rebuild=[irn]")) == fingerprints(plan(store))
+
+
+def test_drs_on_vgg_16_does_without_the_runs_backbone_and_scales_train_nothing_again(store: Store) -> None:
+    base = ("recipe=paper", "maps=drs", "maps_network.weights=null")
+    made = plan(store, *base)
+    assert "backbone" not in made.get("maps_network").step.inputs
+    network = made.get("maps_network").artifact.fingerprint
+    for other in ("backbone.name=resnet18", "maps.squares=[320]"):
+        assert plan(store, *base, other).get("maps_network").artifact.fingerprint == network
+    changed = plan(store, *base, "maps_network.delta=0.55").get("maps_network").artifact
+    assert changed.fingerprint != network
+    ours = plan(store, *base, "maps_network.backbone=null")
+    assert ours.get("maps_network").artifact.fingerprint != network
+    other_backbone = plan(store, *base, "maps_network.backbone=null", "backbone.name=resnet18")
+    assert other_backbone.get("maps_network").artifact.fingerprint != ours.get("maps_network").artifact.fingerprint

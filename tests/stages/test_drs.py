@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +15,12 @@ import torchvision
 from torch import Tensor
 
 from amn_ray.core.errors import RequestError
+from amn_ray.core.settings import build
 from amn_ray.data.pixels import DEFAULT
 from amn_ray.data.transforms import resize_square
 from amn_ray.nn.class_activation import cam_maps
 from amn_ray.nn.config import BackboneConfig
+from amn_ray.stages.classifier.config import ClassifierConfig
 from amn_ray.stages.drs import vgg
 from amn_ray.stages.drs.config import DrsMapsConfig, DrsNetworkConfig
 from amn_ray.stages.drs.example import LabelledSquare, TargetSquare
@@ -206,8 +210,13 @@ def test_vgg_16_is_torchvisions_up_to_the_pooling_that_keeps_the_size() -> None:
     assert {level: own.strides[level] for level in ("relu1_2", "relu3_1", "relu4_3", "relu5_3")} == {
         "relu1_2": 1, "relu3_1": 4, "relu4_3": 8, "relu5_3": 8,
     }  # fmt: skip
-    with pytest.raises(RuntimeError):
-        own.load({f"features.{name}": value for name, value in list(layers.state_dict().items())[:-2]})
+    for other in (
+        {f"features.{name}": value for name, value in list(layers.state_dict().items())[:-2]},
+        {"features.0.0.weight": image, "features.conv0.weight": image},
+        {"conv1.weight": image},
+    ):
+        with pytest.raises(RuntimeError):
+            own.load(other)
 
 
 def made(model: Any, images=IMAGES, keys=KEYS, squares=SQUARES) -> list[np.ndarray]:
@@ -383,6 +392,7 @@ def test_vgg_16_with_random_weights_learns_a_batch() -> None:
         ({"delta": 1.5}, r"delta=1.5: must be in \[0, 1\]"),
         ({"backbone": "vgg19"}, "backbone=vgg19: must be vgg16, or null"),
         ({"backbone": "vgg16", "crop": 400}, r"crop=400: squares of 384 pixels \(long_side\) would be padded"),
+        ({"weights": "vgg.pth"}, "weights=vgg.pth: are those of backbone=vgg16; the run's are backbone.weights"),
         ({"second_network": True}, "second_network=true: is for backbone=vgg16 only"),
     ],
 )
@@ -404,4 +414,27 @@ def test_a_backbone_whose_layers_may_not_end_in_a_relu_is_refused() -> None:
 def test_what_is_null_is_published_for_vgg_16_and_as_for_cam_on_other_networks() -> None:
     published, as_cam = DrsNetworkConfig(backbone="vgg16"), DrsNetworkConfig()
     assert (published.epochs, published.batch_size, published.lr, published.lr_head) == (15, 10, 1e-3, 1e-2)
-    assert (as_cam.epochs, as_cam.batch_size, as_cam.lr, as_cam.lr_head) == (5, 16, 0.1, 1.0)
+    cam = ClassifierConfig()
+    for name in ("epochs", "batch_size", "crop", "long_side", "momentum", "weight_decay"):
+        assert getattr(as_cam, name) == getattr(cam, name), name
+    assert (as_cam.lr, as_cam.lr_head) == (cam.lr_backbone, cam.lr_head)
+
+
+@pytest.mark.parametrize("backbone", [None, "vgg16", RESNET])
+def test_settings_come_back_from_a_manifest(backbone: Any) -> None:
+    settings = DrsNetworkConfig(backbone=backbone, delta=0.5)
+    assert build(DrsNetworkConfig, json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
+
+
+def test_a_resnet_learns_with_the_classifiers_rates_and_new_layers_ten_times_faster() -> None:
+    model = DrsNet(config(lr=0.2), COUNT)
+    optimizer, schedule = optimisation(model, config(lr=0.2), 8, 4)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        expected = None if name.startswith("backbone.stem") else 0.2 if name.startswith("backbone") else 2.0
+        assert rates.get(id(parameter)) == expected, name
+    assert not any(group["nesterov"] or group["momentum"] for group in optimizer.param_groups)
+    for _ in range(4):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2 * 0.5**0.9)

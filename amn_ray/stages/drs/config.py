@@ -57,7 +57,9 @@ class DrsNetworkConfig(TrainingConfig, MapsNetworkConfig):
     second_network: bool = False
     """Train a second VGG-16, whose output are the maps, to reproduce the maps of the first one."""
     epochs: int | None = None
+    """On VGG-16 the learning rates are divided by ten after 4 and 9 of them. The second network has its own 30."""
     batch_size: int | None = None  # type: ignore[assignment]
+    """Of both networks."""
     crop: int | None = None  # type: ignore[assignment]
     long_side: list[int] | None = None
     """The longer side of an image is resized to a length drawn from this range (pixels, inclusive); VGG-16 learns from
@@ -74,6 +76,8 @@ class DrsNetworkConfig(TrainingConfig, MapsNetworkConfig):
             self.backbone = build(BackboneConfig, self.backbone)
         if not (self.backbone in (None, VGG) or isinstance(self.backbone, BackboneConfig)):
             raise ValueError(f"backbone={self.backbone}: must be {VGG}, or null for the run's backbone.*")
+        if not self.on_vgg and self.weights not in (None, "imagenet"):
+            raise ValueError(f"weights={self.weights}: are those of backbone={VGG}; the run's are backbone.weights")
         if self.weights is not None:
             self.weights = os.path.expanduser(self.weights)
         for name, value in (PUBLISHED if self.on_vgg else AS_CAM).items():
@@ -93,7 +97,8 @@ class DrsNetworkConfig(TrainingConfig, MapsNetworkConfig):
             if self.long_side[0] < self.crop:
                 raise ValueError(
                     f"crop={self.crop}: squares of {self.long_side[0]} pixels (long_side) would be padded, and the "
-                    "padding would be a part of the maxima; set a smaller crop"
+                    "padding would be a part of the maxima; set a smaller crop, or null for crop, long_side, epochs, "
+                    "lr and lr_head (published)"
                 )
         elif self.second_network:
             raise ValueError(f"second_network=true: is for backbone={VGG} only")

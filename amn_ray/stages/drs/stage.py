@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from amn_ray.core.artifacts import MODEL, Artifact
+from amn_ray.core.console import log
 from amn_ray.core.errors import RequestError
 from amn_ray.core.settings import affecting_result, build
 from amn_ray.data.labelled_crop import LabelledCrop
@@ -61,16 +62,21 @@ def train_network(
     if not config.second_network:
         return _trained(_train_worker, config, inputs, output, context, example=labelled, epochs=config.epochs)
     first, targets = output.part(FIRST), output.part(TARGET)
-    if not first.exists(MODEL):
-        _trained(_train_worker, config, inputs, first, context, example=labelled, epochs=config.epochs)
-    map_table(
-        context.cluster, images, COLUMNS, MakeTargets, {"config": config, "weights": first, **common}, targets,
-        on="networks",
-    )  # fmt: skip
+    sources: list[tuple[Artifact, tuple[str, ...]]] = []
+    if not output.exists(MODEL):  # else a run died after it had trained both
+        if not first.exists(MODEL):
+            log(output.stage, "trains the first network, whose maps the second one will learn")
+            unobserved = dataclasses.replace(context, callbacks=())  # recorded is the loss of the second one
+            _trained(_train_worker, config, inputs, first, unobserved, example=labelled, epochs=config.epochs)
+        map_table(
+            context.cluster, images, COLUMNS, MakeTargets, {"config": config, "weights": first, **common}, targets,
+            on="networks",
+        )  # fmt: skip
+        sources.append((targets, ("keys", "maps")))
+    squares = TargetSquare(SQUARE, **common)
     result = _trained(
-        _train_second_worker, config, inputs, output, context, example=TargetSquare(SQUARE, **common),
-        epochs=SECOND_EPOCHS, also=[(targets, ("keys", "maps"))],
-    )  # fmt: skip
+        _train_second_worker, config, inputs, output, context, example=squares, epochs=SECOND_EPOCHS, also=sources
+    )
     for done in (first, targets):
         done.remove()
     return result
@@ -96,9 +102,15 @@ def _trained(
         from amn_ray.stages.drs.vgg import Vgg16
 
         start = output
-        if not output.exists(MODEL):
+        if not (output.exists(MODEL) or output.exists(BACKBONE)):
+            network = Vgg16()
             where, chosen = f"maps_network.weights={config.weights}", f"maps_network.backbone={VGG}"
-            write(partial(initial_state, config.weights, Vgg16(), where, chosen), output)
+
+            def weights() -> Mapping[str, Any]:
+                initial_state(str(config.weights), network, where, chosen)
+                return network.state_dict()  # without torchvision's classifier, which is nine tenths of the file
+
+            write(weights, output)
     result = train(
         worker,
         config,

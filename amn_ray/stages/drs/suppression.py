@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from amn_ray.nn.precision import wide
+
 
 class Suppression(nn.Module):
     """min(ReLU(x), g · max ReLU(x)) of each channel, with a fixed share g = δ or a learned one."""
@@ -44,4 +46,5 @@ def pooled(feature_BChw: Tensor, valid_B1hw: Tensor | None) -> Tensor:
     """The mean of the valid pixels: (B, C)."""
     if valid_B1hw is None:
         return feature_BChw.mean((2, 3))
-    return (feature_BChw * valid_B1hw).sum((2, 3)) / valid_B1hw.sum((2, 3)).clamp(min=1)
+    total_BC = wide(feature_BChw * valid_B1hw).sum((2, 3))  # bfloat16 would lose the small terms
+    return total_BC / wide(valid_B1hw).sum((2, 3)).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Training DRS's networks (docs/rivals.md; released code: scripts/train_classification.py, train_refinement.py)."""
+"""Training DRS's networks (docs/rivals.md; released code: scripts/train_cls.py, train_refine.py)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def second_loss(model: nn.Module, batch: dict[str, Tensor], config: DrsNetworkCo
     with autocast(batch["image"].device, config.precision):
         made_BNhw = wide(model(image_BCHW))
     target_BNHW = batch["target"].to(made_BNhw.dtype) / 255
-    return F.mse_loss(F.interpolate(made_BNhw, target_BNHW.shape[2:], mode="bilinear"), target_BNHW)
+    return F.mse_loss(F.interpolate(made_BNhw, target_BNHW.shape[2:], mode="bilinear", align_corners=True), target_BNHW)
 
 
 def optimisation(

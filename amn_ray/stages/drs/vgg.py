@@ -5,6 +5,7 @@ Legend: B = images, H W = pixels, h w = stride-8 grid.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch.nn.functional as F  # noqa: N812
@@ -15,6 +16,7 @@ from amn_ray.nn.backbones.backbone import After, Backbone
 
 WIDTHS = {"conv1": (64, 64), "conv2": (128, 128), "conv3": (256,) * 3, "conv4": (512,) * 3, "conv5": (512,) * 3}
 LAST = "conv5"
+FEATURES = re.compile(r"features\.(\d+)\.(weight|bias)")
 DILATION = 2
 
 
@@ -58,13 +60,11 @@ class Vgg16(Backbone):
 
     def published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See Backbone: in torchvision's names, features.N, without the classifier."""
-        own = iter(name for name in self.state_dict() if name.endswith("weight"))
-        numbers = sorted({int(key.split(".")[1]) for key in state if key.startswith("features.")})
-        renamed = {}
-        for number, name in zip(numbers, own, strict=False):
-            for part in ("weight", "bias"):
-                renamed[name.replace("weight", part)] = state[f"features.{number}.{part}"]
-        return renamed
+        found = {tuple(match.groups()): value for key, value in state.items() if (match := FEATURES.fullmatch(key))}
+        numbers = sorted({int(number) for number, _ in found})
+        own = (name.removesuffix(".weight") for name in self.state_dict() if name.endswith(".weight"))
+        renamed = dict(zip(map(str, numbers), own, strict=False))
+        return {f"{renamed.get(number, number)}.{part}": value for (number, part), value in found.items()}
 
     def pretrained(self) -> Mapping[str, Tensor]:
         """See Backbone: torchvision's IMAGENET1K_V1."""

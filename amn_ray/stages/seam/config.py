@@ -44,6 +44,8 @@ class SeamNetworkConfig(TrainingConfig, MapsNetworkConfig):
         check_not_negative(self, "weight_decay")
         check_fraction(self, "view", "momentum", "dropout")
         check_pixel_range(self, "long_side")
+        if self.dropout == 1:
+            raise ValueError("dropout=1: leaves no channel; set less")
         if int(self.view * self.crop) < STRIDE:
             raise ValueError(
                 f"crop={self.crop}: the second view, {self.view:g} of it, would be smaller than the network's stride "

@@ -287,9 +287,7 @@ def second_loss(outputs: Sequence[Tensor], learnt: Sequence[Tensor]) -> Tensor:
     for output_Nhw, target_NHW in zip(outputs, learnt, strict=True):
         height, width = target_NHW.shape[1:]
         for output_hw, target_HW in zip(output_Nhw, target_NHW, strict=True):
-            # Upsampled with align_corners=False, unlike the maps.
-            enlarged_HW = F.interpolate(output_hw[None, None], (height, width), mode="bilinear", align_corners=False)
-            difference_HW = enlarged_HW[0, 0] - target_HW
+            difference_HW = upsampled(output_hw, (height, width)) - target_HW
             terms.append((difference_HW**2).sum() / target_NHW.numel() / len(outputs))
     return torch.stack(terms).sum()
 
