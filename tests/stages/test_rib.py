@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from amn_ray.nn.class_activation import cam_maps
 from amn_ray.stages.rib.config import RibConfig
-from amn_ray.stages.rib.infer import drawn
+from amn_ray.stages.rib.infer import OthersAhead, drawn
 from amn_ray.stages.rib.model import Others, RibMaker, pooled_outside, share_covered
 from tests.stages.literal import rib as literal
 from tests.stages.literal.networks import COUNT, CPU, SIZE, as_pairs, at_stride_4, classifier, smooth
@@ -198,3 +199,24 @@ def test_the_draw_depends_on_the_seed_and_the_image_and_not_on_the_order_of_the_
 def test_with_too_few_other_images_batches_are_smaller_or_empty(count: int, sizes: list[int]) -> None:
     labels = {"own": frozenset({1})} | {f"other {number}": frozenset({2}) for number in range(count)}
     assert [len(ids) for ids in drawn(labels, "own", RibConfig(steps=3, batch_size=5, seed=0))] == sizes
+
+
+def test_other_images_are_read_one_step_ahead_and_each_once() -> None:
+    read: list[tuple[int, str]] = []
+
+    def make(step: int, other: str) -> dict[str, np.ndarray]:
+        read.append((step, other))
+        return {"image": np.full((2, 2, 4), step, np.uint8), "labels": np.array([float(other), 0], np.float32)}
+
+    ids = [["1", "2"], [], ["3", "4", "5"], ["6"]]
+    with ThreadPoolExecutor(2) as pool:
+        others = OthersAhead(make, ids, pool)
+        first = others(0)
+        assert first is not None
+        assert first[0].shape == (2, 2, 2, 4)
+        assert first[1][:, 0].tolist() == [1, 2]
+        assert others(1) is None
+        third = others(2)
+        assert third is not None
+        assert third[1][:, 0].tolist() == [3, 4, 5]
+    assert sorted(read) == [(0, "1"), (0, "2"), (2, "3"), (2, "4"), (2, "5"), (3, "6")], "the last one ahead"

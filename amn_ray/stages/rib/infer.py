@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,26 +41,46 @@ class MakeRib(MapsMaker):
         self.table = all_images.table()
         self.labels = {image_id: frozenset(row) for image_id, row in self.table.column("labels").items()}
         self.maker = RibMaker(load_classifier(weights, num_classes).to(self.device), config, self.device)
+        self.pool = ThreadPoolExecutor(threads)
 
     def maps(self, images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> Sequence[np.ndarray]:
         """See MapsMaker."""
         results = []
         for image_HWC, row in zip(images, rows, strict=True):
-            others = partial(self._batch, row["image_id"], drawn(self.labels, row["image_id"], self.config))
+            drawn_ids = drawn(self.labels, row["image_id"], self.config)
+            others = OthersAhead(partial(self._other, row["image_id"]), drawn_ids, self.pool)
             made, _ = self.maker.maps(image_HWC, row["labels"], others)
             results.append(made)
         return results
 
-    def _batch(self, image_id: str, drawn_ids: Sequence[Sequence[str]], step: int) -> tuple[Tensor, Tensor] | None:
-        """The other images of a step, uint8 RGBA (B, crop, crop, 4), and their labels, multi-hot (B, N)."""
+    def _other(self, image_id: str, step: int, other: str) -> dict[str, np.ndarray]:
+        """Another image, as the image learns from it in a step."""
+        (row,) = self.table.take([other], ["image", "labels"])
+        return self.example(row, generator(self.config.seed or 0, step, f"{image_id} {other}"))
+
+
+class OthersAhead:
+    """The other images of each step: read by threads, those of the next step while the network learns from these."""
+
+    def __init__(
+        self, make: Callable[[int, str], dict[str, np.ndarray]], drawn_ids: Sequence[Sequence[str]], pool: Executor
+    ) -> None:
+        """`make`: (step, id of another image) -> its `image` uint8 (crop, crop, 4) and `labels` float32 (N,)."""
+        self.make = make
+        self.drawn_ids = drawn_ids
+        self.pool = pool
+        self.started: dict[int, list[Future]] = {}
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor] | None:
+        """Images uint8 RGBA (B, crop, crop, 4) and labels, multi-hot (B, N), of a step; None if there are none."""
         import torch
 
-        if not drawn_ids[step]:
+        for number in (step, step + 1):
+            if number < len(self.drawn_ids) and number not in self.started:
+                self.started[number] = [self.pool.submit(self.make, number, other) for other in self.drawn_ids[number]]
+        made = [future.result() for future in self.started.pop(step)]
+        if not made:
             return None
-        made = []
-        for other in drawn_ids[step]:
-            (row,) = self.table.take([other], ["image", "labels"])
-            made.append(self.example(row, generator(self.config.seed or 0, step, f"{image_id} {other}")))
         crops, targets = (np.stack([one[name] for one in made]) for name in ("image", "labels"))
         return torch.from_numpy(crops), torch.from_numpy(targets)
 
