@@ -385,6 +385,8 @@ class Cluster:
     def resumed(self, stage: str, work: Callable[[], T], progress: Callable[[], int]) -> T:
         """The result of `work`, which is called again if a node was lost, and once memory is free if it ran out of it.
 
+        Also if a job that was killed had left the cluster in a state in which no other job can work.
+
         Args:
             stage: the stage that the work belongs to.
             work: resumes when it is called again.
@@ -411,6 +413,13 @@ class Cluster:
                     continue
                 log(stage, f"warning: {str(error).removeprefix(f'{stage}: ')}; waits for memory, then continues")
                 self.wait_for_memory(error.shortage, PATIENCE_S * 2 ** (shortages - 1))
+            except Exception:
+                if not ray_internals.forget_half_made_actors(ANSWER_S):
+                    raise
+                log(
+                    stage,
+                    "a killed job of this cluster had left something half-made, now removed; tries again",
+                )
 
     def _lost_one_of(self, nodes: set[str]) -> bool:
         """Whether a node is gone; on a cluster, Ray may need a while to find out."""

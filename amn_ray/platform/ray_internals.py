@@ -117,6 +117,31 @@ def forget_token() -> None:
 # --- Memory, and what Ray prints -------------------------------------------------------------------------------------
 
 
+def forget_half_made_actors(timeout: float) -> bool:
+    """Remove named actors that no job will ever finish making; returns whether there were any.
+
+    If a job is killed at the moment at which it asks for one of the named actors that all jobs with Ray Data share,
+    Ray may keep the name for ever, without an actor or its class: every later job that asks for it fails with an
+    AssertionError.
+
+    Args:
+        timeout: seconds that the head of the cluster may take for an answer.
+    """
+    ended = {job["JobID"] for job in state.job_table() if job["IsDead"]}
+    unready = state.actor_table(None, actor_state_name="DEPENDENCIES_UNREADY").values()
+    half_made = [actor["ActorID"] for actor in unready if actor["Name"] and actor["JobID"] in ended]
+    if half_made:
+        address = worker.global_worker.gcs_client.address
+        with init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            actors = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(channel)
+            for actor_id in half_made:
+                request = gcs_service_pb2.KillActorViaGcsRequest(
+                    actor_id=bytes.fromhex(actor_id), force_kill=True, no_restart=True
+                )
+                actors.KillActorViaGcs(request, timeout=timeout)
+    return bool(half_made)
+
+
 def used_memory() -> int:
     """The used memory of this machine or container in bytes, as Ray's memory monitor counts it."""
     return int(get_used_memory())
