@@ -94,6 +94,24 @@ class Recorded:
         return found
 
 
+@dataclass(frozen=True)
+class DiesOnce:
+    """A probe that kills its process at the end of an epoch, before this epoch's checkpoint."""
+
+    log: str
+    """A file that counts the calls."""
+    at: int
+    """The call at which it does, from 1."""
+
+    def __call__(self, *arguments: Any) -> dict[str, float]:
+        """See training.job.Probe."""
+        with open(self.log, "a") as stream:
+            stream.write("called\n")
+        if len(Path(self.log).read_text().splitlines()) == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
 @dataclass(kw_only=True)
 class FatalConfig(ShapesConfig):
     """See Fatal."""

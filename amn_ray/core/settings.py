@@ -13,17 +13,28 @@ from amn_ray.core.errors import RequestError
 from amn_ray.core.places import without_secrets
 
 C = TypeVar("C")
-_SHARED, _EVALUATION, _INPUT = "shared", "evaluation", "input"
+_SHARED, _OWN, _EVALUATION, _INPUT = "shared", "own", "evaluation", "input"
 
 
-def shared() -> Any:
-    """A field that is null unless the user sets it: the plan fills it with the pipeline's setting of that name."""
-    return field(default=None, metadata={_SHARED: True})
+def shared(own: type | None = None) -> Any:
+    """A field that is null unless the user sets it: the plan fills it with the pipeline's setting of that name.
+
+    Args:
+        own: a dataclass whose parts users may set; it counts as null while its `name` is.
+    """
+    if own is None:
+        return field(default=None, metadata={_SHARED: True, _OWN: False})
+    return field(default_factory=own, metadata={_SHARED: True, _OWN: True})
 
 
-def shared_names(kind: type) -> set[str]:
-    """The `shared` fields of a dataclass."""
-    return {item.name for item in dataclasses.fields(kind) if item.metadata.get(_SHARED)}
+def is_null(value: Any) -> bool:
+    """Whether a `shared` field is not set."""
+    return value is None or (dataclasses.is_dataclass(value) and getattr(value, "name", "") is None)
+
+
+def shared_names(kind: type) -> dict[str, bool]:
+    """The `shared` fields of a dataclass, and whether users may set their parts."""
+    return {item.name: item.metadata[_OWN] for item in dataclasses.fields(kind) if item.metadata.get(_SHARED)}
 
 
 def for_evaluation(default: Any) -> Any:
@@ -45,9 +56,10 @@ def filled(settings: C, **values: Any) -> C:
     changes: dict[str, Any] = {}
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, item.name)
-        if dataclasses.is_dataclass(value):
-            changes[item.name] = filled(value, **values)
-        elif value is None and item.metadata.get(_SHARED):
+        if not (item.metadata.get(_SHARED) and is_null(value)):
+            if dataclasses.is_dataclass(value):
+                changes[item.name] = filled(value, **values)
+        else:
             if item.name not in values:
                 raise RequestError(
                     f"{type(settings).__name__}.{item.name}: is shared() with the pipeline, which has no such setting; "
@@ -58,10 +70,18 @@ def filled(settings: C, **values: Any) -> C:
 
 
 def affecting_result(settings: Any) -> dict[str, Any]:
-    """The settings that affect the result, as JSON: all fields except those marked `for_evaluation` or `by_input`."""
+    """The settings that affect the result, as JSON.
+
+    All fields except those marked `for_evaluation` or `by_input`, and those `shared` that the pipeline leaves null.
+    """
     if settings is None:
         return {}
-    hidden = {item.name for item in dataclasses.fields(settings) if {_EVALUATION, _INPUT} & item.metadata.keys()}
+    hidden = {
+        item.name
+        for item in dataclasses.fields(settings)
+        if {_EVALUATION, _INPUT} & item.metadata.keys()
+        or (item.metadata.get(_SHARED) and getattr(settings, item.name) is None)
+    }
     return {key: value for key, value in dataclasses.asdict(settings).items() if key not in hidden}
 
 

@@ -9,6 +9,13 @@ from amn_ray.core.settings import shared
 from amn_ray.nn.precision import PRECISIONS
 
 
+def check_decay(config: object) -> None:
+    """Reject a decay of averaged weights outside (0, 1)."""
+    ema = getattr(config, "ema")  # noqa: B009
+    if ema is not None and not 0 < ema < 1:
+        raise ValueError(f"ema={ema}: must be in (0, 1), such as 0.999, or null")
+
+
 @dataclass(kw_only=True)
 class TrainingConfig:
     """Settings of a training stage. Fields that are null use the pipeline's setting of the same name."""
@@ -17,6 +24,9 @@ class TrainingConfig:
     """Random seed of initial weights, order of images, augmentation and dropout."""
     precision: str | None = shared()
     """auto (bf16 if the hardware supports it, else fp32), bf16 or fp32."""
+    ema: float | None = shared()
+    """Average the weights over the training's steps with this decay, in (0, 1): what is stored and used are then the
+    averages. null: the weights of the last step."""
     batch_size: int
     """Global batch size: the sum over all training workers."""
     crop: int
@@ -26,3 +36,4 @@ class TrainingConfig:
         check_positive(self, "batch_size", "crop")
         check_not_negative(self, "seed")
         check_choice(self, "precision", PRECISIONS)
+        check_decay(self)

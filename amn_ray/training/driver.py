@@ -125,11 +125,16 @@ def train(
     output.remove(RUN)
     recorded = json.loads(output.read(HISTORY))
     metrics = {"loss": recorded["history"][-1]["loss"], "images_per_second": recorded["images_per_second"]}
+    apart = (
+        f"BatchNorm computed its statistics on each of {job.resources.count} workers apart, so their number changes "
+        "the result; on GPUs they are synchronised"
+    )
     return {
         "rows": len(stream.ids),
         "gpus": job.resources.count * job.resources.gpus,
         "history": recorded["history"],
         "metrics": metrics,
+        "warnings": [apart] * recorded.get("statistics_apart", False),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -51,14 +53,28 @@ class Loop:
             )
 
         torch.manual_seed(job.stream.seed)
+        network = build()
+        self.images_alone = job.stream.batch_size // self.world_size
+        """The images from which this worker alone computes statistics of a batch."""
+        batch_statistics = any(
+            isinstance(module, BatchNorm) and module.training for module in network.train().modules()
+        )
+        if batch_statistics and self.world_size > 1 and self.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            self.images_alone = job.stream.batch_size
+        self.statistics_apart = batch_statistics and self.images_alone < job.stream.batch_size
         # Moved before the optimizer exists: a checkpoint's momenta are loaded to the device of their parameters.
-        self.plain_model = build().to(self.device).to(memory_format=torch.channels_last)
+        self.plain_model = network.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer, self.schedule = optimise(self.plain_model)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.speed = 0.0
         """Images per second of the last epoch."""
+        self.averaged: nn.Module | None = None
+        """The network with averaged weights; see TrainingConfig.ema."""
         self._resume()
+        self.num_taken = min(self.epoch * job.stream.steps_per_epoch, job.num_steps)
+        """The number of optimizer steps so far."""
         self.model = ray.train.torch.prepare_model(self.plain_model)
         self._losses: list[Tensor] = []
         self._num_reported = len(self.history)
@@ -79,9 +95,13 @@ class Loop:
                 yield self._batch(stream, step)
             self._end_epoch(time.monotonic() - started)
         if self.rank == 0:
-            model, description = weights.to_bytes(self.plain_model, {"num_classes": self.job.num_classes})
+            model, description = weights.to_bytes(self._result(), {"num_classes": self.job.num_classes})
             self.job.output.write("model.json", description)
-            summary = {"history": self.history, "images_per_second": self.speed}
+            summary = {
+                "history": self.history,
+                "images_per_second": self.speed,
+                "statistics_apart": self.statistics_apart,
+            }
             self.job.output.write(HISTORY, json.dumps(summary).encode())
             self.job.output.write(MODEL, model)
 
@@ -115,7 +135,18 @@ class Loop:
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
+        if self.averaged is not None:
+            average(self.averaged, self.plain_model, self.job.config.ema, self.num_taken)
+        self.num_taken += 1
         self._losses.append(total)
+
+    def _result(self) -> nn.Module:
+        """The network as it is stored and used, with its current buffers (BatchNorm's statistics)."""
+        if self.averaged is None:
+            return self.plain_model
+        for mean, value in zip(self.averaged.buffers(), self.plain_model.buffers(), strict=True):
+            mean.copy_(value)
+        return self.averaged
 
     def _end_epoch(self, seconds: float) -> None:
         losses = torch.stack(self._losses).float()
@@ -151,7 +182,7 @@ class Loop:
         }
         self._num_reported = len(self.history)
         if self.job.probe is not None:
-            metrics |= self.job.probe(self.plain_model.eval(), self.device, self.rank, self.world_size)
+            metrics |= self.job.probe(self._result().eval(), self.device, self.rank, self.world_size)
         if self.rank == 0:
             with tempfile.TemporaryDirectory() as folder:
                 self._save(Path(folder))
@@ -163,13 +194,15 @@ class Loop:
         state: dict[str, Any] = {"model": self.plain_model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.schedule is not None:
             state["schedule"] = self.schedule.state_dict()
+        if self.averaged is not None:
+            state["averaged"] = self._result().state_dict()
         torch.save(state, folder / "state.pt")
         progress = {"epoch": self.epoch, "history": self.history, "speed": self.speed}
         (folder / "progress.json").write_text(json.dumps(progress))
 
     def _resume(self) -> None:
         """Load, in order of precedence: our checkpoint, the backbone's initial weights, random weights."""
-        checkpoint = ray.train.get_checkpoint()
+        checkpoint, state = ray.train.get_checkpoint(), None
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
                 state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
@@ -182,3 +215,22 @@ class Loop:
         elif self.job.backbone is not None:
             start = BACKBONE if self.job.backbone.exists(BACKBONE) else MODEL
             weights.load_backbone(backbone_in(self.plain_model), self.job.backbone.read(start))
+        if self.job.config.ema is not None:
+            self.averaged = copy.deepcopy(self.plain_model).requires_grad_(False)
+            if state is not None:
+                self.averaged.load_state_dict(state["averaged"])
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, model: nn.Module, decay: float, num_taken: int) -> None:
+    """Move averaged parameters towards a network's: averaged = d · averaged + (1 − d) · parameter.
+
+    Args:
+        averaged: a copy of the network as it was before its first step, then what earlier calls made of it.
+        model: the network after a step.
+        decay: in (0, 1).
+        num_taken: t, the number of steps before this one; d = min(decay, (1 + t) / (10 + t)), so that the initial
+            weights are soon forgotten.
+    """
+    share = 1 - min(decay, (1 + num_taken) / (10 + num_taken))
+    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), share)

@@ -21,7 +21,7 @@ from amn_ray.stages.irn import train as irn
 from amn_ray.stages.irn.config import IrnConfig
 from amn_ray.stages.irn.model import IrnNet
 
-PRETRAINED = BackboneConfig(name="resnet18", weights="imagenet")  # the network itself never loads them
+PRETRAINED = BackboneConfig(name="resnet18", weights="pretrained")  # the network itself never loads them
 
 
 def rates(model: nn.Module, optimizer: Optimizer) -> dict[str, tuple[float, float]]:

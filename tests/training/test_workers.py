@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 from ray.exceptions import OutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from safetensors.torch import load
 
 from amn_ray.core.artifacts import MODEL, TABLE, Artifact, Store
 from amn_ray.core.errors import RunError
@@ -25,9 +27,9 @@ from amn_ray.platform.memory import MemoryFull, Shortage, Work
 from amn_ray.stages.amn import stage as amn
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.example import AmnExample
-from amn_ray.testing import Breakable, Counted
+from amn_ray.testing import Breakable, Counted, DiesOnce
 from amn_ray.training import driver
-from amn_ray.training.job import HISTORY, TrainJob
+from amn_ray.training.job import HISTORY, Probe, TrainJob
 from tests.conftest import encode, noise
 from tests.platform.test_memory import page
 
@@ -53,19 +55,26 @@ def losses(
     workers: int = 1,
     config: AmnConfig = CONFIG,
     worker: Callable[[dict], None] = amn._train_worker,
+    probe: Probe | None = None,
 ) -> list[float]:
     trained = driver.train(
         worker,
         config,
-        store.artifact("amn", workers, config, {}),
+        network(store, workers, config, probe),
         Cluster(ClusterConfig(train_workers=workers)),
         sources=[(images, ("image", "labels")), (seeds, ("mask",))],
         example=AmnExample(config, 3, DEFAULT),
         num_classes=3,
         backbone=None,
         epochs=config.epochs,
+        probe=probe,
     )
     return [point["loss"] for point in trained["history"]]
+
+
+def network(store: Store, workers: int = 1, config: AmnConfig = CONFIG, probe: Probe | None = None) -> Artifact:
+    """Where `losses` writes the weights."""
+    return store.artifact("amn", workers, {"config": asdict(config), "probed": probe is not None}, {})
 
 
 @pytest.fixture
@@ -107,13 +116,34 @@ def test_amn_on_two_workers_has_the_loss_curve_of_one_also_if_it_has_to_wait_for
         monkeypatch.delenv(patience)
 
     monkeypatch.setattr(driver, "log", log)
-    one, two = (losses(*sources, workers) for workers in (1, 2))
+    averaged = replace(CONFIG, ema=0.9)
+    one, two = (losses(*sources, workers, averaged) for workers in (1, 2))
     assert lines == ["waits for free resources: 1 × 2 CPUs"]
     assert len(one) == 20
     assert max(one) > 1.2 * min(one), "it learns, or does something at least"
     # Sums are rounded in another order, and Adam divides by what is nearly nothing: the noise grows step by step.
     np.testing.assert_allclose(two[:10], one[:10], rtol=5e-5)
     np.testing.assert_allclose(two, one, rtol=3e-3)
+    first, second = (load(network(sources[0], workers, averaged).read(MODEL)) for workers in (1, 2))
+    for name, value in first.items():
+        path = 20 * (CONFIG.lr_backbone if name.startswith("backbone") else CONFIG.lr_head)  # at most, with Adam
+        assert (second[name].float() - value.float()).abs().mean() < 0.02 * path, name
+
+
+def test_averaged_weights_are_the_same_to_the_bit_if_a_worker_dies_and_starts_again(
+    cluster: Cluster, sources: tuple[Store, Artifact, Artifact], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, epochs=2, batch_size=20, ema=0.9)
+    dies = DiesOnce(str(tmp_path / "calls"), at=2)
+    assert losses(*sources, config=config) == losses(*sources, config=config, probe=dies)
+    assert len((tmp_path / "calls").read_text().splitlines()) == 3, "the second epoch is trained twice"
+    undisturbed, resumed = (load(network(sources[0], 1, config, probe).read(MODEL)) for probe in (None, dies))
+    assert all(torch.equal(resumed[name], value) for name, value in undisturbed.items())
+    last = replace(config, ema=None)
+    losses(*sources, config=last)
+    plain = load(network(sources[0], 1, last).read(MODEL))
+    same = {name for name, value in plain.items() if torch.equal(undisturbed[name], value)}
+    assert same == {name for name in plain if "running_" in name or name.endswith("num_batches_tracked")}
 
 
 def test_a_loss_that_is_no_number_ends_the_training_at_once_and_says_what_to_do(
