@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from amn_ray.data.transforms import resize_image
-from amn_ray.nn.backbones.backbone import Backbone
+from amn_ray.nn.backbones.backbone import Encoder
 from amn_ray.nn.precision import autocast, wide
 
 PIXELS_PER_GROUP = 2**20
@@ -40,7 +40,7 @@ def images_per_pass(image_BCHW: Tensor) -> int:
     return max(1, PIXELS_PER_PASS[image_BCHW.device.type] // (image_BCHW.shape[2] * image_BCHW.shape[3]))
 
 
-def scaled(images: Sequence[np.ndarray], scale: float, backbone: Backbone, device: torch.device) -> Tensor:
+def scaled(images: Sequence[np.ndarray], scale: float, backbone: Encoder, device: torch.device) -> Tensor:
     """Images of one size at a scale (bicubic), as a backbone takes them: (B, 3, H·s, W·s) of its weights' dtype."""
     height, width = images[0].shape[:2]
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -59,7 +59,7 @@ def scales_with_flips(
     images: Sequence[np.ndarray],
     scales: Iterable[float],
     *,
-    backbone: Backbone,
+    backbone: Encoder,
     device: torch.device,
     precision: str | None,
     conditions: Sequence[Tensor] = (),

@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from amn_ray.nn.backbones.backbone import Backbone
+from amn_ray.nn.backbones.backbone import Encoder
 from amn_ray.nn.backbones.registry import build_backbone
-from amn_ray.nn.config import STRIDE, BackboneConfig
+from amn_ray.nn.config import PRETRAINED, STRIDE, BackboneConfig
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -29,11 +29,11 @@ def backbone_state(config: BackboneConfig) -> dict[str, Tensor]:
     return initial_state(str(config.weights), build_backbone(config, STRIDE), where, f"backbone.name={config.name}")
 
 
-def initial_state(source: str, backbone: Backbone, where: str, network: str) -> dict[str, Tensor]:
+def initial_state(source: str, backbone: Encoder, where: str, network: str) -> dict[str, Tensor]:
     """A published state dict, checked against a network.
 
     Args:
-        source: `imagenet`, or a file.
+        source: `pretrained`, or a file.
         backbone: the network; it is changed.
         where: the setting that names the source, in errors: `backbone.weights=…`.
         network: the setting that names the network, in errors.
@@ -41,7 +41,7 @@ def initial_state(source: str, backbone: Backbone, where: str, network: str) -> 
     Raises:
         ValueError: the file is missing, is not a state dict, or belongs to another architecture (one sentence).
     """
-    if source == "imagenet":
+    if source == PRETRAINED:
         try:
             state = backbone.pretrained()
         except OSError as error:
@@ -96,7 +96,7 @@ def backbone_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)} or state
 
 
-def load_backbone(backbone: Backbone, content: bytes) -> None:
+def load_backbone(backbone: Encoder, content: bytes) -> None:
     """Load a backbone from a published state dict, or from the weights of another stage's network."""
     backbone.load(backbone_of(safetensors.torch.load(content)))
 

@@ -1,4 +1,4 @@
-"""The interface of all backbones.
+"""The interfaces of all encoders and backbones.
 
 Legend: B = images, H W = pixels, h w = the grid of a level.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # also the synchronised one
 
 from amn_ray.nn.config import LAYERS
 
@@ -19,7 +20,47 @@ After = Callable[[str, Tensor], Tensor]
 """(level, its output) -> the input of the next level."""
 
 
-class Backbone(nn.Module):
+class Encoder(nn.Module):
+    """What reads images: it knows how they are normalised, and how its weights are published."""
+
+    mean: Sequence[float] = MEAN
+    """Mean red, green and blue of the images of its pre-training, in [0, 1]."""
+    std: Sequence[float] = STD
+
+    def normalise(self, rgba_BHWC: Tensor) -> Tensor:
+        """uint8 RGB or RGBA (B, H, W, 3|4) -> float32 (B, 3, H, W): (colour − mean) / std, and 0 where alpha is 0."""
+        mean = torch.tensor(self.mean, device=rgba_BHWC.device) * 255
+        std = torch.tensor(self.std, device=rgba_BHWC.device) * 255
+        image_BHWC = (rgba_BHWC[..., :3].float() - mean) / std
+        if rgba_BHWC.shape[-1] == 4:
+            image_BHWC = image_BHWC * (rgba_BHWC[..., 3:] > 0)
+        return image_BHWC.permute(0, 3, 1, 2)  # NCHW shape, channels-last memory, for fast convolutions
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Load weights: this module's own state dict, or one that `published` converts.
+
+        Raises:
+            RuntimeError: they belong to another network.
+        """
+        if state.keys() != self.state_dict().keys():
+            state = self.published(state)
+        self.load_state_dict(dict(state))
+
+    def published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A published state dict -> one with this module's names, without a head."""
+        return state
+
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """The published state dict that `weights=pretrained` stands for, downloaded.
+
+        Raises:
+            ValueError: there is none.
+            OSError: it could not be downloaded.
+        """
+        raise ValueError("no weights were published for this network")
+
+
+class Backbone(Encoder):
     """Features at the levels layer1…layer4, and of a stem before them.
 
     By default a chain of five modules with these names, which a subclass assigns together with `channels` and
@@ -33,9 +74,6 @@ class Backbone(nn.Module):
     """Channels of each level, in order of computation."""
     strides: Mapping[str, int]
     """Strides of each level, powers of 2. That of layer4 is the output stride."""
-    mean: Sequence[float] = MEAN
-    """Mean red, green and blue of the images of its pre-training, in [0, 1]."""
-    std: Sequence[float] = STD
     running_statistics = False
     """Whether BatchNorm normalises by its running statistics in training, too; its affine parameters train."""
 
@@ -52,15 +90,6 @@ class Backbone(nn.Module):
             if after is not None:
                 feature = after(level, feature)
         return feature
-
-    def normalise(self, rgba_BHWC: Tensor) -> Tensor:
-        """uint8 RGB or RGBA (B, H, W, 3|4) -> float32 (B, 3, H, W): (colour − mean) / std, and 0 where alpha is 0."""
-        mean = torch.tensor(self.mean, device=rgba_BHWC.device) * 255
-        std = torch.tensor(self.std, device=rgba_BHWC.device) * 255
-        image_BHWC = (rgba_BHWC[..., :3].float() - mean) / std
-        if rgba_BHWC.shape[-1] == 4:
-            image_BHWC = image_BHWC * (rgba_BHWC[..., 3:] > 0)
-        return image_BHWC.permute(0, 3, 1, 2)  # NCHW shape, channels-last memory, for fast convolutions
 
     def features(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> the output (B, C, h, w) of each level."""
@@ -83,36 +112,18 @@ class Backbone(nn.Module):
         super().train(mode)
         if self.running_statistics:
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, BatchNorm):
                     module.eval()
         return self
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Load weights: this module's own state dict, or one that `published` converts.
 
-        Raises:
-            RuntimeError: they belong to another network.
-        """
-        if state.keys() != self.state_dict().keys():
-            state = self.published(state)
-        self.load_state_dict(dict(state))
-
-    def published(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A published state dict -> one with this module's names, without a head."""
-        return state
-
-    def pretrained(self) -> Mapping[str, Tensor]:
-        """The published state dict that `weights=imagenet` stands for, downloaded.
-
-        Raises:
-            ValueError: there is none.
-            OSError: it could not be downloaded.
-        """
-        raise ValueError("no weights were published for this network")
+def is_transformer(network: nn.Module) -> bool:
+    """Whether a network computes attention between places of the image."""
+    return any("attention" in type(module).__name__.lower() for module in network.modules())
 
 
-def backbone_in(network: nn.Module) -> Backbone:
-    """The backbone of a network, which may be wrapped for data-parallel training."""
-    backbone = getattr(network, "module", network).backbone
-    assert isinstance(backbone, Backbone)
-    return backbone
+def backbone_in(network: nn.Module) -> Encoder:
+    """The encoder of a network, which may be wrapped for data-parallel training."""
+    encoder = getattr(network, "module", network).backbone
+    assert isinstance(encoder, Encoder)
+    return encoder

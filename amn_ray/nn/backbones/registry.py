@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 Build = Callable[["BackboneConfig", int], "Backbone"]
 """(settings, output stride) -> the network with random weights."""
-Check = Callable[[str], None]
-"""Raises ValueError, in one sentence that begins with `name=`, if no network has this name."""
+Strides = Callable[[str], Mapping[str, int]]
+"""name -> the strides of the levels of the network with output stride 16, or its own if that cannot be chosen. Raises
+ValueError, in one sentence that begins with `name=`, if no network has this name."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Entry:
     """A network, or a family of networks."""
 
     build: Build
-    check: Check | None = None
+    strides: Strides | None = None
 
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
@@ -34,18 +35,19 @@ BACKBONES: dict[str, Entry] = {}
 """By name. A name that ends with a slash is a family: `timm/` contains timm/convnext_tiny and many more."""
 
 
-def register_backbone(name: str, build: Build, check: Check | None = None) -> None:
+def register_backbone(name: str, build: Build, strides: Strides | None = None) -> None:
     """Add a network to the choices of `backbone.name`; a plug-in does so on import.
 
     Args:
         name: as users write it; one that ends with a slash covers all names that begin with it.
         build: constructs it. It should import PyTorch only when called.
-        check: for a family, rejects names that are not in it.
+        strides: for a family: the strides of a network, which rejects names that are not in it; null: not known without
+            building it, and 16 in layer4.
 
     Raises:
         RequestError: another one has that name.
     """
-    entry = Entry(build, check)
+    entry = Entry(build, strides)
     if BACKBONES.setdefault(name, entry) != entry:
         raise RequestError(f"backbone.name={name}: is registered twice; give one of the networks another name")
 
@@ -56,9 +58,17 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: one sentence.
     """
+    known_strides(name)
+
+
+def known_strides(name: str) -> Mapping[str, int] | None:
+    """The strides of a network's levels in the classifier, AMN and IRN, if they are known without building it.
+
+    Raises:
+        ValueError: one sentence.
+    """
     entry = _entry(name)
-    if entry.check is not None:
-        entry.check(name)
+    return None if entry.strides is None else entry.strides(name)
 
 
 def module_of(name: str) -> str:
@@ -95,10 +105,12 @@ def check_strides(name: str, backbone: Backbone, output_stride: int) -> None:
     """Reject a network whose strides do not fit.
 
     Raises:
-        ValueError: the stride of layer4 is not `output_stride`, or another stride is not a power of 2.
+        ValueError: the stride of layer4 is not `output_stride` (nor 32, that of transformers in stages, where 16 was
+            asked for), or another stride is not a power of 2.
     """
     strides = ", ".join(f"{level} {stride}" for level, stride in backbone.strides.items())
-    if backbone.strides["layer4"] != output_stride or any(s < 1 or s & (s - 1) for s in backbone.strides.values()):
+    fitting = (16, 32) if output_stride == 16 else (output_stride,)
+    if backbone.strides["layer4"] not in fitting or any(s < 1 or s & (s - 1) for s in backbone.strides.values()):
         raise ValueError(
             f"name={name}: has the strides {strides}, but powers of 2 are needed and {output_stride} in layer4; "
             "choose another network"
@@ -125,17 +137,17 @@ def _resnet(config: BackboneConfig, output_stride: int) -> Backbone:
 
 
 def _timm(config: BackboneConfig, output_stride: int) -> Backbone:
-    from amn_ray.nn.backbones.timm import TimmNetwork
-
-    return TimmNetwork(config.name, output_stride)
-
-
-def _check_timm(name: str) -> None:
     from amn_ray.nn.backbones import timm
 
-    timm.check_name(name)
+    return timm.build(config.name, output_stride)
+
+
+def _strides_of_timm(name: str) -> Mapping[str, int]:
+    from amn_ray.nn.backbones import timm
+
+    return timm.strides(name)
 
 
 for _name in RESNETS:
     register_backbone(_name, _resnet)
-register_backbone("timm/", _timm, _check_timm)
+register_backbone("timm/", _timm, _strides_of_timm)

@@ -15,7 +15,7 @@ from amn_ray.data.maps import stored_size
 from amn_ray.data.pixels import Pixels
 from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.class_activation import cam_maps
-from amn_ray.nn.config import LAYERS, BackboneConfig
+from amn_ray.nn.config import LAYERS, BackboneConfig, stride_of
 from amn_ray.stages.amn import train as amn
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.example import AmnExample
@@ -85,7 +85,7 @@ def classify(backbone: BackboneConfig) -> None:
 def activate(backbone: BackboneConfig) -> None:
     config = AmnConfig(backbone=backbone, crop=CROP, lc=list(LAYERS), precision="fp32")
     net = AmnNet(config, CLASSES).to(memory_format=torch.channels_last)
-    batch = examples(AmnExample(config, CLASSES, Pixels()))
+    batch = examples(AmnExample(config, CLASSES, Pixels(), stride_of(backbone.name)))
     step(net, amn.optimiser(net, config), iter([amn.batch_loss(net, batch, config)]))
     settings = AmnMapsConfig(scales=[1.0, 0.5], precision="fp32")
     maps = amn_maps(net, [noise(*SIZE)] * 2, KEYS, num_classes=CLASSES, config=settings, device=CPU)

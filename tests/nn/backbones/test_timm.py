@@ -181,7 +181,7 @@ def test_half_of_a_network_is_refused(tmp_path: Path) -> None:
         backbone_state(config(SMALL[0], tmp_path / "half.pth"))
 
 
-def test_imagenet_is_what_timm_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_is_what_timm_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     create, asked = timm.create_model, []
 
     def downloading(name: str, pretrained: bool = False, **settings: Any) -> nn.Module:
@@ -190,14 +190,14 @@ def test_imagenet_is_what_timm_downloads(monkeypatch: pytest.MonkeyPatch) -> Non
 
     network = published("test_convnext.r160_in1k")
     monkeypatch.setattr(timm, "create_model", downloading)
-    state = backbone_state(config("timm/test_convnext.r160_in1k", "imagenet"))
+    state = backbone_state(config("timm/test_convnext.r160_in1k", "pretrained"))
     assert ("test_convnext.r160_in1k", True) in asked
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
 def test_weights_that_cannot_be_downloaded_or_do_not_exist_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"backbone\.weights=imagenet: timm has no weights .*; give a local"):
-        backbone_state(config("timm/convnext_atto_rms", "imagenet"))
+    with pytest.raises(ValueError, match=r"backbone\.weights=pretrained: timm has no weights .*; give a local"):
+        backbone_state(config("timm/convnext_atto_rms", "pretrained"))
     create = timm.create_model
 
     def offline(name: str, pretrained: bool = False, **settings: Any) -> nn.Module:
@@ -207,7 +207,7 @@ def test_weights_that_cannot_be_downloaded_or_do_not_exist_are_told(monkeypatch:
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ValueError, match=r"could not be downloaded \(no route to the hub\); give a local"):
-        backbone_state(config(SMALL[0], "imagenet"))
+        backbone_state(config(SMALL[0], "pretrained"))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_weights_that_cannot_be_downloaded_or_do_not_exist_are_told(monkeypatch:
         ("timm/hf-hub:some/one", ["has no such network"]),
         ("timm/test_convnext.mine", ["no such weights of test_convnext", "r160_in1k"]),
         ("timm/vgg11", ["output stride 16", "timm/convnext_tiny"]),
-        ("timm/test_vit", ["output stride 16", "timm/convnext_tiny"]),
+        ("timm/cait_xxs24_224", ["output stride 16", "timm/convnext_tiny"]),
         ("timm/xception41", ["modules that follow one another", "timm/convnext_tiny"]),
         ("timm/lambda_resnet26rpt_256", ["images of any size", "timm/convnext_tiny"]),
         ("timm/mobilevitv2_050", ["grid", "timm/convnext_tiny"]),
@@ -234,7 +234,7 @@ def test_networks_of_no_use_are_refused_in_one_sentence(name: str, parts: list[s
 def test_where_timm_is_missing_its_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from amn_ray.nn.backbones import timm as ours
 
-    ours.check_name.cache_clear()
+    ours.strides.cache_clear()
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=r"name=timm/test_convnext: .*pip install 'amn-ray\[networks\]'"):
         BackboneConfig(name="timm/test_convnext")
@@ -243,7 +243,7 @@ def test_where_timm_is_missing_its_installation_is_told(monkeypatch: pytest.Monk
 def test_naming_a_network_leaves_the_random_numbers_alone() -> None:
     from amn_ray.nn.backbones import timm as ours
 
-    ours.check_name.cache_clear()
+    ours.strides.cache_clear()
     torch.manual_seed(3)
     BackboneConfig(name="timm/test_convnext")
     drawn = torch.rand(3)
