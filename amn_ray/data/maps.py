@@ -83,14 +83,26 @@ def modulate(maps_Khw: np.ndarray, seed_hw: np.ndarray) -> np.ndarray:
 
 
 def full_size(maps_Khw: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear upsampling to the image: float32 (K, h, w) -> (K, H, W).
+    """Bilinear resampling to the image: float32 (K, h, w) -> (K, H, W).
 
     Pillow's, which enlarges exactly like `F.interpolate(mode="bilinear", align_corners=False)`, but needs no PyTorch.
+    Where it scales down, it averages.
     """
     full = np.empty((len(maps_Khw), height, width), np.float32)
     for target, map_hw in zip(full, maps_Khw, strict=True):
         target[:] = np.asarray(Image.fromarray(map_hw).resize((width, height), Image.Resampling.BILINEAR))
     return full
+
+
+def at_most_stored(maps_Khw: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Maps of an image of this size as they are, or on the stored grid where theirs is finer: float32 (K, h, w)."""
+    size = stored_size(height, width)
+    return full_size(maps_Khw, *size) if maps_Khw.shape[1] > size[0] or maps_Khw.shape[2] > size[1] else maps_Khw
+
+
+def as_stored(maps_Khw: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Maps of an image of this size as they come back from a table: float32 (K, h, w)."""
+    return at_most_stored(maps_Khw, height, width).astype("<f2").astype(np.float32)
 
 
 def hard_labels(maps_KHW: np.ndarray, threshold: float) -> np.ndarray:

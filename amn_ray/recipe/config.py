@@ -26,6 +26,7 @@ from amn_ray.stages.groups import (
     RefinementConfig,
     SegmenterConfig,
 )
+from amn_ray.training.config import check_decay
 
 STEPS = (
     "images", "truth", "classifier", "maps_network", "maps", "refined", "amn", "amn_maps", "amn_refined", "irn",
@@ -69,6 +70,8 @@ class PipelineConfig:
     """The random seed of all training."""
     precision: str = "auto"
     """auto (bf16 where the hardware supports it, else fp32), bf16 or fp32, in all networks."""
+    ema: float | None = None
+    """The decay of averaged weights, in all training, such as 0.999; null: no averages."""
     choices: Choices = field(default_factory=Choices)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """The backbone of all networks except the segmentation network."""
@@ -89,3 +92,4 @@ class PipelineConfig:
         check_choice(self, "until", STEPS)
         check_choice(self, "precision", PRECISIONS)
         check_not_negative(self, "seed")
+        check_decay(self)

@@ -1,4 +1,4 @@
-"""What the maps of a run are called: the method's name, and how it differs from the published one."""
+"""What a run's maps, supervision and segmentation network are called: names, and how they differ from the published."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from amn_ray.core.errors import RequestError
 from amn_ray.stages import builtin, methods  # noqa: F401 — `builtin` registers the methods
 
+FULLY_SUPERVISED = "fully supervised"
 LAYERS = ("layer4",)
 """The layers after which the paper multiplies the labels into the features."""
 
@@ -16,9 +17,13 @@ LAYERS = ("layer4",)
 def method_name(settings: Mapping[str, Any]) -> str:
     """The name of a run's final maps: `AdvCAM (5 steps, 1 scale)`, `AMN without LC`, `AMN on RIB`.
 
+    A run that was trained on the ground truth is `fully supervised`, whatever made its maps.
+
     Args:
         settings: of the run, with dotted keys.
     """
+    if is_fully_supervised(settings):
+        return FULLY_SUPERVISED
     maps = maps_name(settings)
     if settings["choices.activation"] == "none":
         return maps
@@ -28,6 +33,35 @@ def method_name(settings: Mapping[str, Any]) -> str:
         labels = f" with LC after {', '.join(layers)}" if layers else " without LC"
     name = _name("activation", settings, labels)
     return name if settings["choices.maps"] == "cam" else f"{name} on {maps}"
+
+
+def is_fully_supervised(settings: Mapping[str, Any]) -> bool:
+    """Whether a run's segmentation network learns from the ground truth instead of pseudo-masks."""
+    try:
+        method = methods.method("boundaries", str(settings.get("choices.boundaries")))
+    except RequestError:  # of a plug-in that is not loaded; those never see the ground truth
+        return False
+    return method.instead.get("pseudo_masks") == "truth"
+
+
+def description(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What masks and networks of a run should always be accompanied by.
+
+    Args:
+        settings: of the run, with dotted keys.
+    """
+    supervised = is_fully_supervised(settings)
+    maps = {} if supervised else {"maps": method_name(settings)}
+    return {
+        "supervision": FULLY_SUPERVISED if supervised else "image-level labels",
+        **maps,
+        "segmentation network": segmenter_name(settings),
+    }
+
+
+def segmenter_name(settings: Mapping[str, Any]) -> str:
+    """The name of a run's segmentation network: `DeepLabv2 resnet101`, `deeplabv3plus mit_b2`."""
+    return _name("segmenter", settings)
 
 
 def maps_name(settings: Mapping[str, Any]) -> str:

@@ -205,7 +205,9 @@ def _resolved(step: Step, config: PipelineConfig, hardware: Hardware) -> Any:
     """The settings of a step, with the pipeline's where its own are null."""
     if not dataclasses.is_dataclass(step.settings) or isinstance(step.settings, Summary | BackboneConfig):
         return step.settings
-    settings: Any = filled(step.settings, seed=config.seed, precision=config.precision, backbone=config.backbone)
+    settings: Any = filled(
+        step.settings, seed=config.seed, precision=config.precision, ema=config.ema, backbone=config.backbone
+    )
     changed: dict[str, Any] = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)

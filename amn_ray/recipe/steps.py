@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from amn_ray.core.errors import RequestError
+from amn_ray.core.settings import is_null
 from amn_ray.data.listing import Summary
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.recipe.config import PipelineConfig
@@ -29,6 +30,8 @@ from amn_ray.stages.truth.stage import TRUTH
 
 TABLES = (IMAGES, TRUTH)
 """The tables of a data set: `until=images` makes them for all its splits."""
+NETWORKS = {"irn": "IRN", "segmenter": "the segmentation network"}
+"""The networks that may have a backbone of their own, in words."""
 GIVEN = "given"
 """In the settings of a training step: its initial weights are an input."""
 
@@ -100,8 +103,8 @@ def steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> list[Step]:
                 if place.get(source, len(possible)) > place[step.name]:
                     raise RequestError(_missing_input(step, source, config))
             pending += [*step.needs, *filter(None, (step.truth, step.judges))]
-    if "segmenter" in needed:
-        _check_same_network(config.backbone, getattr(config.segmenter, "backbone", None))
+    for name in needed & {"irn", "segmenter"}:
+        _check_same_network(name, config.backbone, getattr(getattr(config, name), "backbone", None))
     return [step for step in possible if step.name in needed]
 
 
@@ -120,6 +123,7 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
     """The method."""
     chosen = {group: methods.method(group, getattr(config.choices, group)) for group in methods.GROUPS}
     _check_selections(config, chosen, splits["train"].evaluated)
+    _check_ground_truth(config, chosen)
     page = _Page(config, chosen)
 
     yield page.step("images", IMAGES, settings=splits["train"])
@@ -153,19 +157,13 @@ def _all_steps(config: PipelineConfig, splits: Mapping[str, Summary]) -> Iterato
         yield from page.made("refinement", "amn_refined", maps=maps)
     if limited == "amn_maps":
         return
-    # IRN needs trained features: without ImageNet's, those of the classifier.
-    features = backbone or {"backbone": "classifier"}
-    yield from page.made("boundaries", "irn", refined=refined, **features)
+    # IRN needs trained features: without published ones, those of the classifier.
+    yield from page.on_weights("irn", otherwise=backbone or {"backbone": "classifier"})
+    yield from page.made("boundaries", "irn", refined=refined, **page.start)
     yield from page.made("boundaries", "pseudo_masks", maps=maps, refined=refined)
 
-    own = getattr(config.segmenter, "backbone", None)
-    start = {}
-    if own is not None and own.weights is not None:
-        yield replace(page.step("segmenter_backbone", INITIAL_WEIGHTS, settings=own), key="segmenter.")
-        start = {"backbone": "segmenter_backbone"}
-    elif own is not None:
-        start = {"backbone": "classifier"}
-    yield from page.made("segmenter", "segmenter", **start)
+    yield from page.on_weights("segmenter", otherwise={})
+    yield from page.made("segmenter", "segmenter", **page.start)
     yield from page.made("segmenter", "predictions", images=images_of_val, truth=truth_of_val)
     yield from page.made("prediction_refinement", "predictions_refined", images=images_of_val, truth=truth_of_val)
 
@@ -188,6 +186,15 @@ def _check_selections(config: PipelineConfig, chosen: Mapping[str, Method], eval
             )
 
 
+def _check_ground_truth(config: PipelineConfig, chosen: Mapping[str, Method]) -> None:
+    """Refuse AMN beside training on the ground truth."""
+    if chosen["boundaries"].instead.get("pseudo_masks") == "truth" and config.choices.activation != "none":
+        raise RequestError(
+            f"activation={config.choices.activation}: has no effect with boundaries={config.choices.boundaries}, which "
+            "trains on the masks of the data set; leave one of them out"
+        )
+
+
 class _Page:
     """Helper for writing the method above."""
 
@@ -195,6 +202,8 @@ class _Page:
         self.config = config
         self.chosen = chosen
         self.made_so_far: set[str] = set()
+        self.start: dict[str, str] = {}
+        """The input with the initial weights of the next network."""
 
     def step(self, name: str, stage: Stage[Any], *, settings: Any = None, truth: str = "truth", **inputs: str) -> Step:
         """A step with this stage; inputs named like their step need not be given."""
@@ -222,6 +231,18 @@ class _Page:
             inputs["images"] = selecting.name
         yield from self.made(group, name, **inputs)
 
+    def on_weights(self, name: str, *, otherwise: Mapping[str, str]) -> Iterator[Step]:
+        """The initial weights of a step with a backbone of its own; `start` is then what it starts from."""
+        own: Any = getattr(getattr(self.config, name), "backbone", None)
+        self.start = dict(otherwise)
+        if is_null(own):
+            return
+        self.start = {"backbone": "classifier"}
+        if own.weights is not None:
+            weights = self.step(f"{name}_backbone", INITIAL_WEIGHTS, settings=own)
+            yield replace(weights, key=f"{name}.")
+            self.start = {"backbone": weights.name}
+
     def made(self, group: str, name: str, **inputs: str) -> Iterator[Step]:
         """The step, if the chosen method of the group makes it."""
         method = self.chosen[group]
@@ -234,11 +255,11 @@ class _Page:
             yield Step(name=name, stage=None, same_as=source, truth="truth" if is_scored else None)
 
 
-def _check_same_network(backbone: BackboneConfig, own: BackboneConfig | None) -> None:
-    if own is not None and own.weights is None and own.name != backbone.name:
+def _check_same_network(step: str, backbone: BackboneConfig, own: Any) -> None:
+    if not is_null(own) and own.weights is None and own.name != backbone.name:
         raise RequestError(
-            f"segmenter.backbone.weights=null: the segmentation network then starts from the classifier's "
-            f"{backbone.name}, but segmenter.backbone.name={own.name}; make the names equal or name its weights"
+            f"{step}.backbone.weights=null: {NETWORKS[step]} then starts from the classifier's {backbone.name}, but "
+            f"{step}.backbone.name={own.name}; make the names equal or name its weights"
         )
 
 

@@ -22,6 +22,7 @@ from amn_ray.stages.rib import stage as rib
 from amn_ray.stages.score.stage import SCORE
 from amn_ray.stages.seam import stage as seam
 from amn_ray.stages.selected_images.stage import SELECTED_IMAGES
+from amn_ray.stages.smp import stage as smp
 from amn_ray.stages.truth.stage import TRUTH
 
 OURS = (
@@ -43,8 +44,9 @@ OURS = (
     Method(group="activation", name="none"),
     irn.METHOD,
     Method(group="boundaries", name="none", instead={"pseudo_masks": "refined"}),
-    Method(group="boundaries", name="ground_truth", instead={"pseudo_masks": "truth"}),
+    Method(group="boundaries", name="ground_truth", instead={"pseudo_masks": "truth"}, choices={"activation": "none"}),
     deeplabv2.METHOD,
+    smp.METHOD,
     crf.PREDICTION_METHOD,
     Method(group="prediction_refinement", name="none"),
 )

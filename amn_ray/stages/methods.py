@@ -67,9 +67,13 @@ class Method:
     """By step: the stage that makes it."""
     instead: Mapping[str, str] = field(default_factory=dict)
     """By step without a stage: the step whose result it is."""
+    choices: Mapping[str, str] = field(default_factory=dict)
+    """By group: the method that this one chooses with itself, unless the user names another."""
     settings: Path | None = None
     """A YAML file: the settings of this method, also for steps that it does not make itself, and under `with` those for
     pairs: `recipe=quick: {…}`, `dataset=coco14: {…}`."""
+    packages: Sequence[str] = ()
+    """For a segmenter: the distributions that its network needs besides those of this package, without extras."""
     open_network: OpenNetwork | None = None
     """For a segmenter: required by jobs/predict.py and the MLflow model."""
 

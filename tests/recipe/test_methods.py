@@ -86,8 +86,8 @@ class Place:
         rows = [f"{n:02d}.png,{';'.join(names[label] for label in labels_of(n))}" for n in range(COUNT)]
         (self.root / "labels.csv").write_text("\n".join(["image,labels", *rows]) + "\n")
 
-    def run(self, job: Job, *overrides: str) -> tuple[int, str]:
-        settings = [setting for setting in SETTINGS if not setting.startswith(OF_OTHERS)]
+    def run(self, job: Job, *overrides: str, of_others: tuple[str, ...] = OF_OTHERS) -> tuple[int, str]:
+        settings = [setting for setting in SETTINGS if not setting.startswith(of_others)]
         return job("pipeline", f"dataset.root={self.root}", f"store={self.store}", *settings, *overrides)
 
     def cam(self, job: Job) -> dict[str, np.ndarray]:

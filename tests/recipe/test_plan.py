@@ -21,7 +21,7 @@ from amn_ray.recipe.plan import Plan, State, make_plan
 from amn_ray.recipe.steps import steps
 from amn_ray.stages import methods
 from amn_ray.stages.given.config import GivenMapsConfig, GivenPseudoMasksConfig, GivenSeedsConfig
-from amn_ray.stages.groups import SegmenterConfig
+from amn_ray.stages.smp.config import SmpConfig
 from tests.composed import configured
 
 SLOW, FAST = Hardware(has_bf16=False), Hardware(has_bf16=True)
@@ -139,18 +139,21 @@ def test_without_a_val_split_the_training_images_are_predicted(store: Store) -> 
 def combinations(files: str) -> Iterator[PipelineConfig]:
     """Combinations of choices, with weights of others and without, until each of their steps.
 
-    All of them, but not each way to make maps with each refinement.
+    All of them, but not each way to make maps with each refinement and segmentation network.
     """
     given = {
         ("maps", "given"): {"maps": GivenMapsConfig(files=files)},
         ("refinement", "given"): {"refined": GivenSeedsConfig(files=files)},
         ("boundaries", "given"): {"pseudo_masks": GivenPseudoMasksConfig(files=files)},
+        ("segmenter", "smp"): {"segmenter": SmpConfig(encoder="resnet18", weights=None)},
     }
     groups = [methods.names(group) for group in methods.GROUPS]
     for recipe, names in itertools.product(("shapes", "quick"), itertools.product(*groups)):
         chosen = dict(zip(methods.GROUPS, names, strict=True))
-        if chosen["maps"] != "cam" and chosen["refinement"] != "crf":
+        if chosen["maps"] != "cam" and (chosen["refinement"], chosen["segmenter"]) != ("crf", "deeplabv2"):
             continue
+        if chosen["boundaries"] == "ground_truth" and chosen["activation"] != "none":
+            continue  # refused
         stages = methods.method("maps", chosen["maps"]).stages
         networks = {"maps_network": stages["maps_network"].config()} if "maps_network" in stages else {}
         settings = networks | {step: one for choice in chosen.items() for step, one in given.get(choice, {}).items()}
@@ -223,6 +226,50 @@ def test_a_last_step_that_the_choices_do_not_make_is_refused(store: Store, overr
     told = rf"^until={until}: these choices do not make it \(.*{overrides}.*; they make images, truth, .*, predictions"
     with pytest.raises(RequestError, match=told):
         plan(store, overrides, f"until={until}")
+
+
+def test_ground_truth_beside_amn_is_refused(store: Store) -> None:
+    assert configured("boundaries=ground_truth").choices.activation == "none", "the choice sets it itself"
+    assert configured("activation=none", "boundaries=ground_truth").choices.activation == "none"
+    with pytest.raises(RequestError, match=r"^activation=amn: has no effect with boundaries=ground_truth"):
+        plan(store, "boundaries=ground_truth", "activation=amn")
+
+
+def test_the_ceiling_needs_a_classifier_only_where_deeplabv2_starts_from_it(store: Store) -> None:
+    own = names(plan(store, "boundaries=ground_truth", "segmenter=smp"))
+    assert own == [*TABLES, "pseudo_masks", *LAST]
+    assert "classifier" in names(plan(store, "boundaries=ground_truth"))
+    assert "classifier" not in names(plan(store, "boundaries=ground_truth", "recipe=quick"))
+
+
+def test_a_corrected_mask_retrains_the_ceiling_and_nothing_of_a_weakly_supervised_run(store: Store) -> None:
+    corrected = {name: dataclasses.replace(of, truth_digest="corrected") for name, of in BOTH.items()}
+    for overrides, changed in (
+        (["boundaries=ground_truth", "segmenter=smp"], {"truth", "truth_val", "pseudo_masks", *LAST[:3]}),
+        (["segmenter=smp"], {"truth", "truth_val"}),
+    ):
+        before, after = (fingerprints(plan(store, *overrides, splits=of)) for of in (BOTH, corrected))
+        assert {name for name in before if before[name] != after[name]} >= changed
+        if "boundaries=ground_truth" not in overrides:
+            assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_irn_may_have_a_backbone_of_its_own(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    own = [
+        "irn.backbone.name=resnet34",
+        f"irn.backbone.weights={tmp_path / 'weights.pth'}",
+        "irn.backbone.batchnorm=batch",
+    ]
+    made = plan(store, *own)
+    assert start(made, "irn") == "irn_backbone"
+    assert start(made, "segmenter") == "classifier"
+    assert made.get("irn").settings.backbone.name == "resnet34"
+    assert made.get("amn").settings.backbone.name == "resnet18"
+    with pytest.raises(
+        RequestError, match=r"^irn\.backbone\.weights=null: IRN then starts from the classifier's resnet18"
+    ):
+        plan(store, "irn.backbone.name=resnet34", "irn.backbone.weights=null")
 
 
 def test_ground_truth_as_pseudo_masks_is_refused_where_there_is_none(store: Store) -> None:
@@ -409,8 +456,7 @@ def test_the_miou_of_all_masks_is_planned_where_more_images_have_one_than_are_ev
 
 
 def test_a_segmentation_network_without_such_a_backbone_needs_no_classifier(store: Store) -> None:
-    config = configured("boundaries=ground_truth")
-    config.segmenter = SegmenterConfig()
+    config = configured("boundaries=ground_truth", "segmenter=smp")
     made = plan(store, config=config)
     assert names(made) == [*TABLES, "pseudo_masks", *LAST]
     assert start(made, "segmenter") is None

@@ -113,7 +113,7 @@ def test_batchnorm_keeps_its_running_statistics_but_trains_its_affine() -> None:
 
 
 def test_conv1_and_bn1_are_frozen_when_weights_are_given() -> None:
-    frozen = AmnNet(AmnConfig(backbone=BackboneConfig(name="resnet18", weights="imagenet")), 3)
+    frozen = AmnNet(AmnConfig(backbone=BackboneConfig(name="resnet18", weights="pretrained")), 3)
     names = {name for name, p in frozen.named_parameters() if not p.requires_grad}
     assert names == {"backbone.stem.0.weight", "backbone.stem.1.weight", "backbone.stem.1.bias"}
 

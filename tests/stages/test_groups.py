@@ -16,7 +16,7 @@ from amn_ray.stages import builtin, groups, methods
 from amn_ray.stages.methods import GROUPS
 from amn_ray.stages.stage import Stage
 
-SHARED = {"seed": 7, "precision": "bf16", "backbone": BackboneConfig(name="resnet18", weights=None)}
+SHARED = {"seed": 7, "precision": "bf16", "ema": 0.9, "backbone": BackboneConfig(name="resnet18", weights=None)}
 BASES = {
     "maps_network": groups.MapsNetworkConfig,
     "maps": groups.MapsConfig,
@@ -117,7 +117,7 @@ def test_the_settings_of_a_choice_come_back_from_a_manifest(step: str, stage: St
 
 @pytest.mark.parametrize(("step", "stage"), MADE)
 def test_only_tau_and_what_an_input_says_are_no_part_of_a_fingerprint(step: str, stage: Stage[Any]) -> None:
-    known = set(affecting_result(stage.config()))
+    known = set(affecting_result(filled(stage.config(), **SHARED)))
     hidden = {item.name for item in dataclasses.fields(stage.config)} - known
     if issubclass(stage.config, groups.MapsConfig):
         assert hidden == {"threshold", "images"}

@@ -16,6 +16,8 @@ class AmnConfig(ActivationConfig):
     """Training with the per-pixel classification loss (PCL) and label conditioning (LC)."""
 
     backbone: BackboneConfig | None = shared()
+    optimizer: str = "adam"
+    """adam, or adamw for transformers (recipe=transformer)."""
     scale: list[float] = field(default_factory=lambda: [0.5, 1.5])
     """Training images are resized by a factor drawn from this range."""
     lr_backbone: float = 5e-6
@@ -35,6 +37,7 @@ class AmnConfig(ActivationConfig):
         check_not_negative(self, "weight_decay")
         check_fraction(self, "smoothing", "dropout")
         check_choice(self, "lc", LAYERS)
+        check_choice(self, "optimizer", ("adam", "adamw"))
         check_range(self, "scale")
         if len(set(self.lc)) != len(self.lc):
             raise ValueError(f"lc={self.lc}: names a layer twice")

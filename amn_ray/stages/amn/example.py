@@ -20,6 +20,8 @@ class AmnExample:
     config: AmnConfig
     num_classes: int
     pixels: Pixels
+    stride: int = STRIDE
+    """Of the logits."""
 
     def __call__(self, row: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """`image` uint8 (crop, crop, 4), `labels` float32 (N,), `seed` uint8 (h, w): at the logits' size already."""
@@ -28,7 +30,7 @@ class AmnExample:
         size = random_scale(image_HWC.shape[:2], (low, high), rng)
         rgba, seed = augment(image_HWC, decode_mask(row["mask"]), size, self.config.crop, rng)
         assert seed is not None
-        grid = -(-self.config.crop // STRIDE)
+        grid = -(-self.config.crop // self.stride)
         return {
             "image": rgba,
             "labels": multi_hot(row["labels"], self.num_classes),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from amn_ray.core.artifacts import Artifact, common_ids
-from amn_ray.core.settings import build
+from amn_ray.core.settings import affecting_result, build
 from amn_ray.data.pixels import Pixels
+from amn_ray.nn.config import stride_of
 from amn_ray.platform.mapping import MAPPING_METRICS
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.example import AmnExample
@@ -18,6 +20,14 @@ from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
 
 
+def identity(config: AmnConfig) -> Mapping[str, Any]:
+    """The settings that affect the result; the optimiser only where it is not the published one."""
+    settings = affecting_result(config)
+    if config.optimizer == AmnConfig.optimizer:
+        del settings["optimizer"]
+    return settings
+
+
 def train_network(config: AmnConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
     """Train AMN on the seeds. Without `backbone` training starts from random weights."""
     # Imported here: a pipeline whose artifacts all exist does not need PyTorch.
@@ -25,6 +35,7 @@ def train_network(config: AmnConfig, inputs: Mapping[str, Artifact], output: Art
 
     images, seeds = inputs["images"], inputs["refined"]
     manifest = images.manifest()
+    assert config.backbone is not None
     num_classes = len(manifest["classes"])
     return train(
         _train_worker,
@@ -32,7 +43,7 @@ def train_network(config: AmnConfig, inputs: Mapping[str, Artifact], output: Art
         output,
         context.cluster,
         sources=[(images, ("image", "labels")), (seeds, ("mask",))],
-        example=AmnExample(config, num_classes, Pixels.of(manifest)),
+        example=AmnExample(config, num_classes, Pixels.of(manifest), stride_of(config.backbone.name)),
         num_classes=num_classes,
         backbone=inputs.get("backbone"),
         epochs=config.epochs,
@@ -64,6 +75,7 @@ AMN = Stage(
     optional=("backbone",),
     metrics=TRAINING_METRICS,
     run=train_network,
+    identity=identity,
 )
 AMN_MAPS = Stage(
     name="amn_maps",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, AdamW, Optimizer
 
 from amn_ray.nn.backbones.backbone import backbone_in
+from amn_ray.nn.optimisation import groups_without_decay
 from amn_ray.nn.precision import autocast
 from amn_ray.stages.amn.config import AmnConfig
 from amn_ray.stages.amn.loss import pcl_loss
@@ -35,8 +36,12 @@ def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: AmnConfig) ->
     return pcl_loss(logits_BChw.float(), batch["seed"], config.smoothing)
 
 
-def optimiser(model: AmnNet, config: AmnConfig) -> Adam:
-    """Adam with two constant learning rates."""
+def optimiser(model: AmnNet, config: AmnConfig) -> Optimizer:
+    """Adam or AdamW with two constant learning rates."""
+    if config.optimizer == "adamw":
+        parts = ((model.backbone.parameters(), config.lr_backbone), (model.head_parameters(), config.lr_head))
+        decayed = [group for part, lr in parts for group in groups_without_decay(part, lr=lr)]
+        return AdamW(decayed, weight_decay=config.weight_decay)
     backbone = [p for p in model.backbone.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": backbone, "lr": config.lr_backbone},

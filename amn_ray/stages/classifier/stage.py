@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from amn_ray.core.artifacts import Artifact
+from amn_ray.core.settings import affecting_result
 from amn_ray.data.labelled_crop import LabelledCrop
 from amn_ray.data.pixels import Pixels
 from amn_ray.evaluation.ranking import mean_average_precision
 from amn_ray.platform.mapping import map_table
-from amn_ray.stages.classifier.config import ClassifierConfig, LabelScoreConfig
+from amn_ray.stages.classifier.config import ADAMW, ClassifierConfig, LabelScoreConfig
 from amn_ray.stages.classifier.infer import COLUMNS, ClassifyImages
 from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
+
+
+def identity(config: ClassifierConfig) -> Mapping[str, Any]:
+    """The settings that affect the result: of AdamW only where it trains, and then not those of SGD."""
+    settings = affecting_result(config)
+    of_other = (
+        ("lr_backbone", "lr_head", "momentum", "weight_decay") if config.optimizer == ADAMW else ("optimizer", ADAMW)
+    )
+    return {key: value for key, value in settings.items() if key not in of_other}
 
 
 def run(config: ClassifierConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
@@ -80,6 +91,7 @@ CLASSIFIER = Stage(
     optional=("backbone",),
     metrics=TRAINING_METRICS,
     run=run,
+    identity=identity,
 )
 LABEL_SCORE = Stage(
     name="label_score",

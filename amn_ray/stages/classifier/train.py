@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch.optim import SGD
-from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from amn_ray.nn.backbones.backbone import backbone_in
 from amn_ray.nn.classifier import Classifier
+from amn_ray.nn.optimisation import groups_without_decay, polynomial
 from amn_ray.nn.precision import autocast
-from amn_ray.stages.classifier.config import ClassifierConfig
+from amn_ray.stages.classifier.config import ADAMW, ClassifierConfig
 
 if TYPE_CHECKING:
     from amn_ray.training.job import TrainJob
@@ -42,12 +43,18 @@ def batch_loss(model: nn.Module, batch: dict[str, Tensor], config: ClassifierCon
     return F.multilabel_soft_margin_loss(logits_BN.float(), batch["labels"])
 
 
-def optimisation(model: Classifier, config: ClassifierConfig, num_steps: int) -> tuple[SGD, LRScheduler]:
-    """SGD with two learning rates, decayed to 0 step by step."""
+def optimisation(model: Classifier, config: ClassifierConfig, num_steps: int) -> tuple[Optimizer, LRScheduler]:
+    """SGD or AdamW with two learning rates, decayed to 0 step by step."""
+    if config.optimizer == ADAMW:
+        rates = config.adamw
+        parts = ((model.backbone, rates.lr_backbone), (model.classifier, rates.lr_head))
+        decayed = [group for part, lr in parts for group in groups_without_decay(part.parameters(), lr=lr)]
+        adamw = AdamW(decayed, weight_decay=rates.weight_decay)
+        return adamw, polynomial(adamw, num_steps, config.power, rates.warmup)
     backbone = [p for p in model.backbone.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": backbone, "lr": config.lr_backbone},
         {"params": model.classifier.parameters()},
     ]
     optimizer = SGD(groups, lr=config.lr_head, momentum=config.momentum, weight_decay=config.weight_decay)
-    return optimizer, PolynomialLR(optimizer, num_steps, config.power)
+    return optimizer, polynomial(optimizer, num_steps, config.power)

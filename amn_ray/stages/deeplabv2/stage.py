@@ -2,86 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from amn_ray.core.artifacts import Artifact
 from amn_ray.core.errors import RequestError
-from amn_ray.core.settings import build
+from amn_ray.core.settings import affecting_result
 from amn_ray.data.pixels import Pixels
-from amn_ray.data.source import IGNORE
-from amn_ray.platform.mapping import MAPPING_METRICS, map_table
+from amn_ray.nn.config import has_own_strides
+from amn_ray.platform.mapping import MAPPING_METRICS
+from amn_ray.stages import segmentation
 from amn_ray.stages.deeplabv2.config import DeepLabConfig, DeepLabPredictionsConfig
-from amn_ray.stages.deeplabv2.example import DeepLabExample
-from amn_ray.stages.deeplabv2.infer import COLUMNS, Predict, open_network
+from amn_ray.stages.deeplabv2.example import OUTPUT_STRIDE, DeepLabExample
+from amn_ray.stages.deeplabv2.infer import open_network
 from amn_ray.stages.methods import Method
 from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
 
 
-def train_network(config: DeepLabConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
-    """Train on the pseudo-masks. Without `backbone` training starts from random weights.
+def identity(config: DeepLabConfig) -> Mapping[str, Any]:
+    """The settings that affect the result.
 
     Raises:
-        RequestError: the pseudo-masks contain no label at all, or an image has no pseudo-mask.
+        RequestError: the backbone cannot have DeepLabv2's output stride.
     """
-    # Imported here: a pipeline whose artifacts all exist does not need PyTorch.
-    from amn_ray.training.driver import train
+    name = config.backbone.name
+    if has_own_strides(name):
+        raise RequestError(
+            f"segmenter.backbone.name={name}: DeepLabv2 needs features of stride {OUTPUT_STRIDE}, which transformers "
+            "do not have; set segmenter=smp (segmenter.arch=segformer or upernet), or segmenter.backbone.name and "
+            ".weights, as to resnet101 and pretrained"
+        )
+    return affecting_result(config)
 
-    images, masks = inputs["images"], inputs["pseudo_masks"]
-    manifest = images.manifest()
-    classes = manifest["classes"]
-    missing = context.cluster.run_remote(missing_classes, images, masks, classes)
-    if missing:
-        context.warn(f"no pseudo-mask contains {', '.join(missing)}; the network cannot learn it")
-    result = train(
-        _train_worker,
-        config,
-        output,
-        context.cluster,
-        sources=[(images, ("image",)), (masks, ("mask",))],
-        example=DeepLabExample(config, Pixels.of(manifest)),
-        num_classes=len(classes),
-        backbone=inputs.get("backbone"),
-        num_steps=config.iterations,
-        callbacks=context.callbacks,
-        probe=context.probe,
+
+def train_network(config: DeepLabConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
+    """Train on the pseudo-masks. Without `backbone` training starts from random weights."""
+    example = DeepLabExample(config, Pixels.of(inputs["images"].manifest()))
+    return segmentation.train_on_masks(
+        _train_worker, config, inputs, output, context, example=example, start=inputs.get("backbone")
     )
-    return result | {"missing_classes": missing}
 
 
 def predict_images(
     config: DeepLabPredictionsConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context
 ) -> Result:
     """Predict all images."""
-    images = inputs["images"]
-    manifest = images.manifest()
-    settings = {
-        "config": config,
-        "network": build(DeepLabConfig, inputs["segmenter"].manifest()["config"]),
-        "num_classes": len(manifest["classes"]),
-        "pixels": Pixels.of(manifest),
-        "weights": inputs["segmenter"],
-    }
-    return map_table(context.cluster, images, COLUMNS, Predict, settings, output, on="networks")
+    return segmentation.predict_images(open_network, config, inputs, output, context)
 
 
-def missing_classes(images: Artifact, masks: Artifact, classes: Sequence[str]) -> list[str]:
-    """The classes without a pixel in any pseudo-mask: they cannot be learned, and their IoU will be 0."""
-    ids = images.table().ids()
-    if lacking := [image_id for image_id in ids if image_id not in masks.table()]:
-        raise RequestError(
-            f"{masks.stage}/{masks.fingerprint}: {len(lacking)} of the {len(ids)} training images have no pseudo-mask, "
-            f"such as {lacking[0]}; add them, or take these images out of the data set"
-        )
-    present = set().union(*masks.table().column("present").values()) - {IGNORE}
-    if not present:
-        raise RequestError(
-            f"{masks.stage}/{masks.fingerprint}: its pseudo-masks are undefined ({IGNORE}) everywhere, so there is "
-            "nothing to train on; look at its figures, and lower refined.conf_fg or raise refined.conf_bg (of "
-            "amn_refined with activation=amn)"
-        )
-    return [name for label, name in enumerate(["background", *classes]) if label not in present]
+def title(settings: Mapping[str, Any]) -> str:
+    """DeepLabv2 with its backbone."""
+    return f"DeepLabv2 {settings.get('segmenter.backbone.name', '?')}"
 
 
 def _train_worker(settings: dict) -> None:
@@ -99,6 +72,7 @@ DEEPLAB = Stage(
     optional=("backbone",),
     metrics=TRAINING_METRICS,
     run=train_network,
+    identity=identity,
 )
 DEEPLAB_PREDICTIONS = Stage(
     name="deeplabv2_predictions",
@@ -112,6 +86,7 @@ DEEPLAB_PREDICTIONS = Stage(
 METHOD = Method(
     group="segmenter",
     name="deeplabv2",
+    title=title,
     stages={"segmenter": DEEPLAB, "predictions": DEEPLAB_PREDICTIONS},
     settings=Path(__file__).with_name("deeplabv2.yaml"),
     open_network=open_network,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from amn_ray.core.checks import (
     check_scales,
 )
 from amn_ray.core.settings import build, shared
-from amn_ray.nn.config import BackboneConfig
+from amn_ray.nn.config import PRETRAINED, BackboneConfig, weights_at
 from amn_ray.nn.precision import PRECISIONS
 from amn_ray.stages.groups import MapsConfig, MapsNetworkConfig
 from amn_ray.training.config import TrainingConfig
@@ -49,8 +48,8 @@ class DrsNetworkConfig(TrainingConfig, MapsNetworkConfig):
 
     backbone: Any = shared()
     """vgg16, as published; null: the run's backbone.*, with a suppression after each of its four layers (ours)."""
-    weights: str | None = "imagenet"
-    """Of VGG-16: `imagenet` (torchvision's), a .pth or .safetensors file in torchvision's names, or null for random
+    weights: str | None = PRETRAINED
+    """Of VGG-16: `pretrained` (torchvision's), a .pth or .safetensors file in torchvision's names, or null for random
     ones."""
     delta: float | None = None
     """δ: what exceeds this share of a channel's maximum is cut down to it; null: the shares are learned."""
@@ -76,10 +75,9 @@ class DrsNetworkConfig(TrainingConfig, MapsNetworkConfig):
             self.backbone = build(BackboneConfig, self.backbone)
         if not (self.backbone in (None, VGG) or isinstance(self.backbone, BackboneConfig)):
             raise ValueError(f"backbone={self.backbone}: must be {VGG}, or null for the run's backbone.*")
-        if not self.on_vgg and self.weights not in (None, "imagenet"):
+        if not self.on_vgg and self.weights not in (None, PRETRAINED):
             raise ValueError(f"weights={self.weights}: are those of backbone={VGG}; the run's are backbone.weights")
-        if self.weights is not None:
-            self.weights = os.path.expanduser(self.weights)
+        self.weights = weights_at(self.weights)
         for name, value in (PUBLISHED if self.on_vgg else AS_CAM).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)

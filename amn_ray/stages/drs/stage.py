@@ -21,8 +21,8 @@ from amn_ray.stages.drs.infer import MakeDrs, MakeTargets
 from amn_ray.stages.maps import COLUMNS, map_images
 from amn_ray.stages.methods import Method, on_backbone
 from amn_ray.stages.stage import Context, Result, Stage
-from amn_ray.training.initial_weights import content_of, write
-from amn_ray.training.job import BACKBONE, TRAINING_METRICS
+from amn_ray.training.initial_weights import content_of, held_in
+from amn_ray.training.job import TRAINING_METRICS
 
 FIRST, TARGET = "first", "targets"
 
@@ -96,37 +96,27 @@ def _trained(
     # Imported here: a pipeline whose artifacts all exist does not need PyTorch.
     from amn_ray.training.driver import train
 
-    start = inputs.get("backbone")
-    if config.on_vgg and config.weights is not None:
-        from amn_ray.nn.weights import initial_state
-        from amn_ray.stages.drs.vgg import Vgg16
+    own = config.weights if config.on_vgg else None
+    with held_in(output, own, _vgg, "maps_network.weights", f"maps_network.backbone={VGG}") as start:
+        return train(
+            worker,
+            config,
+            output,
+            context.cluster,
+            sources=[(inputs["images"], ("image", "labels")), *also],
+            example=example,
+            num_classes=example.num_classes,
+            backbone=start or inputs.get("backbone"),
+            epochs=epochs,
+            callbacks=context.callbacks,
+            probe=context.probe,
+        )
 
-        start = output
-        if not (output.exists(MODEL) or output.exists(BACKBONE)):
-            network = Vgg16()
-            where, chosen = f"maps_network.weights={config.weights}", f"maps_network.backbone={VGG}"
 
-            def weights() -> Mapping[str, Any]:
-                initial_state(str(config.weights), network, where, chosen)
-                return network.state_dict()  # without torchvision's classifier, which is nine tenths of the file
+def _vgg() -> Any:
+    from amn_ray.stages.drs.vgg import Vgg16
 
-            write(weights, output)
-    result = train(
-        worker,
-        config,
-        output,
-        context.cluster,
-        sources=[(inputs["images"], ("image", "labels")), *also],
-        example=example,
-        num_classes=example.num_classes,
-        backbone=start,
-        epochs=epochs,
-        callbacks=context.callbacks,
-        probe=context.probe,
-    )
-    if start is output:
-        output.remove(BACKBONE)
-    return result
+    return Vgg16()
 
 
 def make_maps(config: DrsMapsConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:

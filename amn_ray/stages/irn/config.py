@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from amn_ray.core.checks import check_choice, check_fraction, check_not_negative, check_positive, check_range
 from amn_ray.core.settings import shared
-from amn_ray.nn.config import BackboneConfig
+from amn_ray.nn.config import BackboneConfig, OwnBackboneConfig
 from amn_ray.nn.precision import PRECISIONS
 from amn_ray.stages.groups import BoundariesConfig, PseudoMasksConfig
 
@@ -15,7 +15,8 @@ from amn_ray.stages.groups import BoundariesConfig, PseudoMasksConfig
 class IrnConfig(BoundariesConfig):
     """Training of the edge and displacement branches."""
 
-    backbone: BackboneConfig | None = shared()
+    backbone: BackboneConfig = shared(OwnBackboneConfig)
+    """name: null is the run's; a plain vision transformer, whose levels have one stride, needs another one here."""
     scale: list[float] = field(default_factory=lambda: [0.5, 1.5])
     """Training images are resized by a factor drawn from this range."""
     radius: int = 10

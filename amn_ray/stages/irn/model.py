@@ -38,7 +38,6 @@ class IrnNet(nn.Module):
 
     def __init__(self, config: IrnConfig) -> None:
         super().__init__()
-        assert config.backbone is not None
         self.backbone = build_backbone(config.backbone, STRIDE).requires_grad_(False)
         channels, strides = self.backbone.channels, self.backbone.strides
         self.edge_branches = nn.ModuleList(

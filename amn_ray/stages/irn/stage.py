@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from amn_ray.core.artifacts import Artifact, common_ids
-from amn_ray.core.settings import build
+from amn_ray.core.errors import RequestError
+from amn_ray.core.settings import affecting_result, build
 from amn_ray.data.pixels import Pixels
+from amn_ray.nn.config import has_one_stride, stride_of
 from amn_ray.platform.mapping import MAPPING_METRICS, map_table
 from amn_ray.stages.irn.config import IrnConfig, WalkConfig
 from amn_ray.stages.irn.example import IrnExample
@@ -17,6 +20,21 @@ from amn_ray.stages.irn.infer import COLUMNS, MakePseudoMask
 from amn_ray.stages.methods import Method
 from amn_ray.stages.stage import Context, Result, Stage
 from amn_ray.training.job import TRAINING_METRICS
+
+
+def identity(config: IrnConfig) -> Mapping[str, Any]:
+    """The settings that affect the result.
+
+    Raises:
+        RequestError: the levels of the backbone have one stride only.
+    """
+    if has_one_stride(config.backbone.name):
+        raise RequestError(
+            f"boundaries=irn: finds boundaries in features of several sizes, and all levels of {config.backbone.name} "
+            f"have stride {stride_of(config.backbone.name)}; set irn.backbone.name and irn.backbone.weights, as to "
+            "resnet50 and pretrained, or boundaries=none"
+        )
+    return affecting_result(config)
 
 
 def train_network(config: IrnConfig, inputs: Mapping[str, Artifact], output: Artifact, context: Context) -> Result:
@@ -80,6 +98,7 @@ IRN = Stage(
     needs=("images", "refined", "backbone"),
     metrics=TRAINING_METRICS,
     run=train_network,
+    identity=identity,
 )
 WALK = Stage(
     name="walk",

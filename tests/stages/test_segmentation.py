@@ -1,4 +1,4 @@
-"""What the DeepLabv2 stage says of pseudo-masks that it cannot, or can only partly, learn from."""
+"""What is said of pseudo-masks that a segmentation network cannot, or can only partly, learn from."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from amn_ray.core.artifacts import TABLE, Artifact, Store
 from amn_ray.core.errors import RequestError
 from amn_ray.data.images import MASK_SCHEMA, mask_row
 from amn_ray.platform.cluster import Cluster
+from amn_ray.stages import segmentation
 from amn_ray.stages.deeplabv2 import stage
 from amn_ray.stages.deeplabv2.config import DeepLabConfig
 from amn_ray.stages.stage import Context
@@ -43,15 +44,15 @@ def test_masks_that_are_undefined_everywhere_are_refused_before_training(tmp_pat
 def test_a_class_that_no_mask_holds_is_missing(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     some, every = pseudo_masks(store, 0, 2, 255), pseudo_masks(store, 0, 1, 2)
-    assert stage.missing_classes(some, some, ["nut", "bolt"]) == ["nut"]
-    assert stage.missing_classes(every, every, ["nut", "bolt"]) == []
+    assert segmentation.missing_classes(some, some, ["nut", "bolt"]) == ["nut"]
+    assert segmentation.missing_classes(every, every, ["nut", "bolt"]) == []
 
 
 def test_training_images_without_a_pseudo_mask_are_refused_with_their_number(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     images, masks = pseudo_masks(store, 0, 1, 2), pseudo_masks(store, 0, 1)
     with pytest.raises(RequestError, match="1 of the 3 training images have no pseudo-mask, such as image2"):
-        stage.missing_classes(images, masks, ["nut", "bolt"])
+        segmentation.missing_classes(images, masks, ["nut", "bolt"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The segmentation networks of segmentation-models-pytorch, an optional dependency (extra `networks`)."""
