@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from amn_ray.cli.overrides import as_meant, plugins_of, with_recorded
+from amn_ray.cli.overrides import as_meant, plugins_of, with_choices, with_recorded
 from amn_ray.cli.schemas import PLANS, register, schemas
 from amn_ray.core import plugins
 from amn_ray.core.errors import RequestError, RunError
@@ -169,7 +169,7 @@ def compose(job: str, overrides: Sequence[str]) -> DictConfig:
         RequestError: there is no such configuration.
     """
     try:
-        return hydra.compose(job, list(overrides))
+        return hydra.compose(job, with_choices(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise RequestError(_one_line(job, error)) from error
 

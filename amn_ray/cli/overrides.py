@@ -53,6 +53,8 @@ def as_meant(job: str, arguments: Sequence[str]) -> list[str]:
     # argparse puts those after an option into `unknown`.
     overrides = [*parsed.overrides, *unknown]
     meant = [_as_meant(job, override) for override in overrides]
+    if job in PLANS:
+        meant = with_choices(meant)
     return [*meant, *(argument for argument in arguments if argument not in overrides)]
 
 
@@ -103,10 +105,18 @@ def _as_meant(job: str, argument: str) -> str:
     return argument
 
 
+def with_choices(overrides: Sequence[str]) -> list[str]:
+    """The overrides, and the choices that a chosen method makes with itself unless they are named, too."""
+    named_choices = dict(override.partition("=")[::2] for override in overrides)
+    chosen = [methods.method(group, named_choices[group]) for group in methods.GROUPS if group in named_choices]
+    made = {group: name for method in chosen for group, name in method.choices.items() if group not in named_choices}
+    return [*overrides, *(f"{group}={name}" for group, name in made.items())]
+
+
 def _refuse_part_of_shared(job: str, key: str) -> None:
-    """Reject parts of a step's setting that the pipeline fills as a whole, such as irn.backbone."""
-    for prefix, name in _shared_parts(job).items():
-        if key.lstrip("+").startswith(f"{prefix}."):
+    """Reject parts of a step's setting that the pipeline fills as a whole, such as amn.backbone."""
+    for prefix, (name, is_own) in _shared_parts(job).items():
+        if key.lstrip("+").startswith(f"{prefix}.") and not is_own:
             part = key.lstrip("+").removeprefix(f"{prefix}.")
             raise RequestError(f"{key}: {prefix} is shared by the whole pipeline; set {name}.{part}")
 
@@ -177,15 +187,18 @@ def _kinds(job: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _shared_parts(job: str) -> dict[str, str]:
-    """Key of a step's nested setting -> the pipeline's setting that fills it (see core.settings.shared)."""
-    return {key: name for prefix, schema in schemas(job) for key, name in _walk_shared(schema, prefix)}
+def _shared_parts(job: str) -> dict[str, tuple[str, bool]]:
+    """Key of a step's nested setting -> the pipeline's setting that fills it, and whether users may set its parts."""
+    return {
+        key: (name, is_own) for prefix, schema in schemas(job) for key, name, is_own in _walk_shared(schema, prefix)
+    }
 
 
-def _walk_shared(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
+def _walk_shared(schema: type, prefix: str) -> Iterator[tuple[str, str, bool]]:
+    own = shared_names(schema)
     for name, part in _dataclasses_in(schema):
-        if name in shared_names(schema):
-            yield f"{prefix}{name}", name
+        if name in own:
+            yield f"{prefix}{name}", name, own[name]
         else:
             yield from _walk_shared(part, f"{prefix}{name}.")
 

@@ -2,10 +2,12 @@
 
 <out>/SegmentationClass/<image_id>.png
 <out>/ImageSets/Segmentation/<split>.txt
+<out>/about.json: of which run and step they are, and with what supervision they were made
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +28,10 @@ from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import resize_label
 from amn_ray.recipe import records as runs
 from amn_ray.recipe.config import STEPS
+from amn_ray.recipe.method_names import description
 
 BATCH = 256
+ABOUT = "about.json"
 
 
 @dataclass(kw_only=True)
@@ -89,6 +93,10 @@ def export(config: ExportConfig) -> None:
             list(pool.map(write, masks(ids[start : start + BATCH])))
     lines = "".join(f"{image_id}\n" for image_id in ids)
     out.write(f"ImageSets/Segmentation/{split}.txt", lines.encode())
+    about = {"run": run.folder.name, "step": config.step, "split": split, **description(run.settings)}
+    if not config.step.startswith("predictions"):
+        about.pop("segmentation network")
+    out.write(ABOUT, json.dumps(about, ensure_ascii=False, indent=2).encode())
     log("export", f"{len(ids)} masks of {config.step} ({split}) in {out.url}")
 
 

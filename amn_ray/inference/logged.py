@@ -5,9 +5,10 @@ from __future__ import annotations
 from amn_ray.core.artifacts import MODEL, Store
 from amn_ray.core.console import log
 from amn_ray.core.events import Event, Observer, RunEnded
-from amn_ray.inference.segmenter import Settings, opener_of, write_model
+from amn_ray.inference.segmenter import Settings, opener_of, packages_of, write_model
 from amn_ray.platform.tracking_config import TrackingConfig
 from amn_ray.recipe import records
+from amn_ray.recipe.method_names import description
 from amn_ray.reporting.tracked import Tracking
 
 
@@ -33,4 +34,6 @@ class LoggedModel(Observer):
                 lambda folder: write_model(folder, settings, weights.read(MODEL)),
                 self.config.register,
                 self.config.alias,
+                packages=packages_of(weights),
+                metadata=description(run.settings),
             )

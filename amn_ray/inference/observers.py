@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from amn_ray.core.events import Observer, RunEnded
 from amn_ray.core.provenance import git_commit
+from amn_ray.core.settings import flat
 from amn_ray.inference.logged import LoggedModel
 from amn_ray.platform.tracking import Tracker
+from amn_ray.recipe.method_names import FULLY_SUPERVISED, is_fully_supervised
 from amn_ray.recipe.pipeline import Pipeline
 from amn_ray.recipe.records import Recorder
 from amn_ray.reporting.console import Console
@@ -43,9 +45,16 @@ def run_observed(
     config = pipeline.config
     tracker = Tracker(config.tracking, pipeline.store, patience_s=0 if study is None else TRIAL_PATIENCE_S)
     tags = {"dataset": config.dataset.name, "git_commit": git_commit()}
+    supervised = is_fully_supervised(flat(config))
+    tags |= {"supervision": FULLY_SUPERVISED} if supervised else {}
     parent = None if study is None else tracker.known(study)
     tracking = Tracking(
-        tracker, name or f"pipeline {config.dataset.name}", pipeline.identity, tags, pipeline.folder, parent
+        tracker,
+        name or f"pipeline {config.dataset.name}{f' ({FULLY_SUPERVISED})' * supervised}",
+        pipeline.identity,
+        tags,
+        pipeline.folder,
+        parent,
     )
     observers = [
         *others,

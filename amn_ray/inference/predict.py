@@ -208,7 +208,8 @@ def _run(
             .map_batches(
                 MakeLogits,
                 fn_constructor_kwargs={
-                    "source": source, "settings": settings, "weights": weights, "threads": resources.threads,
+                    "source": source, "settings": settings, "weights": weights, "crf": crf,
+                    "threads": resources.threads,
                 },
                 batch_size=BATCH,
                 batch_format="pyarrow",
@@ -243,11 +244,12 @@ def _run(
 class MakeLogits:
     """Loads the network once, and maps batches of file names to logits, or to the reason for having none."""
 
-    def __init__(self, source: Store, settings: Settings, weights: Artifact, threads: int) -> None:
+    def __init__(self, source: Store, settings: Settings, weights: Artifact, crf: bool, threads: int) -> None:
         import torch  # on the actor: the driver only names this class and need not load it
 
         torch.set_num_threads(threads)
         self.source = source
+        self.crf = crf and settings.crf is not None
         self.segmenter = Segmenter(settings, weights.read(MODEL))
         self.labels = list(range(len(settings.classes) + 1))
 
@@ -262,7 +264,7 @@ class MakeLogits:
         except (BadFile, OSError) as error:
             return {"file": name, "error": " ".join(str(error).split()) or type(error).__name__}
         bright = brightness(image, self.segmenter.settings.pixels)
-        logits = to_row("", self.labels, self.segmenter.logits(image.rgb))
+        logits = to_row("", self.labels, self.segmenter.logits(image.rgb, for_crf=self.crf))
         columns = {"logits": logits["maps"], "h": logits["h"], "w": logits["w"]}
         return {"file": name, "error": "", "brightness": bright, **columns}
 

@@ -20,7 +20,7 @@ from amn_ray.core.artifacts import Artifact
 from amn_ray.core.errors import RequestError
 from amn_ray.core.settings import build
 from amn_ray.data.images import Photograph, encode_palette_mask, read_image
-from amn_ray.data.maps import full_size
+from amn_ray.data.maps import as_stored, at_most_stored, full_size
 from amn_ray.data.photograph_checks import check_white
 from amn_ray.data.pixels import Pixels
 from amn_ray.data.transforms import limited_size, resize_image, resize_label
@@ -117,6 +117,16 @@ def opener_of(weights: Artifact) -> str | None:
     return None if opener is None else f"{opener.__module__}:{opener.__qualname__}"
 
 
+def packages_of(weights: Artifact) -> list[str]:
+    """The distributions that these weights' network needs, besides those of this package without extras."""
+    from amn_ray.recipe.steps import method_of  # as above
+
+    method = method_of("segmenter", weights.stage)
+    backbone = weights.manifest()["config"].get("backbone") or {}
+    of_timm = backbone.get("name", "").startswith("timm/")
+    return [*(() if method is None else method.packages), *["timm"] * of_timm]
+
+
 class Segmenter:
     """The loaded network."""
 
@@ -139,10 +149,14 @@ class Segmenter:
         self.settings = settings
         self.network = opener(settings.network, settings.predictions, len(settings.classes), weights)
 
-    def logits(self, image_HWC: np.ndarray) -> np.ndarray:
-        """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), on a grid of the image, or of its smaller copy."""
-        small = resize_image(image_HWC, *limited_size(image_HWC.shape[:2], self.settings.longest))
-        return self.network.logits([small])[0]
+    def logits(self, image_HWC: np.ndarray, *, for_crf: bool = False) -> np.ndarray:
+        """RGB uint8 (H, W, 3) -> float32 (N+1, h, w), on a grid of the image, or of its smaller copy.
+
+        With `for_crf` the grid is at most as fine as that on which a pipeline stores logits for the CRF.
+        """
+        size = limited_size(image_HWC.shape[:2], self.settings.longest)
+        logits_Chw = self.network.logits([resize_image(image_HWC, *size)])[0]
+        return at_most_stored(logits_Chw, *size) if for_crf else logits_Chw
 
 
 def mask_of(
@@ -150,13 +164,14 @@ def mask_of(
 ) -> np.ndarray:
     """An image and its logits -> labels uint8 (H, W), refined by dense CRF unless `crf` is None.
 
-    The logits are those of a copy of at most `longest` pixels; the CRF runs at that size, too.
+    The logits are those of a copy of at most `longest` pixels; the CRF runs at that size, too, on logits as a pipeline
+    stores them.
     """
     size = limited_size(image_HWC.shape[:2], longest)
-    logits_CHW = full_size(logits_Chw, *size)
     if crf is None:
-        mask_HW = logits_CHW.argmax(0).astype(np.uint8)
+        mask_HW = full_size(logits_Chw, *size).argmax(0).astype(np.uint8)
     else:
+        logits_CHW = full_size(as_stored(logits_Chw, *size), *size)
         mask_HW = refined_prediction(resize_image(image_HWC, *size), logits_CHW, crf)
     return resize_label(mask_HW, *image_HWC.shape[:2])
 

@@ -13,12 +13,10 @@ from amn_ray.core.errors import RequestError
 from amn_ray.core.places import local_path
 from amn_ray.platform.ray_internals import JOB_CONFIG
 
-IMAGENET = "imagenet"
+READ = ("root", "weights", "files")
+"""The last parts of the keys of what jobs read, besides `images`."""
+PRETRAINED = "pretrained"
 """The one value of `weights` that is not a file."""
-READ = (
-    "images", "dataset.root", "backbone.weights", "segmenter.backbone.weights", "maps.files", "refined.files",
-    "pseudo_masks.files",
-)  # fmt: skip
 
 
 def runtime_env() -> Mapping[str, Any]:
@@ -58,9 +56,9 @@ def check_places(settings: Mapping[str, Any], written: str) -> None:
         log(written, f"{place} (of the machine on which Ray runs this job)")
     if _session_folder(Path.cwd()) is None:
         return
-    for key in READ:
-        place = _path(settings, key)
-        named = settings.get(key) != IMAGENET
+    for key in settings:
+        place = _path(settings, key) if key == "images" or key.rpartition(".")[2] in READ else None
+        named = settings[key] != PRETRAINED
         if named and place is not None and not Path(settings[key]).is_absolute() and not place.exists():
             raise RequestError(
                 f"{key}={settings[key]}: not found in {Path.cwd()}, the copy of the working directory in which Ray "

@@ -332,24 +332,36 @@ class TrackedRun:
 
         self.tracker.enqueue(log, is_file=True)
 
-    def model(self, write: Callable[[Path], None], register: str | None, alias: str) -> None:
+    def model(
+        self,
+        write: Callable[[Path], None],
+        register: str | None,
+        alias: str,
+        *,
+        packages: Sequence[str],
+        metadata: Mapping[str, str],
+    ) -> None:
         """Log the model of amn_ray.inference.segmenter, unless this run already has it.
 
         Args:
             write: writes its data to a folder, see segmenter.write_model.
             register: a name in MLflow's model registry; None registers nothing.
             alias: given to the registered version.
+            packages: the distributions that it needs, besides MODEL_PACKAGES.
+            metadata: what stands in its card.
         """
 
         def log() -> None:
             if MODEL_TAG not in self.client.get_run(self.run_id).data.tags:
                 with tempfile.TemporaryDirectory() as folder:
                     write(Path(folder))
-                    self._log_model(Path(folder), register, alias)
+                    self._log_model(Path(folder), register, alias, packages, metadata)
 
         self.tracker.enqueue(log, is_file=True)
 
-    def _log_model(self, folder: Path, register: str | None, alias: str) -> None:
+    def _log_model(
+        self, folder: Path, register: str | None, alias: str, packages: Sequence[str], metadata: Mapping[str, str]
+    ) -> None:
         # Imported here: this takes seconds, and only happens once per pipeline.
         import mlflow.pyfunc
         from mlflow.models import Model, ModelSignature
@@ -370,7 +382,8 @@ class TrackedRun:
                 loader_module="amn_ray.inference.segmenter",
                 data_path=str(folder),
                 code_paths=[str(PACKAGE)],
-                pip_requirements=[f"{name}=={version(name)}" for name in MODEL_PACKAGES],
+                pip_requirements=[f"{name}=={version(name)}" for name in (*MODEL_PACKAGES, *packages)],
+                metadata=dict(metadata),
                 signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema([ColSpec("binary", "mask")])),
             )
         if register is not None:

@@ -29,13 +29,14 @@ from amn_ray.evaluation.selection import report_ids
 from amn_ray.evaluation.thresholds import ImageCounts
 from amn_ray.platform.tracking import RunStates, default_uri
 from amn_ray.recipe import records as runs
-from amn_ray.recipe.method_names import LAYERS
+from amn_ray.recipe.method_names import LAYERS, is_fully_supervised
 from amn_ray.recipe.records import Run
 from amn_ray.reporting import figures, paper, results
 from amn_ray.reporting.config import ReportConfig
 from amn_ray.reporting.console import written
 from amn_ray.reporting.variants import (
     DataSet,
+    Seeds,
     Variant,
     by_data,
     in_order,
@@ -243,7 +244,8 @@ def _selection_text(reference: Variant) -> str:
     return "No run was scored: the data set has no ground truth."
 
 
-def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
+def _paper_tables(every: Sequence[Variant], data: str) -> list[Table]:
+    variants = [variant for variant in every if not is_fully_supervised(variant.settings)]
     method = LC | ACTIVATION
     cam = only(variants, method, lambda s: s["choices.activation"] == "none")
     by_layers = {layers: _with_lc(variants, layers) for layers, _ in paper.PLACEMENT}
@@ -302,6 +304,7 @@ def _paper_tables(variants: Sequence[Variant], data: str) -> list[Table]:
             "The test set has no public ground truth. Our DeepLab starts from the weights that the recipe names.",
         ),
         Table("Table 5: segmentation of COCO 2014 val", ("method", "published", "ours", "reporting"), coco),
+        *_second_stage_table(every),
     ]
 
 
@@ -332,6 +335,32 @@ def _methods_table(variants: Sequence[Variant]) -> Table:
         "A name in brackets is of another method than the published one. CONTA and MBMNet are rows of the paper only: "
         "the causal loop is not in CONTA's repository, and no code of MBMNet was found. AMN and LC: Table 1.",
     )  # fmt: skip
+
+
+def _second_stage_table(variants: Sequence[Variant]) -> list[Table]:
+    """What each segmentation network made of which pseudo-masks, if more than one has run."""
+    rows = [
+        (
+            variant.method,
+            variant.segmenter,
+            _score(variant, _final_steps(variant)[1]),
+            _score(variant, "pseudo_masks"),
+            _score(variant, "predictions"),
+            *_pair(variant, "predictions_refined"),
+        )
+        for variant in variants
+        if variant.of("predictions")
+    ]
+    if len({row[:2] for row in rows}) < 2:
+        return []
+    return [
+        Table(
+            "The second stage: which part of a gain is the seeds', and which the segmentation network's",
+            ("maps", "segmentation network", "seed", "pseudo-masks", "val", "val + CRF", "reporting"),
+            rows,
+            "“fully supervised”: trained on the ground truth, the ceiling of its network; it has no seeds.",
+        )
+    ]
 
 
 def _has_irn(variant: Variant) -> bool:
@@ -401,7 +430,7 @@ def _figures(variants: Sequence[Variant], pictures: Path, stem: str) -> list[Fig
     return made
 
 
-def _mean_curve(manifests: Mapping[int, Mapping[str, Any]]) -> dict[str, Sequence[float]]:
+def _mean_curve(manifests: Mapping[Seeds, Mapping[str, Any]]) -> dict[str, Sequence[float]]:
     found = [manifest["curve"] for manifest in manifests.values()]
     mious = np.array([curve["miou"] for curve in found])
     spread = mious.std(0, ddof=1) if len(mious) > 1 else np.zeros(mious.shape[1])
@@ -477,13 +506,13 @@ def _difference_rows(name: str, first: tuple[Variant, str], second: tuple[Varian
     ]
 
 
-def _images_of(variant: Variant, step: str, seeds: Sequence[int]) -> list[dict[str, ImageCounts]]:
+def _images_of(variant: Variant, step: str, seeds: Sequence[Seeds]) -> list[dict[str, ImageCounts]]:
     """The counts of all scored images, for each seed."""
     runs_of_step = variant.holding(step, score=True)
     return [scored(runs_of_step[seed].scores[step]) for seed in seeds]
 
 
-def _counts_of(variant: Variant, step: str, seeds: Sequence[int], ids: Sequence[str]) -> np.ndarray:
+def _counts_of(variant: Variant, step: str, seeds: Sequence[Seeds], ids: Sequence[str]) -> np.ndarray:
     """Counts int64 (S, n, 3, C) of these images; maps at the τ chosen on the selection split."""
     by_seed = []
     for seed, images in zip(seeds, _images_of(variant, step, seeds), strict=True):
@@ -593,7 +622,7 @@ def _study_differences(store: Store, trials: pd.DataFrame, ordered: Sequence[str
     for setting in ordered[: COMPARED + 1]:
         members = trials[(trials["setting"] == setting) & (trials["state"] == "finished")]
         found = runs.named(store, members["run"].tolist())
-        variant = Variant({}, setting, runs={run.settings["seed"]: [run] for run in found})
+        variant = Variant({}, setting, runs={Seeds.of(run): [run] for run in found})
         compared.append((variant, step_named(name, found[0])))
     return [
         row

@@ -10,14 +10,21 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from amn_ray.core.artifacts import Artifact
 from amn_ray.core.errors import RequestError
 from amn_ray.data.listing import Summary
 from amn_ray.data.source import DatasetConfig
 from amn_ray.recipe.config import STEPS, Choices, PipelineConfig
-from amn_ray.recipe.method_names import LAYERS, maps_name, method_name
+from amn_ray.recipe.method_names import (
+    FULLY_SUPERVISED,
+    LAYERS,
+    is_fully_supervised,
+    maps_name,
+    method_name,
+    segmenter_name,
+)
 from amn_ray.recipe.records import Run
 from amn_ray.recipe.steps import steps
 from amn_ray.reporting.tracked import NO_SETTINGS
@@ -28,6 +35,26 @@ from amn_ray.stages.truth.stage import TRUTH
 NO_VARIANT = (*NO_SETTINGS, "plugins", "until", "seed")
 NODES_OF_NO_VARIANT = ("cluster", "tracking", "dataset")
 """Settings that do not distinguish variants."""
+
+
+class Seeds(NamedTuple):
+    """The random seeds of a run."""
+
+    common: int
+    """Of all steps but those that have their own."""
+    own: str = ""
+    """Of these, in words: `segmenter 2`."""
+
+    @classmethod
+    def of(cls, run: Run) -> Seeds:
+        """Those in a run's settings."""
+        steps = {key.removesuffix(".seed"): seed for key, seed in run.settings.items() if key.endswith(".seed")}
+        common = run.settings["seed"]
+        own = [f"{step} {seed}" for step, seed in steps.items() if seed not in (None, common) and step in STEPS]
+        return cls(common, ", ".join(own))
+
+    def __str__(self) -> str:
+        return f"{self.common} ({self.own})" if self.own else str(self.common)
 
 
 @dataclass
@@ -82,8 +109,8 @@ class Variant:
     label: str = ""
     different: Mapping[str, Any] = field(default_factory=dict)
     """Its settings that differ from the reference."""
-    runs: dict[int, list[Run]] = field(default_factory=dict)
-    """By seed; several, if a later run went further."""
+    runs: dict[Seeds, list[Run]] = field(default_factory=dict)
+    """By seeds; several, if a later run went further."""
 
     @property
     def method(self) -> str:
@@ -96,12 +123,17 @@ class Variant:
         return maps_name(self.settings)
 
     @property
+    def segmenter(self) -> str:
+        """The name of its segmentation network."""
+        return segmenter_name(self.settings)
+
+    @property
     def all_runs(self) -> list[Run]:
         """Of all seeds."""
         return [run for same in self.runs.values() for run in same]
 
-    def holding(self, step: str, *, score: bool) -> dict[int, Run]:
-        """By seed: a run with the step (or its score)."""
+    def holding(self, step: str, *, score: bool) -> dict[Seeds, Run]:
+        """By seeds: a run with the step (or its score)."""
         found = {}
         for seed, candidates in sorted(self.runs.items()):
             for run in candidates:
@@ -111,8 +143,8 @@ class Variant:
         return found
 
     @cached_property
-    def manifests(self) -> dict[str, dict[int, dict[str, Any]]]:
-        """Score manifests: step -> seed -> manifest; only of steps that were scored on some image."""
+    def manifests(self) -> dict[str, dict[Seeds, dict[str, Any]]]:
+        """Score manifests: step -> seeds -> manifest; only of steps that were scored on some image."""
         every = {
             step: {seed: run.scores[step].manifest() for seed, run in self.holding(step, score=True).items()}
             for step in in_order(run.scores for run in self.all_runs)
@@ -123,8 +155,8 @@ class Variant:
         }
         return {step: by_seed for step, by_seed in kept.items() if by_seed}
 
-    def of(self, step: str) -> dict[int, dict[str, Any]]:
-        """The manifests of a step's scores, by seed."""
+    def of(self, step: str) -> dict[Seeds, dict[str, Any]]:
+        """The manifests of a step's scores, by seeds."""
         return self.manifests.get(step, {})
 
     def has_maps(self, step: str) -> bool:
@@ -164,7 +196,7 @@ def variants_of(members: Sequence[Run]) -> list[Variant]:
     for run in members:
         settings = _deciding(run)
         variant = found.setdefault(str(sorted(settings.items())), Variant(settings))
-        variant.runs.setdefault(run.settings["seed"], []).append(run)
+        variant.runs.setdefault(Seeds.of(run), []).append(run)
 
     def rank(variant: Variant) -> tuple[int, int, int, int]:
         chosen = dataclasses.asdict(Choices())  # the paper's
@@ -180,6 +212,9 @@ def variants_of(members: Sequence[Run]) -> list[Variant]:
     for variant in ordered[1:]:
         variant.different = _difference(variant, reference)
         variant.label = " ".join(f"{key}={text_of(value)}" for key, value in variant.different.items())
+    for variant in ordered:
+        if is_fully_supervised(variant.settings):
+            variant.label = f"{FULLY_SUPERVISED}: {variant.label}"
     return ordered
 
 

@@ -62,6 +62,9 @@ class StudyConfig:
     """`<step>/<metric>` that ranks trials and that Optuna optimises: one of the selection split, selection_…."""
     mode: str = "max"
     """max or min."""
+    seeds_of: str | None = None
+    """The step whose random seed varies, such as segmenter: all that comes before it is then the same in all trials;
+    null: the seed of all steps."""
     columns: list[str] = field(default_factory=list)
     """Further metrics in the study's table."""
     asha: AshaConfig | None = None
@@ -129,10 +132,14 @@ class Trial:
     def label(self) -> str:
         return f"{self.group} seed={self.seed}".strip()
 
-    @property
-    def overrides(self) -> list[str]:
-        """Hydra overrides."""
-        return [*_as_overrides(self.settings), f"seed={self.seed}"]
+    def overrides(self, seeds_of: str | None) -> list[str]:
+        """Hydra overrides; for `seeds_of` see StudyConfig."""
+        return [*_as_overrides(self.settings), f"{seed_key(seeds_of)}={self.seed}"]
+
+
+def seed_key(step: str | None) -> str:
+    """The setting of a step's random seed; None: of that of all steps."""
+    return "seed" if step is None else f"{step}.seed"
 
 
 def _as_overrides(settings: Mapping[str, Any]) -> list[str]:
@@ -229,7 +236,7 @@ def check_keys(study: StudyConfig, given: Sequence[str], groups: Sequence[str]) 
         raise RequestError("seed: a study has several seeds; set seeds=[…] instead")
     for key in [*study.space, *(key for settings in study.cases.values() for key in settings)]:
         refuse_old_key(key)
-        if key in ("seed", "seeds"):
+        if key in ("seed", "seeds", seed_key(study.seeds_of)):
             raise RequestError(f"study: {key} cannot be searched; set seeds=[…]")
         if key in ("store", "cluster", "retry_failed") or key.startswith(("cluster.", "tracking.", "study.")):
             raise RequestError(f"study: {key} cannot be searched, because it does not affect results")

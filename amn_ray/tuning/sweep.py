@@ -196,7 +196,7 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
     splits: dict[str, dict[str, Summary]] = {}
     for trial in list(trials) or study.corners(asked, seed):
         try:
-            composed[trial.label] = compose(trial.overrides)
+            composed[trial.label] = compose(trial.overrides(asked.seeds_of))
             pipe = load(composed[trial.label], written="store").pipeline()
             data = _data_key(pipe)
             if data not in splits:
@@ -227,7 +227,7 @@ def make_plan(settings: SweepConfig, given: Sequence[str], compose: Callable[[Se
     return Plan(
         study=asked,
         trials=trials,
-        composed=composed if trials else {"": compose([f"seed={seed}"])},
+        composed=composed if trials else {"": compose([f"{study.seed_key(asked.seeds_of)}={seed}"])},
         seed=seed,
         tracking=settings.tracking,
         store=settings.store,
@@ -371,7 +371,7 @@ def _trial(chosen: dict[str, Any], plan: Plan) -> None:
             name=trial.label,
             study=plan.run_id,
             others=watchers,
-            command=[*plan.given, *trial.overrides],
+            command=[*plan.given, *trial.overrides(plan.study.seeds_of)],
             since=plan.since,
         )
         metrics = {f"{step}/{key}": value for step, values in ended.summary.items() for key, value in values.items()}

@@ -79,7 +79,7 @@ def test_completed_settings_are_checked_again() -> None:
 
 def test_a_field_for_the_evaluation_decides_nothing_and_every_other_one_does() -> None:
     assert affecting_result(Settings()) == {
-        "seed": None, "network": None, "plain": None, "scales": [1.0, 0.5],
+        "plain": None, "scales": [1.0, 0.5],
         "optimiser": {"seed": None, "rate": 0.1, "start": None},
     }  # fmt: skip
     assert affecting_result(Settings(threshold=0.9)) == affecting_result(Settings())

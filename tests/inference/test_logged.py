@@ -31,6 +31,11 @@ PREDICTIONS = DeepLabPredictionsConfig(scales=[1.0, 0.5])
 CRF = PredictionCrfConfig(iterations=3)
 RECORDED = {
     "choices.prediction_refinement": "crf",
+    "choices.maps": "cam",
+    "choices.activation": "amn",
+    "choices.boundaries": "irn",
+    "choices.segmenter": "deeplabv2",
+    "segmenter.backbone.name": "resnet101",
     **flat(PREDICTIONS, "predictions."),
     **flat(CRF, "predictions_refined."),
 }

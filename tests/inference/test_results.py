@@ -67,6 +67,11 @@ OPENER = "amn_ray.stages.deeplabv2.infer:open_network"
 SETTINGS = Settings(OPENER, dataclasses.asdict(NETWORK), dataclasses.asdict(PREDICTIONS), CRF, ["nut", "bolt"], DEFAULT)
 RECORDED = {
     "choices.prediction_refinement": "crf",
+    "choices.maps": "cam",
+    "choices.activation": "none",
+    "choices.boundaries": "irn",
+    "choices.segmenter": "deeplabv2",
+    "segmenter.backbone.name": "resnet18",
     "maps.threshold": 0.5,
     **flat(DeepLabPredictionsConfig(scales=[1.0, 0.5]), "predictions."),
     **flat(CRF, "predictions_refined."),
@@ -138,6 +143,8 @@ def test_exported_masks_are_palette_files_with_the_stored_values(job: Job, finis
             assert (colours[np.asarray(image) == 1] == [128, 0, 0]).all()
             assert (colours[np.asarray(image) == 255] == [224, 224, 192]).all()
     assert (out / "ImageSets/Segmentation/train.txt").read_text() == "a\nb\n"
+    about = {"run": "one", "step": "pseudo_masks", "split": "train", "supervision": "image-level labels"}
+    assert json.loads((out / "about.json").read_text()).items() >= about.items()
 
 
 def test_export_takes_the_last_run_that_made_the_step(job: Job, finished: Store, tmp_path: Path) -> None:
@@ -471,7 +478,13 @@ def logged(tmp_path_factory: pytest.TempPathFactory, weights: bytes) -> tuple[st
     tracker = Tracker(TrackingConfig(experiment="models"), Store.open(str(folder / "store")))
     with tracker.run("segmenter", "f", {}) as run:
         for _ in range(2):  # it is logged once
-            run.model(lambda data: write_model(data, SETTINGS, weights), register="parts", alias="champion")
+            run.model(
+                lambda data: write_model(data, SETTINGS, weights),
+                register="parts",
+                alias="champion",
+                packages=["timm"],
+                metadata={"supervision": "image-level labels"},
+            )
     assert len(tracker.client.search_model_versions("name='parts'")) == 1
     return tracker.uri, tracker.client.get_run(run.run_id).data.tags["model_uri"]
 

@@ -56,7 +56,7 @@ def test_what_is_read_and_is_not_in_the_copy_is_refused_with_an_absolute_path(co
         submitted.check_places({key: "photos/mine"}, "store")
 
 
-@pytest.mark.parametrize("value", [None, "imagenet"])
+@pytest.mark.parametrize("value", [None, "pretrained"])
 def test_weights_that_are_no_file_are_no_path(copy: Path, value: str | None) -> None:
     submitted.check_places({"backbone.weights": value}, "store")
 

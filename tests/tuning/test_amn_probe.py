@@ -23,12 +23,12 @@ from amn_ray.data.transforms import resize_label
 from amn_ray.evaluation.confusion import confusion_matrix, mean_iou
 from amn_ray.nn.config import BackboneConfig
 from amn_ray.platform.hardware import Hardware
-from amn_ray.recipe.config import Choices, PipelineConfig
 from amn_ray.recipe.plan import Plan, make_plan
 from amn_ray.stages.amn.config import AmnConfig, AmnMapsConfig
 from amn_ray.stages.amn.model import AmnNet, amn_maps
 from amn_ray.stages.score.infer import SCHEMA as SCORES
 from amn_ray.tuning.amn_probe import AmnProbe, AmnWatch
+from tests.composed import configured
 
 CONFIG = AmnConfig(
     backbone=BackboneConfig(name="resnet18", weights=None, batchnorm="batch"), precision="fp32", epochs=2, batch_size=4,
@@ -132,7 +132,7 @@ def planned(store: Store, until: str, activation: str = "amn") -> Plan:
         )
         for split in ("train", "val")
     }  # fmt: skip
-    config = PipelineConfig(until=until, choices=Choices(activation=activation), amn_maps=MAPS)
+    config = dataclasses.replace(configured(f"until={until}", f"activation={activation}"), amn_maps=MAPS)
     return make_plan(config, images, store, Hardware(has_bf16=False))
 
 

@@ -12,8 +12,9 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
+from amn_ray.core.errors import RequestError
 from amn_ray.tuning import sweep
-from amn_ray.tuning.study import StudyConfig, Trial, corners, draws, grid, sample
+from amn_ray.tuning.study import StudyConfig, Trial, check_keys, corners, draws, grid, sample
 from tests.conftest import encode
 
 Job = Callable[..., tuple[int, str]]
@@ -31,7 +32,7 @@ def test_a_grid_is_every_combination_with_the_seeds_of_one_setting_side_by_side(
         "amn.lc=[] amn.smoothing=0.4 seed=0",
     ]
     assert len(trials) == len({trial.label for trial in trials}) == 8
-    assert trials[-1].overrides == ["amn.lc=[layer1]", "amn.smoothing=0.4", "seed=1"]
+    assert trials[-1].overrides(None) == ["amn.lc=[layer1]", "amn.smoothing=0.4", "seed=1"]
 
 
 def test_cases_are_named_sets_of_settings() -> None:
@@ -42,12 +43,19 @@ def test_cases_are_named_sets_of_settings() -> None:
         "CAM pseudo_masks.beta=5 seed=3", "CAM pseudo_masks.beta=10 seed=3",
         "full pseudo_masks.beta=5 seed=3", "full pseudo_masks.beta=10 seed=3",
     ]  # fmt: skip
-    assert trials[0].overrides == ["activation=none", "pseudo_masks.beta=5", "seed=3"]
+    assert trials[0].overrides(None) == ["activation=none", "pseudo_masks.beta=5", "seed=3"]
+
+
+def test_the_seeds_of_one_step_leave_all_before_it_as_it_is() -> None:
+    (trial,) = grid(study(cases={"full": {}}, seeds_of="segmenter"), seeds=[3])
+    assert trial.overrides("segmenter") == ["segmenter.seed=3"]
+    with pytest.raises(RequestError, match=r"^study: segmenter\.seed cannot be searched; set seeds="):
+        check_keys(study(space={"segmenter.seed": [1, 2]}, seeds_of="segmenter"), [], [])
 
 
 def test_values_are_written_as_hydra_reads_them() -> None:
     settings = {"a": None, "b": True, "c": 1e-5, "d": "x y'z", "e": [1.0, "u"], "f": {"g": 0.5}, "h": "with/slash"}
-    written = Trial("", settings, seed=0).overrides[:-1]
+    written = Trial("", settings, seed=0).overrides(None)[:-1]
     assert written == ["a=null", "b=true", "c=1e-05", r"d='x y\'z'", "e=[1,u]", "f={g:0.5}", "h=with/slash"]
 
 
@@ -60,7 +68,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_any_text_reaches_a_trial_as_it_is(text: str) -> None:
-    written = Trial("", {"a": text, "b": [text, [text]]}, seed=0).overrides[:-1]
+    written = Trial("", {"a": text, "b": [text, [text]]}, seed=0).overrides(None)[:-1]
     read = [override.value() for override in OverridesParser.create().parse_overrides(written)]
     plain = [str(value) if isinstance(value, str) else value for value in (read[0], read[1][0], read[1][1][0])]
     assert plain == [text] * 3
